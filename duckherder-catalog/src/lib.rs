@@ -1,0 +1,13 @@
+//! Pure decisions about a remote catalog: which remote table a local name means, and what is still known of it.
+//!
+//! Functions of values only: no I/O, no clock, no DuckDB, no async. The extension and the server feed them.
+
+#![forbid(unsafe_code)]
+
+mod alias;
+mod cache;
+mod name;
+
+pub use alias::{AliasError, AliasRegistry};
+pub use cache::SchemaCache;
+pub use name::{NameError, TableName};

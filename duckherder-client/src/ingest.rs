@@ -1,0 +1,427 @@
+//! Sending rows into a table.
+//!
+//! The server takes an upload whole or not at all, and what tells it that it has the whole is the end of the gRPC
+//! stream. So a broken-off upload must never look like an ended one. That rules out two obvious ways: to end the stream
+//! on an error, and to drop the request, which resets the stream with `CANCEL`, and that gRPC servers may report to
+//! their handler as the end of the stream. Instead the request runs as a task of its own, and its body *fails*, which
+//! resets the stream with an error code.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::error::FlightError;
+use arrow_flight::{FlightData, FlightDescriptor, PutResult, SchemaAsIpc};
+use bytes::Bytes;
+use duckherder_proto::command::Command;
+use duckherder_proto::v1::{IngestMode, IngestRequest, IngestResponse};
+use duckherder_proto::{Message, limits};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Request, Status};
+
+use crate::connection::Connection;
+use crate::contain::contained_async;
+use crate::error::{BoxError, Call, ClientError};
+
+/// About how much Arrow data goes into one message: large enough to be fast, small enough for any receiver.
+const MESSAGE_BYTES_TARGET: usize = 2 * 1024 * 1024;
+
+/// What a message may hold besides its body and header.
+const MESSAGE_BYTES_OVERHEAD: usize = 64 * 1024;
+
+/// Which table to send rows into, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestTarget {
+    /// The table's schema; empty for the session's default one.
+    pub schema: String,
+    /// The table's name.
+    pub table: String,
+    /// Whether the table must exist already, or must not.
+    pub mode: IngestMode,
+    /// Begin a transaction first, unless the session is in one. Outside a transaction an ingestion is one by itself.
+    pub begin_transaction: bool,
+}
+
+impl IngestTarget {
+    /// Append to a table of the session's default schema.
+    pub fn append(table: impl Into<String>) -> Self {
+        Self {
+            schema: String::new(),
+            table: table.into(),
+            mode: IngestMode::Append,
+            begin_transaction: false,
+        }
+    }
+
+    /// Create a table in the session's default schema.
+    pub fn create(table: impl Into<String>) -> Self {
+        Self {
+            mode: IngestMode::Create,
+            ..Self::append(table)
+        }
+    }
+
+    pub(crate) fn into_request(self, session_id: Bytes, statement_id: u64) -> IngestRequest {
+        IngestRequest {
+            session_id,
+            statement_id,
+            schema_name: self.schema,
+            table_name: self.table,
+            mode: self.mode.into(),
+            begin_transaction: self.begin_transaction,
+        }
+    }
+}
+
+/// Uploads `batches` and waits for the server's word that it has kept them.
+pub(crate) async fn run<S, E>(
+    connection: &Connection,
+    request: IngestRequest,
+    schema: SchemaRef,
+    batches: S,
+) -> Result<IngestResponse, ClientError>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Into<BoxError> + Send + 'static,
+{
+    let call = connection.start("Ingest");
+    let progress = Arc::new(Progress::default());
+    let _abandon_on_drop = progress.abandoned.clone().drop_guard();
+    let upload = Upload {
+        messages: encode(&request, &schema, batches).boxed(),
+        abandoned: Box::pin(progress.abandoned.clone().cancelled_owned()),
+        progress: Arc::clone(&progress),
+    };
+    let task = tokio::spawn(send(connection.clone(), call.clone(), upload, Arc::clone(&progress)));
+    let outcome = match task.await {
+        Ok(outcome) => outcome,
+        Err(failure) if failure.is_panic() => Err(call.protocol("it cannot be read")),
+        Err(_) => Err(call.cancelled()),
+    };
+    // What broke the upload off on this side explains whatever the other side makes of it.
+    match progress.take_failure() {
+        Some(failure) => Err(failure),
+        None => outcome,
+    }
+}
+
+/// How far an upload is, as its three parties (caller, request, request body) need to know of each other.
+#[derive(Default)]
+struct Progress {
+    /// The caller does not want it any more.
+    abandoned: CancellationToken,
+    /// All messages have been handed to the transport.
+    complete: CancellationToken,
+    /// Why the body failed.
+    failure: Mutex<Option<ClientError>>,
+}
+
+impl Progress {
+    fn take_failure(&self) -> Option<ClientError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fail(&self, error: ClientError) {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+    }
+}
+
+async fn send(
+    connection: Connection,
+    call: Call,
+    upload: Upload,
+    progress: Arc<Progress>,
+) -> Result<IngestResponse, ClientError> {
+    // While the upload runs, its body breaks it off. After that the stream has its end already: dropping is safe.
+    let abandoned = async {
+        progress.complete.cancelled().await;
+        progress.abandoned.cancelled().await;
+    };
+    let answer = tokio::select! {
+        answer = contained_async(put(&connection, upload)) => answer,
+        () = abandoned => return Err(call.cancelled()),
+    };
+    let answers = answer
+        .map_err(|panicked| call.protocol(panicked.0))?
+        .map_err(|status| call.failed(status))?;
+    let [answer] = answers.as_slice() else {
+        return Err(call.protocol(format!("one answer was expected, {} arrived", answers.len())));
+    };
+    if !progress.complete.is_cancelled() {
+        return Err(call.protocol("it came before the last row was sent"));
+    }
+    IngestResponse::decode(&*answer.app_metadata).map_err(|error| call.protocol(format!("it is malformed: {error}")))
+}
+
+/// `DoPut`, with a body that can fail: the generated client's cannot.
+async fn put(connection: &Connection, upload: Upload) -> Result<Vec<PutResult>, Status> {
+    let mut client = Grpc::new(connection.channel())
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let path = PathAndQuery::from_static("/arrow.flight.protocol.FlightService/DoPut");
+    let mut answers = client
+        .streaming(Request::new(upload), path, UploadCodec)
+        .await?
+        .into_inner();
+    let mut received = Vec::new();
+    while let Some(answer) = answers.message().await? {
+        received.push(answer);
+        // One too many is enough to know.
+        if received.len() > 1 {
+            break;
+        }
+    }
+    Ok(received)
+}
+
+/// The body of the request.
+struct Upload {
+    messages: BoxStream<'static, Result<FlightData, ClientError>>,
+    abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
+    progress: Arc<Progress>,
+}
+
+/// Breaks the upload off.
+struct BrokenOff;
+
+impl Stream for Upload {
+    type Item = Result<FlightData, BrokenOff>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.abandoned.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        Poll::Ready(match ready!(self.messages.poll_next_unpin(context)) {
+            Some(Ok(message)) => Some(Ok(message)),
+            Some(Err(error)) => {
+                self.progress.fail(error);
+                Some(Err(BrokenOff))
+            }
+            None => {
+                self.progress.complete.cancel();
+                None
+            }
+        })
+    }
+}
+
+/// protobuf, except that an item may be the failure of the body.
+struct UploadCodec;
+
+impl Codec for UploadCodec {
+    type Encode = Result<FlightData, BrokenOff>;
+    type Decode = PutResult;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for UploadCodec {
+    type Item = Result<FlightData, BrokenOff>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Self::Item, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // Not `cancelled`: the server must not take it for the end of the stream.
+        let message = item.map_err(|BrokenOff| Status::aborted("the upload was broken off"))?;
+        message
+            .encode(buffer)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl Decoder for UploadCodec {
+    type Item = PutResult;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<PutResult>, Status> {
+        PutResult::decode(buffer)
+            .map(Some)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// The messages of an upload: the schema with the request in its descriptor, then the batches.
+fn encode<S, E>(
+    request: &IngestRequest,
+    schema: &SchemaRef,
+    batches: S,
+) -> impl Stream<Item = Result<FlightData, ClientError>> + Send + use<S, E>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Into<BoxError> + Send + 'static,
+{
+    let pieces = batches.flat_map(|batch| {
+        stream::iter(match batch {
+            Ok(batch) => split(&batch, MESSAGE_BYTES_TARGET).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(FlightError::ExternalError(error.into()))],
+        })
+    });
+    let exact_schema = exact_schema(schema);
+    let mut exact_header = exact_schema.map(|schema| schema.data_header);
+    FlightDataEncoderBuilder::new()
+        .with_schema(SchemaRef::clone(schema))
+        .with_flight_descriptor(Some(FlightDescriptor::new_cmd(
+            Command::Ingest(request.clone()).encode(),
+        )))
+        // The pieces are small already, and the encoder's own measure takes a slice for the whole it is cut from.
+        .with_max_flight_data_size(usize::MAX)
+        .build(pieces)
+        .map(move |message| {
+            let mut message = message.map_err(input_error)?;
+            if let Some(header) = exact_header.take() {
+                message.data_header = header;
+            }
+            fits(message)
+        })
+}
+
+/// The schema message as it should be: the encoder's own loses the metadata of union fields. `None` if the schema has
+/// dictionaries, which the encoder rightly replaces by their values.
+fn exact_schema(schema: &Schema) -> Option<FlightData> {
+    let has_dictionary = schema
+        .flattened_fields()
+        .iter()
+        .any(|field| matches!(field.data_type(), DataType::Dictionary(..)));
+    (!has_dictionary).then(|| SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into())
+}
+
+fn input_error(error: FlightError) -> ClientError {
+    match error {
+        FlightError::ExternalError(error) => ClientError::Input(error),
+        FlightError::Arrow(error) => ClientError::Encode(error),
+        error => ClientError::Encode(ArrowError::ExternalError(Box::new(error))),
+    }
+}
+
+/// One row is never split, so it may be too large for any message.
+fn fits(message: FlightData) -> Result<FlightData, ClientError> {
+    let bytes = message.data_body.len() + message.data_header.len();
+    if bytes > limits::MESSAGE_BYTES_MAX - MESSAGE_BYTES_OVERHEAD {
+        let problem = format!("a row takes {bytes} bytes, the limit is {}", limits::MESSAGE_BYTES_MAX);
+        return Err(ClientError::Encode(ArrowError::InvalidArgumentError(problem)));
+    }
+    Ok(message)
+}
+
+/// `batch` in pieces of about `bytes_target` each, and of at least one row; without copying.
+fn split(batch: &RecordBatch, bytes_target: usize) -> Vec<RecordBatch> {
+    let rows = batch.num_rows();
+    let pieces = slice_bytes(batch).div_ceil(bytes_target).clamp(1, rows.max(1));
+    let rows_per_piece = rows.div_ceil(pieces).max(1);
+    (0..rows)
+        .step_by(rows_per_piece)
+        .map(|offset| batch.slice(offset, rows_per_piece.min(rows - offset)))
+        .collect()
+}
+
+/// The bytes that the rows of `batch` take, as opposed to those of the buffers it is a slice of.
+fn slice_bytes(batch: &RecordBatch) -> usize {
+    batch
+        .columns()
+        .iter()
+        .map(|column| {
+            column
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| column.get_buffer_memory_size())
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use arrow::array::{DictionaryArray, Int64Array, StringArray};
+    use arrow::datatypes::{Field, Int32Type, UnionFields, UnionMode};
+    use futures::TryStreamExt;
+
+    fn numbers(rows: usize) -> RecordBatch {
+        let column: Int64Array = (0..rows as i64).collect();
+        RecordBatch::try_from_iter([("i", Arc::new(column) as _)]).unwrap()
+    }
+
+    async fn messages(schema: Schema, batches: Vec<RecordBatch>) -> Result<Vec<FlightData>, ClientError> {
+        let batches = stream::iter(batches.into_iter().map(Ok::<_, BoxError>));
+        encode(&IngestRequest::default(), &Arc::new(schema), batches)
+            .try_collect()
+            .await
+    }
+
+    #[test]
+    fn batches_are_split_by_the_bytes_of_their_rows() {
+        let batch = numbers(100_000);
+        let pieces = split(&batch, 100_000);
+        assert_eq!(pieces.len(), 8);
+        assert_eq!(pieces.iter().map(RecordBatch::num_rows).sum::<usize>(), 100_000);
+        assert_eq!(
+            split(&batch.slice(7, 1000), 100_000).len(),
+            1,
+            "a slice counts for itself"
+        );
+        assert_eq!(split(&numbers(2), 1).len(), 2, "a row is never split");
+        assert!(split(&numbers(0), 100).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_first_message_has_the_request_and_the_schema() {
+        let batch = numbers(3);
+        let messages = messages(batch.schema().as_ref().clone(), vec![batch]).await.unwrap();
+        assert_eq!(messages.len(), 2);
+        let descriptor = messages[0].flight_descriptor.as_ref().unwrap();
+        assert!(matches!(Command::decode(&descriptor.cmd), Ok(Some(Command::Ingest(_)))));
+        assert_eq!(Schema::try_from(&messages[0]).unwrap().field(0).name(), "i");
+    }
+
+    #[tokio::test]
+    async fn a_schema_keeps_all_its_metadata() {
+        let metadata = HashMap::from([("duckdb:type".to_owned(), "UNION(n INTEGER)".to_owned())]);
+        let member = Field::new("n", DataType::Int32, true);
+        let union = DataType::Union(UnionFields::try_new([0], [member]).unwrap(), UnionMode::Sparse);
+        let schema = Schema::new(vec![Field::new("u", union, false).with_metadata(metadata)]);
+        let messages = messages(schema.clone(), vec![]).await.unwrap();
+        assert_eq!(Schema::try_from(&messages[0]).unwrap(), schema);
+    }
+
+    #[tokio::test]
+    async fn dictionaries_become_values() {
+        let column: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+        let batch = RecordBatch::try_from_iter([("d", Arc::new(column) as _)]).unwrap();
+        let messages = messages(batch.schema().as_ref().clone(), vec![batch]).await.unwrap();
+        let decoder = crate::decode::Decoder::new(&messages[0]).unwrap();
+        let batch = decoder.batch(messages[1].clone()).unwrap();
+        let expected = StringArray::from(vec!["a", "b", "a"]);
+        assert_eq!(batch.column(0).as_any().downcast_ref::<StringArray>(), Some(&expected));
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_another_schema_is_an_error() {
+        let schema = Schema::new(vec![Field::new("j", DataType::Int64, true)]);
+        assert!(matches!(
+            messages(schema, vec![numbers(1)]).await,
+            Err(ClientError::Encode(_))
+        ));
+    }
+}

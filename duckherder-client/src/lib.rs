@@ -1,0 +1,86 @@
+//! The Arrow Flight client of Duckherder: SQL on a duckling, results as Arrow record batches.
+//!
+//! ```no_run
+//! use duckherder_client::{Client, ClientError, ClientOptions};
+//! use futures::TryStreamExt;
+//!
+//! # async fn example() -> Result<(), ClientError> {
+//! let client = Client::connect(ClientOptions::new("localhost", 8815)).await?;
+//! client.execute("CREATE TABLE ducks (name VARCHAR, grams INTEGER)").await?;
+//! let rows = client.execute("INSERT INTO ducks VALUES ('mallard', 1100), ('teal', 330)").await?;
+//! assert_eq!(rows, 2);
+//!
+//! // The schema is known at once; batches follow as the server produces them.
+//! let mut heavy = client.query("SELECT name FROM ducks WHERE grams > 1000").await?;
+//! assert_eq!(heavy.schema().field(0).name(), "name");
+//! while let Some(batch) = heavy.try_next().await? {
+//!     assert_eq!(batch.num_rows(), 1);
+//! }
+//!
+//! // Batches go the other way just so.
+//! let all: Vec<_> = client.query("FROM ducks").await?.try_collect().await?;
+//! let rows = client.ingest("ducks", futures::stream::iter(all.into_iter().map(Ok::<_, ClientError>))).await?;
+//! assert_eq!(rows, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without async, the same:
+//!
+//! ```no_run
+//! use duckherder_client::{ClientError, ClientOptions, blocking::Client};
+//!
+//! # fn example() -> Result<(), ClientError> {
+//! let client = Client::connect(ClientOptions::new("localhost", 8815))?;
+//! for batch in client.query("FROM range(3)")? {
+//!     assert_eq!(batch?.num_rows(), 3);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Sessions and transactions
+//!
+//! A [`Session`] is one DuckDB connection on the server. `BEGIN`, `COMMIT` and `ROLLBACK` are statements like any other;
+//! [`QueryOptions::begin_transaction`] saves the round trip of the first. A [`Client`] has a session of its own and
+//! opens more.
+//!
+//! # Cancelling
+//!
+//! Drop the future or the stream: the server stops the statement. [`Session::cancel`] does so from elsewhere.
+//!
+//! # Errors
+//!
+//! One type, [`ClientError`]. Only connecting is ever tried again by itself: whether a statement whose connection broke
+//! took effect, only the caller can find out.
+//!
+//! # Trust
+//!
+//! What arrives is validated as Arrow (offsets, lengths, UTF-8), and a malformed answer is an error, never a panic.
+//! Whether values make sense for their DuckDB types is not checked here.
+
+#![forbid(unsafe_code)]
+
+pub mod blocking;
+mod client;
+mod connection;
+mod contain;
+mod decode;
+mod error;
+mod ingest;
+mod options;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use duckherder_proto::v1::{
+    ColumnDescription, IngestMode, IngestResponse, ResultKind, StatementSummary, TableDescription,
+};
+pub use duckherder_proto::{ExceptionType, RemoteError};
+pub use error::{BoxError, ClientError};
+pub use ingest::IngestTarget;
+pub use options::ClientOptions;
+pub use session::{CatalogSnapshot, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
+pub use stream::QueryStream;

@@ -1,0 +1,94 @@
+//! The options of `ATTACH … (TYPE duckherder, …)`.
+
+use std::time::Duration;
+
+use duckherder_client::ClientOptions;
+
+use crate::error::{Result, invalid_input};
+
+/// The options there are, for the error message.
+const KNOWN: &str = "server_host, server_port, connect_timeout_ms";
+
+/// Where a duckling is, as the user says it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Host name or address.
+    pub server_host: String,
+    /// TCP port.
+    pub server_port: u16,
+    /// How long to try to connect.
+    pub connect_timeout: Duration,
+}
+
+impl AttachOptions {
+    /// From the `(name, value)` pairs after ATTACH, values as text. Names ignore case.
+    ///
+    /// # Errors
+    /// An unknown name (the message lists the known ones), a missing one, a value that does not fit.
+    pub fn parse(options: &[(&str, &str)]) -> Result<Self> {
+        let mut server_host = None;
+        let mut server_port = None;
+        let mut connect_timeout = Duration::from_secs(10);
+        for (name, value) in options {
+            match name.to_ascii_lowercase().as_str() {
+                "server_host" => server_host = Some((*value).to_owned()),
+                "server_port" => server_port = Some(parse_port(value)?),
+                "connect_timeout_ms" => connect_timeout = parse_timeout(value)?,
+                _ => {
+                    return Err(invalid_input(format!("unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}")));
+                }
+            }
+        }
+        let missing = |name| invalid_input(format!("ATTACH (TYPE duckherder) needs the option {name}, as in: ATTACH 'dh' (TYPE duckherder, server_host 'localhost', server_port 8815)"));
+        Ok(Self {
+            server_host: server_host.filter(|host| !host.trim().is_empty()).ok_or_else(|| missing("server_host"))?,
+            server_port: server_port.ok_or_else(|| missing("server_port"))?,
+            connect_timeout,
+        })
+    }
+
+    /// As the client takes them.
+    pub fn client_options(&self, duckdb_version: &str) -> ClientOptions {
+        ClientOptions::new(self.server_host.clone(), self.server_port)
+            .connect_timeout(self.connect_timeout)
+            .client_name(concat!("duckherder-ext ", env!("CARGO_PKG_VERSION")))
+            .duckdb_version(duckdb_version)
+    }
+}
+
+fn parse_port(value: &str) -> Result<u16> {
+    value
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| invalid_input(format!("server_port must be a number from 1 to 65535, not '{value}'")))
+}
+
+fn parse_timeout(value: &str) -> Result<Duration> {
+    value
+        .parse::<u64>()
+        .ok()
+        .filter(|milliseconds| (1..=3_600_000).contains(milliseconds))
+        .map(Duration::from_millis)
+        .ok_or_else(|| invalid_input(format!("connect_timeout_ms must be a number from 1 to 3600000, not '{value}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_port_are_enough() {
+        let options = AttachOptions::parse(&[("SERVER_HOST", "h"), ("server_port", "8815")]).unwrap();
+        assert_eq!((options.server_host.as_str(), options.server_port), ("h", 8815));
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do() {
+        let message = |options: &[(&str, &str)]| AttachOptions::parse(options).unwrap_err().message;
+        assert!(message(&[("server_prot", "1")]).contains("known are server_host, server_port"));
+        assert!(message(&[("server_host", "h")]).contains("needs the option server_port"));
+        assert!(message(&[("server_host", "h"), ("server_port", "70000")]).contains("1 to 65535"));
+        assert!(message(&[("server_host", " "), ("server_port", "1")]).contains("needs the option server_host"));
+    }
+}

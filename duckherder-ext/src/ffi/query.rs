@@ -1,0 +1,167 @@
+//! Statements and their rows.
+
+use arrow::array::{Array, StructArray};
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
+use duckherder_proto::ExceptionType;
+use duckherder_proto::types::type_text;
+
+use super::catalog::{DhColumns, columns};
+use super::remote::DhSession;
+use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
+use crate::error::ExtError;
+use crate::scan::Scan;
+use crate::session::Access;
+
+/// A result being read.
+pub struct DhScan(Scan);
+
+/// An Arrow schema, `struct ArrowSchema` of the C data interface.
+pub type ArrowSchema = FFI_ArrowSchema;
+
+/// An Arrow array, `struct ArrowArray` of the C data interface.
+pub type ArrowArray = FFI_ArrowArray;
+
+/// Starts a statement and waits for its result's schema.
+///
+/// # Safety
+/// `session` is live, `sql` is valid for the call, `scan` and `error` are places for one each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_start(
+    session: *const DhSession,
+    sql: DhText,
+    transactional: bool,
+    writes: bool,
+    interrupt: DhInterrupt,
+    scan: *mut *mut DhScan,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, sql) = unsafe { (&(*session).0, sql.to_owned()?) };
+        let access = if writes { Access::Write } else { Access::Read };
+        let started = session.start(&interrupt, &sql, transactional, access)?;
+        // SAFETY: the caller's promise.
+        unsafe { scan.write(Box::into_raw(Box::new(DhScan(started)))) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Reads the query history.
+///
+/// # Safety
+/// `scan` and `error` are places for one each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_history(scan: *mut *mut DhScan, error: *mut DhBuffer) -> DhStatus {
+    guard(error, || {
+        let history = Scan::history()?;
+        // SAFETY: the caller's promise.
+        unsafe { scan.write(Box::into_raw(Box::new(DhScan(history)))) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// The Arrow schema of a result; the caller releases it.
+///
+/// # Safety
+/// `scan` is live; `schema` is a place for one, and so is `error`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_schema(
+    scan: *const DhScan,
+    schema: *mut ArrowSchema,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let scan = unsafe { &(*scan).0 };
+        let exported = FFI_ArrowSchema::try_from(scan.schema().as_ref())
+            .map_err(|error| ExtError::new(ExceptionType::Serialization, error.to_string()))?;
+        // SAFETY: the caller's promise.
+        unsafe { schema.write(exported) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// The DuckDB type text of a result column, valid as long as the result; empty if the Arrow type says it all.
+///
+/// # Safety
+/// `scan` is live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_type_text(scan: *const DhScan, column: usize) -> DhText {
+    // SAFETY: the caller's promise.
+    let scan = unsafe { &(*scan).0 };
+    let text = scan.schema().fields().get(column).and_then(|field| type_text(field)).unwrap_or("");
+    DhText::of(text)
+}
+
+/// The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+///
+/// # Safety
+/// `scan` is live; the outputs are places for one each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_next(
+    scan: *const DhScan,
+    interrupt: DhInterrupt,
+    array: *mut ArrowArray,
+    index: *mut u64,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let scan = unsafe { &(*scan).0 };
+        let Some(next) = scan.next(&interrupt)? else { return Ok(DhStatus::DhEnd) };
+        let exported = FFI_ArrowArray::new(&StructArray::from(next.batch).to_data());
+        // SAFETY: the caller's promise.
+        unsafe {
+            array.write(exported);
+            index.write(next.index);
+        }
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Rows handed out so far.
+///
+/// # Safety
+/// `scan` is live.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_rows_read(scan: *const DhScan) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { &(*scan).0 }.rows_read()
+}
+
+/// Ends a result; the statement is cancelled if it still runs.
+///
+/// # Safety
+/// `scan` is null or came from this library, and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_scan_free(scan: *mut DhScan) {
+    if !scan.is_null() {
+        guard(std::ptr::null_mut(), || {
+            // SAFETY: made by `Box::into_raw`, freed once.
+            drop(unsafe { Box::from_raw(scan) });
+            Ok(DhStatus::DhOk)
+        });
+    }
+}
+
+/// The columns of a statement's result, without running it.
+///
+/// # Safety
+/// `session` is live, `sql` is valid for the call, the outputs are places for one each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dh_describe(
+    session: *const DhSession,
+    sql: DhText,
+    interrupt: DhInterrupt,
+    described: *mut *mut DhColumns,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, sql) = unsafe { (&(*session).0, sql.to_owned()?) };
+        let description = session.describe(&interrupt, &sql)?;
+        // SAFETY: the caller's promise.
+        unsafe { described.write(columns(description)) };
+        Ok(DhStatus::DhOk)
+    })
+}

@@ -1,0 +1,99 @@
+//! The process's one async runtime, and waiting on it from DuckDB's threads.
+//!
+//! Made on first use, never at load: a process may load the extension, fork, and use it in the child only. A child that
+//! inherits a used runtime gets a new one, since threads do not survive a fork; what was opened before the fork stays
+//! the parent's.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use duckherder_proto::ExceptionType;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{ExtError, Result};
+
+/// Network threads of the client side. Decoding batches happens on them.
+const WORKER_THREADS: usize = 2;
+
+/// How often a blocked DuckDB thread looks whether the user has interrupted the query.
+pub const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+struct ProcessRuntime {
+    process_id: u32,
+    runtime: Runtime,
+}
+
+/// Leaked, as dropping a runtime would block on, or in a forked child wait for ever for, its threads.
+static RUNTIME: Mutex<Option<&'static ProcessRuntime>> = Mutex::new(None);
+
+/// The runtime of this process.
+///
+/// # Errors
+/// If the operating system refuses threads.
+pub fn handle() -> Result<Handle> {
+    let mut slot = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let process_id = std::process::id();
+    if let Some(current) = *slot
+        && current.process_id == process_id
+    {
+        return Ok(current.runtime.handle().clone());
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("duckherder")
+        .enable_all()
+        .build()
+        .map_err(|error| ExtError::new(ExceptionType::Io, format!("cannot start duckherder's threads: {error}")))?;
+    let current: &'static ProcessRuntime = Box::leak(Box::new(ProcessRuntime { process_id, runtime }));
+    *slot = Some(current);
+    Ok(current.runtime.handle().clone())
+}
+
+/// Whether the user has asked for the running query to stop.
+pub trait InterruptCheck {
+    /// Asked every [`INTERRUPT_CHECK_INTERVAL`] by a waiting thread.
+    fn is_interrupted(&self) -> bool;
+}
+
+/// For waits that cannot be interrupted, and are bounded otherwise.
+pub struct Never;
+
+impl InterruptCheck for Never {
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Runs `future` on the runtime and blocks until it is done, or the user interrupts: then it is dropped.
+///
+/// # Errors
+/// The future's own; `INTERRUPT`.
+pub fn wait<T, F>(interrupt: &dyn InterruptCheck, future: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let (sender, receiver) = flume::bounded(1);
+    let task = handle()?.spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    loop {
+        match receiver.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
+            Ok(outcome) => return outcome,
+            Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => {
+                task.abort();
+                return Err(interrupted());
+            }
+            Err(flume::RecvTimeoutError::Timeout) => {}
+            Err(flume::RecvTimeoutError::Disconnected) => {
+                return Err(ExtError::new(ExceptionType::Io, "duckherder's network task ended unexpectedly"));
+            }
+        }
+    }
+}
+
+/// What an interrupted wait reports.
+pub fn interrupted() -> ExtError {
+    ExtError::new(ExceptionType::Interrupt, "Interrupted!")
+}

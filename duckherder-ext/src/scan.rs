@@ -1,0 +1,123 @@
+//! Results on their way to DuckDB's scan threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use duckherder_client::QueryStream;
+use duckherder_proto::ExceptionType;
+use futures::StreamExt;
+use tokio::task::AbortHandle;
+
+use crate::error::{ExtError, ForUser, Result};
+use crate::history::{self, Recording};
+use crate::remote::Remote;
+use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
+
+/// Decoded batches waiting for scan threads.
+const BATCHES_AHEAD: usize = 4;
+
+/// A batch and its place in the result.
+pub struct Numbered {
+    /// 0, 1, 2 …
+    pub index: u64,
+    /// The rows.
+    pub batch: RecordBatch,
+}
+
+/// One result, read by any number of threads. Dropped before its end, it cancels the statement on the server.
+pub struct Scan {
+    schema: SchemaRef,
+    batches: flume::Receiver<Result<Numbered>>,
+    rows_read: AtomicU64,
+    pump: Option<AbortHandle>,
+}
+
+impl Scan {
+    /// The result of a statement that runs on a duckling.
+    pub fn stream(remote: Arc<Remote>, stream: QueryStream, recording: Recording) -> Result<Self> {
+        let schema = stream.schema();
+        let (sender, batches) = flume::bounded(BATCHES_AHEAD);
+        let pump = runtime::handle()?.spawn(pump(remote, stream, recording, sender)).abort_handle();
+        Ok(Self { schema, batches, rows_read: AtomicU64::new(0), pump: Some(pump) })
+    }
+
+    /// The query history.
+    pub fn history() -> Result<Self> {
+        let batch = history::snapshot().map_err(|error| ExtError::new(ExceptionType::Io, error.to_string()))?;
+        let (sender, batches) = flume::bounded(1);
+        // There is room for one.
+        let _ = sender.send(Ok(Numbered { index: 0, batch }));
+        Ok(Self { schema: history::schema(), batches, rows_read: AtomicU64::new(0), pump: None })
+    }
+
+    /// The result's schema.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Rows handed out so far.
+    pub fn rows_read(&self) -> u64 {
+        self.rows_read.load(Ordering::Relaxed)
+    }
+
+    /// The next batch, blocking; `None` at the end.
+    ///
+    /// # Errors
+    /// The server's, the connection's; `INTERRUPT`.
+    pub fn next(&self, interrupt: &dyn InterruptCheck) -> Result<Option<Numbered>> {
+        loop {
+            match self.batches.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
+                Ok(item) => {
+                    let item = item?;
+                    self.rows_read.fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
+                    return Ok(Some(item));
+                }
+                Err(flume::RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => {
+                    return Err(runtime::interrupted());
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
+    }
+}
+
+/// Moves batches from the network to the scan threads, and the outcome to the books.
+async fn pump(
+    remote: Arc<Remote>,
+    mut stream: QueryStream,
+    recording: Recording,
+    sender: flume::Sender<Result<Numbered>>,
+) {
+    let mut index = 0;
+    while let Some(item) = stream.next().await {
+        let item = match item {
+            Ok(batch) => Ok(Numbered { index, batch }),
+            Err(error) => {
+                let error = error.for_user();
+                recording.finish(Err(error.to_string()));
+                let _ = sender.send_async(Err(error)).await;
+                return;
+            }
+        };
+        index += 1;
+        if sender.send_async(item).await.is_err() {
+            return;
+        }
+    }
+    let summary = stream.summary().cloned().unwrap_or_default();
+    // Before the end is told: whoever sees the end must find the books in order.
+    remote.cache().observe(summary.catalog_epoch);
+    recording.finish(Ok(&summary));
+    drop(sender);
+}

@@ -1,0 +1,84 @@
+//! Commands: requests that travel in a `Ticket` or in a `FlightDescriptor`, wrapped in `google.protobuf.Any` as Flight
+//! SQL wraps its own, so that a server tells the two apart by the type URL.
+
+use prost::Message;
+use prost::bytes::Bytes;
+use prost_types::Any;
+
+use crate::error::{ExceptionType, RemoteError};
+use crate::v1::{ExecuteRequest, IngestRequest};
+
+const TYPE_URL_PREFIX: &str = "type.googleapis.com/duckherder.v1.";
+
+/// A command of our own protocol.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Run a statement (`DoGet`).
+    Execute(ExecuteRequest),
+    /// Take rows in (`DoPut`).
+    Ingest(IngestRequest),
+}
+
+impl Command {
+    /// The bytes of a ticket or of a descriptor's `cmd`.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let (name, value) = match self {
+            Self::Execute(request) => ("ExecuteRequest", request.encode_to_vec()),
+            Self::Ingest(request) => ("IngestRequest", request.encode_to_vec()),
+        };
+        Any { type_url: format!("{TYPE_URL_PREFIX}{name}"), value }.encode_to_vec().into()
+    }
+
+    /// The command in a ticket or descriptor; `None` if the bytes are not of our own protocol (Flight SQL, then).
+    ///
+    /// # Errors
+    /// An `Invalid Input` error if the bytes claim to be ours and are not.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RemoteError> {
+        let Ok(any) = Any::decode(bytes) else { return Ok(None) };
+        let Some(name) = any.type_url.strip_prefix(TYPE_URL_PREFIX) else { return Ok(None) };
+        let malformed = |error| {
+            RemoteError::new(ExceptionType::InvalidInput, format!("malformed command duckherder.v1.{name}: {error}"))
+        };
+        match name {
+            "ExecuteRequest" => Ok(Some(Self::Execute(ExecuteRequest::decode(&*any.value).map_err(malformed)?))),
+            "IngestRequest" => Ok(Some(Self::Ingest(IngestRequest::decode(&*any.value).map_err(malformed)?))),
+            _ => Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                format!("unknown command duckherder.v1.{name}: is this duckling older than the client?"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn other_peoples_commands_are_left_to_them() {
+        assert_eq!(Command::decode(b"\xff\xff garbage").unwrap(), None);
+        let any = Any { type_url: "type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables".into(), value: vec![] };
+        assert_eq!(Command::decode(&any.encode_to_vec()).unwrap(), None);
+    }
+
+    #[test]
+    fn unknown_commands_of_ours_are_an_error() {
+        let any = Any { type_url: "type.googleapis.com/duckherder.v1.Fly".into(), value: vec![] };
+        assert!(Command::decode(&any.encode_to_vec()).unwrap_err().message.contains("duckherder.v1.Fly"));
+    }
+
+    proptest! {
+        #[test]
+        fn commands_round_trip(sql in ".*", statement_id: u64, begin_transaction: bool, session in any::<Vec<u8>>()) {
+            let command = Command::Execute(ExecuteRequest { session_id: session.into(), statement_id, sql, begin_transaction });
+            prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = Command::decode(&bytes);
+        }
+    }
+}

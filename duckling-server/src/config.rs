@@ -1,0 +1,64 @@
+//! What a duckling is started with.
+
+use std::time::Duration;
+
+use crate::duckdb::DatabaseOptions;
+
+/// Configuration of a [`Duckling`](crate::Duckling).
+#[derive(Debug, Clone)]
+pub struct DucklingConfig {
+    /// Path of the database file, or `:memory:`.
+    pub database: String,
+    /// Threads and memory of DuckDB.
+    pub database_options: DatabaseOptions,
+    /// Bounds on what clients can make the server hold.
+    pub limits: Limits,
+}
+
+impl Default for DucklingConfig {
+    fn default() -> Self {
+        Self { database: ":memory:".to_owned(), database_options: DatabaseOptions::default(), limits: Limits::default() }
+    }
+}
+
+/// Bounds on queues, waits and counts. Every one has a default that suits one machine with some dozens of clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open sessions; the next client is refused.
+    pub sessions_max: usize,
+    /// A session that nobody has used or kept alive for so long is closed, its transaction rolled back.
+    pub session_idle_timeout: Duration,
+    /// Statements running at once; more wait.
+    pub statements_max: usize,
+    /// How long a statement waits for its turn, or for its session's connection, before it fails.
+    pub statement_wait_timeout: Duration,
+    /// Statements of one session that may run beside each other outside a transaction.
+    pub session_statements_max: usize,
+    /// Arrow bytes a result is read ahead of its reader.
+    pub read_ahead_bytes: usize,
+    /// Arrow bytes of an unread result held when the session's next statement needs its connection.
+    pub transaction_buffer_bytes: usize,
+    /// Rows in one record batch, at most.
+    pub batch_rows: usize,
+    /// Arrow bytes in one message, about; single rows may be larger.
+    pub message_bytes: usize,
+    /// How long running statements may take to finish after a shutdown began; then they are interrupted.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions_max: 4096,
+            session_idle_timeout: Duration::from_secs(15 * 60),
+            statements_max: 256,
+            statement_wait_timeout: Duration::from_secs(60),
+            session_statements_max: 16,
+            read_ahead_bytes: 16 * 1024 * 1024,
+            transaction_buffer_bytes: 1024 * 1024 * 1024,
+            batch_rows: 32 * 1024,
+            message_bytes: 2 * 1024 * 1024,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}

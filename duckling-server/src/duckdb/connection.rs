@@ -1,0 +1,147 @@
+//! One session on the database.
+
+use std::ptr;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use duckherder_proto::RemoteError;
+use libduckdb_sys::v2 as ffi;
+
+use super::database::Database;
+use super::error::check;
+use super::result::ArrowResult;
+use super::schema::SchemaHandle;
+use super::statement::{Statement, parse};
+
+/// Run on every connection before anything else. Exact types both ways, errors with all their parts.
+const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
+
+/// A DuckDB connection: settings, temporary tables and a transaction of its own.
+///
+/// It runs one statement at a time: [`Connection::run`] borrows it mutably for as long as the result lives.
+pub struct Connection {
+    handle: Arc<ConnectionHandle>,
+}
+
+pub(super) struct ConnectionHandle {
+    pub(super) raw: ffi::duckdb_v2_connection_handle,
+    /// Keeps the instance open; dropped after `raw` is destroyed.
+    _database: Database,
+}
+
+// SAFETY: a connection may move between threads; DuckDB binds nothing to the creating thread.
+unsafe impl Send for ConnectionHandle {}
+// SAFETY: shared references are used for `connection_interrupt` only, which DuckDB documents as safe from any thread;
+// everything else goes through `&mut Connection`.
+unsafe impl Sync for ConnectionHandle {}
+
+impl Drop for ConnectionHandle {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `connection_create` and is destroyed only here.
+        unsafe { ffi::duckdb_v2_connection_destroy(&raw mut self.raw) };
+    }
+}
+
+impl Connection {
+    pub(super) fn new(raw: ffi::duckdb_v2_connection_handle, database: Database) -> Result<Self, RemoteError> {
+        let mut connection = Self { handle: Arc::new(ConnectionHandle { raw, _database: database }) };
+        for sql in SETUP {
+            connection.execute(sql)?;
+        }
+        Ok(connection)
+    }
+
+    /// The statements of `sql`, parsed and not run.
+    ///
+    /// # Errors
+    /// DuckDB's parser error.
+    pub fn parse(&mut self, sql: &str) -> Result<Vec<Statement>, RemoteError> {
+        parse(&self.handle, sql)
+    }
+
+    /// Starts `statement`; arrays have at most `batch_rows_max` rows. Nothing runs before the result is fetched from.
+    ///
+    /// # Errors
+    /// DuckDB's binder and catalog errors.
+    pub fn run(&mut self, statement: &Statement, batch_rows_max: usize) -> Result<ArrowResult<'_>, RemoteError> {
+        ArrowResult::start(&self.handle, statement, batch_rows_max)
+    }
+
+    /// Name and DuckDB type text of each result column of `statement`, which is bound and not run.
+    ///
+    /// # Errors
+    /// DuckDB's binder and catalog errors; an error too if the columns are known only once it runs (PIVOT).
+    pub fn describe(&mut self, statement: &Statement) -> Result<Vec<(String, String)>, RemoteError> {
+        let mut schema = SchemaHandle(ptr::null_mut());
+        check(|error| {
+            // SAFETY: connection and statement are live; the parameter schema is optional and not asked for.
+            unsafe {
+                ffi::duckdb_v2_statement_bind(
+                    self.handle.raw,
+                    statement.raw,
+                    &raw mut schema.0,
+                    ptr::null_mut(),
+                    error,
+                )
+            }
+        })?;
+        schema.columns()
+    }
+
+    /// Runs all statements of `sql` to their ends and returns the rows that the last one changed.
+    ///
+    /// # Errors
+    /// DuckDB's error of the first statement that fails.
+    pub fn execute(&mut self, sql: &str) -> Result<u64, RemoteError> {
+        let mut rows_changed = 0;
+        for statement in self.parse(sql)? {
+            rows_changed = self.run(&statement, 0)?.drain()?;
+        }
+        Ok(rows_changed)
+    }
+
+    /// Runs one statement and collects its rows: for small results only.
+    ///
+    /// # Errors
+    /// DuckDB's error.
+    pub fn collect(&mut self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), RemoteError> {
+        let statements = self.parse(sql)?;
+        let mut collected = (SchemaRef::new(arrow::datatypes::Schema::empty()), Vec::new());
+        for statement in &statements {
+            let mut result = self.run(statement, 0)?;
+            let schema = result.schema()?;
+            let mut batches = Vec::new();
+            while let Some(batch) = result.next_batch()? {
+                batches.push(batch);
+            }
+            collected = (schema, batches);
+        }
+        Ok(collected)
+    }
+
+    /// Cancels the connection's running statement, from any thread.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter(Arc::clone(&self.handle))
+    }
+
+    /// The same connection as the C API v1 knows it, for what v2 lacks (the appender).
+    pub(super) fn v1(&mut self) -> libduckdb_sys::duckdb_connection {
+        // DuckDB 2.0.0: a v1 handle is a `duckdb::Connection *`; a v2 handle is a `CV2Connection *`, which derives from
+        // `Connection` as its first and only base (`main/capi_v2/capi_v2_internal.hpp`), so the address is the same.
+        self.handle.raw.cast()
+    }
+}
+
+/// Cancels what runs on one connection.
+#[derive(Clone)]
+pub struct Interrupter(Arc<ConnectionHandle>);
+
+impl Interrupter {
+    /// Asks the running statement to stop; it then fails with an `INTERRUPT` error. Does nothing if none runs.
+    pub fn interrupt(&self) {
+        // SAFETY: the connection is live while the `Arc` is; the call is documented as safe from any thread.
+        unsafe { ffi::duckdb_v2_connection_interrupt(self.0.raw, ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,30 @@
+//! DuckDB, behind a safe surface: the only module of this crate with `unsafe`.
+//!
+//! It wraps DuckDB's C API v2 (`duckdb_v2.h`), whose Arrow results are converted on DuckDB's own worker threads.
+//! [`Database`] -> [`Connection`] -> [`Statement`] -> [`ArrowResult`]. Errors come out as [`RemoteError`], with
+//! DuckDB's exception type, message and extra information kept apart.
+//!
+//! [`RemoteError`]: duckherder_proto::RemoteError
+
+#![expect(unsafe_code, reason = "calls into DuckDB's C API; every block says why it is sound")]
+
+mod appender;
+mod connection;
+mod database;
+mod error;
+mod result;
+mod schema;
+mod statement;
+
+pub use appender::Appender;
+pub use connection::{Connection, Interrupter};
+pub use database::{Database, DatabaseOptions};
+pub use result::{ArrowResult, rows_changed};
+pub use statement::{Statement, StatementKind};
+
+use libduckdb_sys::v2 as ffi;
+
+/// A borrowed view of `text` for the C API; valid while `text` is.
+fn view(text: &str) -> ffi::duckdb_v2_str {
+    ffi::duckdb_v2_str { ptr: text.as_ptr().cast(), len: text.len() as u64 }
+}

@@ -1,0 +1,202 @@
+//! Results as Arrow.
+
+use std::marker::PhantomData;
+use std::ptr;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, StructArray};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema, from_ffi_and_data_type};
+use duckherder_proto::types::with_type_texts;
+use duckherder_proto::v1::ResultKind;
+use duckherder_proto::{ExceptionType, RemoteError};
+use libduckdb_sys::v2 as ffi;
+
+use super::connection::{Connection, ConnectionHandle};
+use super::error::{check, check_code};
+use super::schema::SchemaHandle;
+use super::statement::Statement;
+
+use ffi::DUCKDB_V2_ERROR as Code;
+use ffi::DUCKDB_V2_RESULT_STEP_STATUS as StepStatus;
+use ffi::DUCKDB_V2_RESULT_TYPE as ResultType;
+
+/// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
+///
+/// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
+pub struct ArrowResult<'connection> {
+    raw: ffi::duckdb_v2_arrow_result_handle,
+    schema: Option<SchemaRef>,
+    _connection: PhantomData<&'connection mut Connection>,
+}
+
+// SAFETY: a result is used from one thread at a time (`&mut self`), and DuckDB lets that thread change.
+unsafe impl Send for ArrowResult<'_> {}
+
+impl Drop for ArrowResult<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `statement_execute_arrow` and is destroyed only here.
+        unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
+    }
+}
+
+impl ArrowResult<'_> {
+    pub(super) fn start(
+        connection: &Arc<ConnectionHandle>,
+        statement: &Statement,
+        batch_rows_max: usize,
+    ) -> Result<Self, RemoteError> {
+        let mut result = Self { raw: ptr::null_mut(), schema: None, _connection: PhantomData };
+        check(|error| {
+            // SAFETY: connection and statement are live; no parameters are passed.
+            unsafe {
+                ffi::duckdb_v2_statement_execute_arrow(
+                    connection.raw,
+                    statement.raw,
+                    ptr::null(),
+                    ptr::null(),
+                    0,
+                    batch_rows_max as u64,
+                    &raw mut result.raw,
+                    error,
+                )
+            }
+        })?;
+        Ok(result)
+    }
+
+    /// The schema, each field with its DuckDB type text. For a statement that DuckDB expands into several (PIVOT), the
+    /// ones before the last run first.
+    ///
+    /// # Errors
+    /// DuckDB's error of what had to run.
+    pub fn schema(&mut self) -> Result<SchemaRef, RemoteError> {
+        if let Some(schema) = &self.schema {
+            return Ok(Arc::clone(schema));
+        }
+        loop {
+            match self.read_schema() {
+                Ok(schema) => {
+                    self.schema = Some(Arc::clone(&schema));
+                    return Ok(schema);
+                }
+                Err((Code::DUCKDB_V2_ERROR_INPUT_METADATA_DEFERRED, _)) => self.step_towards_schema()?,
+                Err((_, error)) => return Err(error),
+            }
+        }
+    }
+
+    fn read_schema(&self) -> Result<SchemaRef, (Code, RemoteError)> {
+        let mut raw = FFI_ArrowSchema::empty();
+        check_code(|error| {
+            // SAFETY: `FFI_ArrowSchema` has the layout of `ArrowSchema` (Arrow C data interface); DuckDB fills it.
+            unsafe { ffi::duckdb_v2_arrow_result_get_schema(self.raw, (&raw mut raw).cast(), error) }
+        })?;
+        let schema = Schema::try_from(&raw).map_err(|error| (Code::DUCKDB_V2_ERROR_API, arrow_error(&error)))?;
+        let texts = self.type_texts().map_err(|error| (Code::DUCKDB_V2_ERROR_API, error))?;
+        Ok(Arc::new(with_type_texts(&schema, &texts)))
+    }
+
+    /// DuckDB's own text of each column's type. DuckDB 2.0.0 represents an Arrow result and a plain result by one and
+    /// the same object (`capi_v2_result.cpp`, `Convert`), so the plain result's schema call serves both.
+    fn type_texts(&self) -> Result<Vec<String>, RemoteError> {
+        let mut schema = SchemaHandle(ptr::null_mut());
+        // SAFETY: see above: the two handle types are one object.
+        check(|error| unsafe { ffi::duckdb_v2_result_get_schema(self.raw.cast(), &raw mut schema.0, error) })?;
+        Ok(schema.columns()?.into_iter().map(|(_, type_text)| type_text).collect())
+    }
+
+    fn step_towards_schema(&mut self) -> Result<(), RemoteError> {
+        let mut array = FFI_ArrowArray::empty();
+        let mut status = StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING;
+        check(|error| {
+            // SAFETY: the result is live; `array` has the layout of `ArrowArray` and is filled only with a batch.
+            unsafe { ffi::duckdb_v2_arrow_result_step(self.raw, (&raw mut array).cast(), &raw mut status, error) }
+        })?;
+        match status {
+            // SAFETY: the result is live.
+            StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING => {
+                check(|error| unsafe { ffi::duckdb_v2_arrow_result_wait(self.raw, error) })
+            }
+            StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => {
+                Err(RemoteError::new(ExceptionType::Interrupt, "Interrupted!"))
+            }
+            _ => {
+                self.schema = Some(Arc::new(Schema::empty()));
+                Ok(())
+            }
+        }
+    }
+
+    /// What the statement gives back. Known once [`ArrowResult::schema`] has returned.
+    ///
+    /// # Errors
+    /// DuckDB's error.
+    pub fn result_kind(&self) -> Result<ResultKind, RemoteError> {
+        let mut kind = ResultType::DUCKDB_V2_RESULT_TYPE_QUERY_RESULT;
+        // SAFETY: the result is live.
+        match check_code(|error| unsafe {
+            ffi::duckdb_v2_arrow_result_get_result_type(self.raw, &raw mut kind, error)
+        }) {
+            Ok(()) => {}
+            Err((Code::DUCKDB_V2_ERROR_INPUT_METADATA_DEFERRED, _)) => return Ok(ResultKind::Nothing),
+            Err((_, error)) => return Err(error),
+        }
+        Ok(match kind {
+            ResultType::DUCKDB_V2_RESULT_TYPE_CHANGED_ROWS => ResultKind::ChangedRows,
+            ResultType::DUCKDB_V2_RESULT_TYPE_NOTHING => ResultKind::Nothing,
+            _ => ResultKind::Rows,
+        })
+    }
+
+    /// The next batch, blocking; `None` at the end.
+    ///
+    /// # Errors
+    /// DuckDB's error; `INTERRUPT` if the statement was cancelled.
+    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+        let schema = self.schema()?;
+        let mut array = FFI_ArrowArray::empty();
+        check(|error| {
+            // SAFETY: the result is live; `array` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
+            unsafe { ffi::duckdb_v2_arrow_result_fetch_array(self.raw, (&raw mut array).cast(), error) }
+        })?;
+        if array.is_released() {
+            return Ok(None);
+        }
+        // SAFETY: `array` is what DuckDB produced for exactly this schema.
+        let data = unsafe { from_ffi_and_data_type(array, DataType::Struct(schema.fields().clone())) }
+            .map_err(|error| arrow_error(&error))?;
+        let rows = StructArray::from(data);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let batch = RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options)
+            .map_err(|error| arrow_error(&error))?;
+        Ok(Some(batch))
+    }
+
+    /// Runs to the end, dropping rows; the number of rows changed, 0 for statements that change none.
+    ///
+    /// # Errors
+    /// DuckDB's error; `INTERRUPT` if the statement was cancelled.
+    pub fn drain(self) -> Result<u64, RemoteError> {
+        let mut rows_changed = 0;
+        // SAFETY: the result is live.
+        check(|error| unsafe { ffi::duckdb_v2_arrow_result_drain(self.raw, &raw mut rows_changed, error) })?;
+        Ok(rows_changed)
+    }
+}
+
+/// The number in a changed-rows result: one BIGINT.
+#[must_use]
+pub fn rows_changed(batch: &RecordBatch) -> u64 {
+    batch
+        .columns()
+        .first()
+        .and_then(|column| column.as_primitive_opt::<Int64Type>())
+        .filter(|column| !column.is_empty())
+        .map_or(0, |column| column.value(0).unsigned_abs())
+}
+
+fn arrow_error(error: &ArrowError) -> RemoteError {
+    RemoteError::new(ExceptionType::Serialization, format!("reading DuckDB's Arrow result: {error}"))
+}

@@ -1,0 +1,113 @@
+//! Parsed statements.
+
+use std::ffi::CString;
+use std::ptr;
+use std::sync::Arc;
+
+use duckherder_proto::{ExceptionType, RemoteError};
+use libduckdb_sys::v2 as ffi;
+
+use super::connection::ConnectionHandle;
+use super::error::check;
+
+use ffi::DUCKDB_V2_STATEMENT_TYPE as Type;
+
+/// What a statement does to the session and the catalog, as far as the server must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// Reads: SELECT, EXPLAIN.
+    Read,
+    /// Changes rows: INSERT, UPDATE, DELETE, MERGE.
+    Write,
+    /// BEGIN, COMMIT, ROLLBACK.
+    Transaction,
+    /// Everything else: may change the catalog, or the session (SET, PREPARE, ATTACH …).
+    Other,
+}
+
+/// One parsed SQL statement.
+pub struct Statement {
+    pub(super) raw: ffi::duckdb_v2_sql_statement_handle,
+    kind: StatementKind,
+    text: String,
+}
+
+// SAFETY: a parsed statement is plain owned data; DuckDB binds nothing to the thread that parsed it.
+unsafe impl Send for Statement {}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `statement_iterator_next` and is destroyed only here.
+        unsafe { ffi::duckdb_v2_sql_statement_destroy(&raw mut self.raw) };
+    }
+}
+
+impl Statement {
+    /// What kind of statement it is.
+    #[must_use]
+    pub fn kind(&self) -> StatementKind {
+        self.kind
+    }
+
+    /// Its own SQL text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {
+        let mut statement = Self { raw, kind: StatementKind::Other, text: String::new() };
+        let mut kind = Type::DUCKDB_V2_STATEMENT_TYPE_INVALID;
+        // SAFETY: `raw` is a live statement.
+        check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_type(raw, &raw mut kind, error) })?;
+        statement.kind = classify(kind);
+        let mut text = ffi::duckdb_v2_str { ptr: ptr::null(), len: 0 };
+        // SAFETY: `raw` is a live statement.
+        check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_text(raw, &raw mut text, error) })?;
+        if !text.ptr.is_null() {
+            // SAFETY: DuckDB owns `len` bytes at `ptr` for as long as the statement lives.
+            let bytes = unsafe { std::slice::from_raw_parts(text.ptr.cast::<u8>(), text.len as usize) };
+            statement.text = String::from_utf8_lossy(bytes).into_owned();
+        }
+        Ok(statement)
+    }
+}
+
+fn classify(kind: Type) -> StatementKind {
+    match kind {
+        Type::DUCKDB_V2_STATEMENT_TYPE_SELECT | Type::DUCKDB_V2_STATEMENT_TYPE_EXPLAIN => StatementKind::Read,
+        Type::DUCKDB_V2_STATEMENT_TYPE_INSERT
+        | Type::DUCKDB_V2_STATEMENT_TYPE_UPDATE
+        | Type::DUCKDB_V2_STATEMENT_TYPE_DELETE
+        | Type::DUCKDB_V2_STATEMENT_TYPE_MERGE_INTO => StatementKind::Write,
+        Type::DUCKDB_V2_STATEMENT_TYPE_TRANSACTION => StatementKind::Transaction,
+        _ => StatementKind::Other,
+    }
+}
+
+struct Iterator(ffi::duckdb_v2_statement_iterator_handle);
+
+impl Drop for Iterator {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `parse_sql` and is destroyed only here.
+        unsafe { ffi::duckdb_v2_statement_iterator_destroy(&raw mut self.0) };
+    }
+}
+
+pub(super) fn parse(connection: &Arc<ConnectionHandle>, sql: &str) -> Result<Vec<Statement>, RemoteError> {
+    let sql = CString::new(sql)
+        .map_err(|_| RemoteError::new(ExceptionType::InvalidInput, "SQL text must not contain NUL characters"))?;
+    let mut iterator = Iterator(ptr::null_mut());
+    // SAFETY: the connection is live and `sql` is NUL-terminated; the text is copied.
+    check(|error| unsafe { ffi::duckdb_v2_parse_sql(connection.raw, sql.as_ptr(), &raw mut iterator.0, error) })?;
+    let mut statements = Vec::new();
+    loop {
+        let mut raw: ffi::duckdb_v2_sql_statement_handle = ptr::null_mut();
+        // SAFETY: the iterator is live; `raw` is a slot for the next statement, null at the end.
+        check(|error| unsafe { ffi::duckdb_v2_statement_iterator_next(iterator.0, &raw mut raw, error) })?;
+        if raw.is_null() {
+            return Ok(statements);
+        }
+        statements.push(Statement::new(raw)?);
+    }
+}

@@ -1,0 +1,25 @@
+//! Errors of running a server. What clients see are [`RemoteError`]s, not these.
+
+use duckherder_proto::RemoteError;
+
+/// Why a duckling could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The database could not be opened.
+    #[error("cannot open database '{path}': {source}")]
+    OpenDatabase {
+        /// As configured.
+        path: String,
+        /// DuckDB's error.
+        source: RemoteError,
+    },
+    /// The network side failed.
+    #[error("the server's network layer failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// The listener could not be used.
+    #[error("cannot listen: {0}")]
+    Listen(#[source] std::io::Error),
+    /// The last checkpoint failed; the write-ahead log still holds all committed data.
+    #[error("checkpoint at shutdown failed: {0}")]
+    Checkpoint(#[source] RemoteError),
+}

@@ -1,0 +1,35 @@
+//! The duckling: an Arrow Flight server that holds a DuckDB database.
+//!
+//! [`Duckling::open`] opens the database, [`Duckling::serve`] answers on a listener that the caller owns, until a
+//! shutdown future that the caller owns resolves. The binary `duckling` is a thin shell around it.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use duckling_server::{Duckling, DucklingConfig};
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+//! let duckling = Duckling::open(DucklingConfig::default())?;
+//! let serving = tokio::spawn(duckling.serve(listener, async { drop(stopped.await) }));
+//! drop(stop);
+//! serving.await??;
+//! # Ok::<_, Box<dyn std::error::Error + Send + Sync>>(()) }).unwrap();
+//! ```
+
+#![deny(unsafe_code)]
+
+mod catalog;
+mod config;
+pub mod duckdb;
+mod error;
+mod ingest;
+mod queue;
+mod routing;
+mod server;
+mod service;
+mod session;
+mod statement;
+
+pub use config::{DucklingConfig, Limits};
+pub use error::ServerError;
+pub use server::Duckling;

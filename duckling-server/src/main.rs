@@ -1,0 +1,108 @@
+//! The `duckling` command.
+
+use std::net::ToSocketAddrs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use duckling_server::duckdb::DatabaseOptions;
+use duckling_server::{Duckling, DucklingConfig, Limits, ServerError};
+use tokio::net::TcpListener;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// A DuckDB database, served over Arrow Flight.
+#[derive(Parser)]
+#[command(name = "duckling", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a database until SIGINT or SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// The database file, made if it does not exist; `:memory:` for a database that is gone with the process.
+    #[arg(long, default_value = ":memory:", value_name = "PATH")]
+    database: String,
+    /// The address to listen on; port 0 takes a free one, which is printed.
+    #[arg(long, default_value = "127.0.0.1:8815", value_name = "HOST:PORT")]
+    listen: String,
+    /// DuckDB's worker threads [default: all cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// DuckDB's memory limit, for example 4GB [default: 80 % of memory].
+    #[arg(long, value_name = "SIZE")]
+    memory_limit: Option<String>,
+    /// Seconds that running statements get to finish at shutdown.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    drain_timeout: u64,
+}
+
+fn main() -> ExitCode {
+    let Cli { command: Command::Serve(args) } = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start the network runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), ServerError> {
+    let shutdown = shutdown_signal().map_err(ServerError::Listen)?;
+    let listener = listen(&args.listen).await?;
+    let address = listener.local_addr().map_err(ServerError::Listen)?;
+    let duckling = Duckling::open(DucklingConfig {
+        database: args.database.clone(),
+        database_options: DatabaseOptions { threads: args.threads, memory_limit: args.memory_limit },
+        limits: Limits { drain_timeout: Duration::from_secs(args.drain_timeout), ..Limits::default() },
+    })?;
+    // On standard output, alone: scripts that asked for port 0 read it.
+    println!("{address}");
+    info!(database = args.database, %address, "duckling {} serves", env!("CARGO_PKG_VERSION"));
+    duckling.serve(listener, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: &str) -> Result<TcpListener, ServerError> {
+    let explain = |source: std::io::Error| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::AddrInUse => "; another process listens there: choose another --listen, or port 0",
+            std::io::ErrorKind::PermissionDenied => "; choose a port above 1023",
+            _ => "",
+        };
+        ServerError::Listen(std::io::Error::new(source.kind(), format!("{address}: {source}{hint}")))
+    };
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(explain)?.collect();
+    TcpListener::bind(addresses.as_slice()).await.map_err(explain)
+}
+
+/// Resolves at the first SIGINT or SIGTERM.
+fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

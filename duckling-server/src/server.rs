@@ -1,0 +1,132 @@
+//! Starting, serving, stopping.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use duckherder_proto::limits;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::config::DucklingConfig;
+use crate::duckdb::Database;
+use crate::error::ServerError;
+use crate::service::DucklingService;
+use crate::session::Sessions;
+
+/// How often idle sessions are looked for.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long interrupted statements get to notice before the server stops anyway.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+
+/// A server with its database open, not yet listening.
+pub struct Duckling {
+    sessions: Arc<Sessions>,
+}
+
+impl Duckling {
+    /// Opens the database.
+    ///
+    /// # Errors
+    /// [`ServerError::OpenDatabase`] with DuckDB's own error.
+    pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
+        let database = Database::open(&config.database, &config.database_options)
+            .map_err(|source| ServerError::OpenDatabase { path: config.database, source })?;
+        Ok(Self { sessions: Arc::new(Sessions::new(database, Arc::new(config.limits))) })
+    }
+
+    /// Answers clients of `listener` until `shutdown` resolves. Then it accepts no more requests, lets running statements
+    /// finish within the drain timeout, interrupts the rest, checkpoints and returns.
+    ///
+    /// # Errors
+    /// If the listener breaks, or the last checkpoint fails (committed data is then in the write-ahead log).
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServerError> {
+        let (stop, stopped) = watch::channel(false);
+        let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
+        let signal = tokio::spawn(async move {
+            shutdown.await;
+            let _ = stop.send(true);
+        });
+        let serving = self.router().serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
+        tokio::pin!(serving);
+        let outcome = tokio::select! {
+            outcome = &mut serving => outcome,
+            () = self.give_up_draining(stopped) => {
+                // Interrupted statements end their streams; a client that does not read must not hold us up.
+                tokio::time::timeout(INTERRUPT_GRACE, &mut serving).await.unwrap_or(Ok(()))
+            }
+        };
+        signal.abort();
+        idle.abort();
+        outcome?;
+        self.close().await
+    }
+
+    fn router(&self) -> tonic::transport::server::Router {
+        let service = FlightServiceServer::new(DucklingService::new(Arc::clone(&self.sessions)))
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+        Server::builder()
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+            .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
+            .add_service(service)
+    }
+
+    /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.
+    async fn give_up_draining(&self, stopped: watch::Receiver<bool>) {
+        wait_for_stop(stopped).await;
+        info!("stopping: running statements have {:?} to finish", self.sessions.limits().drain_timeout);
+        tokio::time::sleep(self.sessions.limits().drain_timeout).await;
+        warn!("interrupting the statements that still run");
+        self.sessions.interrupt_all();
+    }
+
+    async fn close(self) -> Result<(), ServerError> {
+        self.sessions.close_all();
+        let database = self.sessions.database().clone();
+        let checkpoint = tokio::task::spawn_blocking(move || database.connect()?.execute("FORCE CHECKPOINT"));
+        match checkpoint.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(ServerError::Checkpoint(error)),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
+    use futures::StreamExt;
+    TcpListenerStream::new(listener).inspect(|stream| {
+        if let Ok(stream) = stream {
+            // Small answers must not wait for larger ones; a socket that refuses still works.
+            let _ = stream.set_nodelay(true);
+        }
+    })
+}
+
+async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn close_idle_sessions(sessions: Arc<Sessions>, stopped: watch::Receiver<bool>) {
+    let stop = wait_for_stop(stopped);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(IDLE_CHECK_INTERVAL) => sessions.close_idle(),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Sessions: what the server keeps for each client connection.
+//!
+//! A session owns one DuckDB connection, which carries its settings, temporary tables and transaction. Outside a
+//! transaction, plain statements may borrow further connections while that one is busy; inside one, all share it, and
+//! an unread earlier result is buffered so that the next statement can run.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use duckherder_proto::{ExceptionType, RemoteError};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Limits;
+use crate::duckdb::{Connection, Database, Interrupter};
+use crate::queue::Hurry;
+use crate::routing::may_run_beside;
+
+/// Opaque, unguessable: whoever has it can use the session.
+pub type SessionId = [u8; 16];
+
+/// The server's sessions.
+pub struct Sessions {
+    database: Database,
+    limits: Arc<Limits>,
+    /// Counts changes to the catalog, by whatever session.
+    epoch: AtomicU64,
+    statements: Arc<Semaphore>,
+    by_id: Mutex<HashMap<SessionId, Arc<Session>>>,
+}
+
+impl Sessions {
+    pub fn new(database: Database, limits: Arc<Limits>) -> Self {
+        let statements = Arc::new(Semaphore::new(limits.statements_max));
+        // A restarted server must not repeat the epochs of the one before it.
+        let epoch = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1));
+        Self { database, limits, epoch: AtomicU64::new(epoch), statements, by_id: Mutex::default() }
+    }
+
+    pub fn open(&self) -> Result<Arc<Session>, RemoteError> {
+        let connection = self.database.connect()?;
+        let mut by_id = lock(&self.by_id);
+        if by_id.len() >= self.limits.sessions_max {
+            return Err(RemoteError::new(
+                ExceptionType::Connection,
+                format!("the duckling has {} open sessions, its limit; try again later", by_id.len()),
+            ));
+        }
+        let session = Arc::new(Session::new(connection, self.database.clone(), Arc::clone(&self.limits)));
+        by_id.insert(session.id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    pub fn get(&self, id: &[u8]) -> Result<Arc<Session>, RemoteError> {
+        let session = SessionId::try_from(id).ok().and_then(|id| lock(&self.by_id).get(&id).cloned());
+        let session = session.ok_or_else(|| {
+            RemoteError::new(
+                ExceptionType::Connection,
+                "this session is not open (any more) on the duckling: it was closed, was idle for too long, or the \
+                 server was restarted; an open transaction has been rolled back",
+            )
+        })?;
+        session.touch();
+        Ok(session)
+    }
+
+    pub fn close(&self, id: &[u8]) {
+        let session = SessionId::try_from(id).ok().and_then(|id| lock(&self.by_id).remove(&id));
+        if let Some(session) = session {
+            session.interrupt_all();
+        }
+    }
+
+    /// Closes sessions that nobody has used for the idle timeout.
+    pub fn close_idle(&self) {
+        let timeout = self.limits.session_idle_timeout;
+        lock(&self.by_id).retain(|_, session| session.is_busy() || session.idle_for() < timeout);
+    }
+
+    /// Interrupts every running statement.
+    pub fn interrupt_all(&self) {
+        for session in lock(&self.by_id).values() {
+            session.interrupt_all();
+        }
+    }
+
+    /// Forgets all sessions: their connections close as soon as their statements have ended.
+    pub fn close_all(&self) {
+        self.interrupt_all();
+        lock(&self.by_id).clear();
+    }
+
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    pub fn advance_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A place among the running statements.
+    pub async fn admit(&self) -> Result<OwnedSemaphorePermit, RemoteError> {
+        let timeout = self.limits.statement_wait_timeout;
+        match tokio::time::timeout(timeout, Arc::clone(&self.statements).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(RemoteError::new(
+                ExceptionType::Connection,
+                format!(
+                    "the duckling runs {} statements, its limit, and none ended within {} s; try again later",
+                    self.limits.statements_max,
+                    timeout.as_secs()
+                ),
+            )),
+        }
+    }
+}
+
+#[derive(Default)]
+struct PrimaryQueue {
+    waiting: usize,
+    reader: Option<Hurry>,
+}
+
+/// One client connection's state.
+pub struct Session {
+    pub id: SessionId,
+    database: Database,
+    limits: Arc<Limits>,
+    primary: Arc<AsyncMutex<Connection>>,
+    /// Who waits for `primary`, and what holds it while a result streams from it.
+    primary_queue: Mutex<PrimaryQueue>,
+    spare: Mutex<Vec<Connection>>,
+    spare_permits: Arc<Semaphore>,
+    in_transaction: AtomicBool,
+    /// A statement has changed settings, temporary tables or the like: only `primary` has them.
+    stateful: AtomicBool,
+    running: Mutex<HashMap<u64, Interrupter>>,
+    last_used: Mutex<Instant>,
+}
+
+impl Session {
+    fn new(connection: Connection, database: Database, limits: Arc<Limits>) -> Self {
+        Self {
+            id: *uuid::Uuid::new_v4().as_bytes(),
+            database,
+            primary: Arc::new(AsyncMutex::new(connection)),
+            primary_queue: Mutex::default(),
+            spare: Mutex::default(),
+            spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
+            in_transaction: AtomicBool::new(false),
+            stateful: AtomicBool::new(false),
+            running: Mutex::default(),
+            last_used: Mutex::new(Instant::now()),
+            limits,
+        }
+    }
+
+    fn touch(&self) {
+        *lock(&self.last_used) = Instant::now();
+    }
+
+    fn idle_for(&self) -> Duration {
+        lock(&self.last_used).elapsed()
+    }
+
+    fn is_busy(&self) -> bool {
+        !lock(&self.running).is_empty()
+    }
+
+    pub fn in_transaction(&self) -> bool {
+        self.in_transaction.load(Ordering::SeqCst)
+    }
+
+    pub fn set_in_transaction(&self, value: bool) {
+        self.in_transaction.store(value, Ordering::SeqCst);
+    }
+
+    pub fn set_stateful(&self) {
+        self.stateful.store(true, Ordering::SeqCst);
+    }
+
+    /// A connection to run `sql` on.
+    pub async fn lease(self: &Arc<Self>, sql: &str, begins: bool) -> Result<Lease, RemoteError> {
+        let needs_primary =
+            begins || self.in_transaction() || self.stateful.load(Ordering::SeqCst) || !may_run_beside(sql);
+        if !needs_primary {
+            if let Ok(guard) = Arc::clone(&self.primary).try_lock_owned() {
+                return Ok(Lease::primary(guard, Arc::clone(self)));
+            }
+            if let Ok(permit) = Arc::clone(&self.spare_permits).try_acquire_owned() {
+                return self.lease_spare(permit);
+            }
+        }
+        self.lease_primary().await
+    }
+
+    /// A connection to read the catalog with: any, unless the session's own sees more than the others.
+    pub async fn lease_catalog(self: &Arc<Self>) -> Result<Lease, RemoteError> {
+        self.lease("SELECT", false).await
+    }
+
+    /// The session's own connection, for what must see its transaction.
+    pub async fn lease_primary(self: &Arc<Self>) -> Result<Lease, RemoteError> {
+        let _waiting = Waiting::enter(self);
+        let timeout = self.limits.statement_wait_timeout;
+        let guard = tokio::time::timeout(timeout, Arc::clone(&self.primary).lock_owned()).await.map_err(|_| {
+            RemoteError::new(
+                ExceptionType::Connection,
+                format!("an earlier statement of this session has not ended within {} s", timeout.as_secs()),
+            )
+        })?;
+        Ok(Lease::primary(guard, Arc::clone(self)))
+    }
+
+    fn lease_spare(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, RemoteError> {
+        let spare = lock(&self.spare).pop();
+        let connection = match spare {
+            Some(connection) => connection,
+            None => self.database.connect()?,
+        };
+        Ok(Lease { kind: LeaseKind::Spare(Some(connection), permit), session: Arc::clone(self) })
+    }
+
+    /// Makes a statement known to [`Session::cancel`] until the returned registration is dropped.
+    pub fn register(self: &Arc<Self>, statement_id: u64, interrupter: Interrupter) -> Registration {
+        lock(&self.running).insert(statement_id, interrupter);
+        Registration { session: Arc::clone(self), statement_id }
+    }
+
+    /// Interrupts a running statement; whether there was one.
+    pub fn cancel(&self, statement_id: u64) -> bool {
+        // Under the lock: a statement that has just ended must not pass its interrupt on to the next one.
+        let running = lock(&self.running);
+        running.get(&statement_id).inspect(|interrupter| interrupter.interrupt()).is_some()
+    }
+
+    pub fn interrupt_all(&self) {
+        for interrupter in lock(&self.running).values() {
+            interrupter.interrupt();
+        }
+    }
+}
+
+/// One waiter for a session's own connection; whoever streams from it is told to hurry.
+struct Waiting<'session>(&'session Session);
+
+impl<'session> Waiting<'session> {
+    fn enter(session: &'session Session) -> Self {
+        let mut queue = lock(&session.primary_queue);
+        queue.waiting += 1;
+        if let Some(reader) = &queue.reader {
+            reader.hurry(session.limits.transaction_buffer_bytes);
+        }
+        Self(session)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.primary_queue).waiting -= 1;
+    }
+}
+
+/// A running statement's entry in its session.
+pub struct Registration {
+    session: Arc<Session>,
+    statement_id: u64,
+}
+
+impl Registration {
+    /// Interrupts this statement, if it still runs.
+    pub fn canceller(&self) -> impl FnOnce() + Send + use<> {
+        let (session, statement_id) = (Arc::clone(&self.session), self.statement_id);
+        move || {
+            session.cancel(statement_id);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        lock(&self.session.running).remove(&self.statement_id);
+        self.session.touch();
+    }
+}
+
+/// A connection on loan from a session.
+pub struct Lease {
+    kind: LeaseKind,
+    pub session: Arc<Session>,
+}
+
+enum LeaseKind {
+    Primary(OwnedMutexGuard<Connection>),
+    /// `None` only while being dropped.
+    Spare(Option<Connection>, #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+}
+
+impl Lease {
+    fn primary(guard: OwnedMutexGuard<Connection>, session: Arc<Session>) -> Self {
+        Self { kind: LeaseKind::Primary(guard), session }
+    }
+
+    /// Tells the session how to get its own connection back while a result is being read from it.
+    pub fn set_reader(&self, hurry: Hurry) {
+        if matches!(self.kind, LeaseKind::Primary(_)) {
+            let mut queue = lock(&self.session.primary_queue);
+            if queue.waiting > 0 {
+                hurry.hurry(self.session.limits.transaction_buffer_bytes);
+            }
+            queue.reader = Some(hurry);
+        }
+    }
+
+    /// The leased connection.
+    pub fn connection(&mut self) -> Result<&mut Connection, RemoteError> {
+        match &mut self.kind {
+            LeaseKind::Primary(guard) => Ok(guard.deref_mut()),
+            LeaseKind::Spare(connection, _) => connection
+                .as_mut()
+                .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone")),
+        }
+    }
+
+    /// Cancels what runs on the leased connection.
+    pub fn interrupter(&self) -> Option<Interrupter> {
+        match &self.kind {
+            LeaseKind::Primary(guard) => Some(guard.deref().interrupter()),
+            LeaseKind::Spare(connection, _) => connection.as_ref().map(Connection::interrupter),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match &mut self.kind {
+            LeaseKind::Primary(_) => lock(&self.session.primary_queue).reader = None,
+            LeaseKind::Spare(connection, _) => lock(&self.session.spare).extend(connection.take()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

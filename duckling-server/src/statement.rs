@@ -1,0 +1,171 @@
+//! Running one request's SQL, on a blocking thread, into a queue.
+
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_flight::{FlightData, SchemaAsIpc};
+use duckherder_proto::v1::{ColumnDescription, ResultKind, StatementSummary};
+use duckherder_proto::{ExceptionType, Message, RemoteError};
+
+use crate::config::Limits;
+use crate::duckdb::{ArrowResult, Statement, StatementKind};
+use crate::queue::Producer;
+use crate::routing::TransactionControl;
+use crate::session::{Lease, Sessions};
+
+/// Runs all statements of `sql` and streams the last one's result; the summary is the last message.
+pub fn run(
+    sessions: &Sessions,
+    lease: &mut Lease,
+    sql: &str,
+    begin_transaction: bool,
+    producer: &Producer,
+) -> Result<(), RemoteError> {
+    let started = Instant::now();
+    if begin_transaction {
+        begin(lease)?;
+    }
+    let mut statements = lease.connection()?.parse(sql)?;
+    let last = statements
+        .pop()
+        .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no SQL statement to run"))?;
+    for statement in &statements {
+        let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
+        note_effects(sessions, lease, statement, outcome.is_ok());
+        outcome?;
+    }
+    let outcome = stream(lease, &last, sessions.limits(), producer);
+    note_effects(sessions, lease, &last, outcome.is_ok());
+    let mut summary = outcome?;
+    summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    summary.catalog_epoch = sessions.epoch();
+    producer.send(FlightData { app_metadata: summary.encode_to_vec().into(), ..FlightData::default() })
+}
+
+/// Begins a transaction on the session's connection, unless it is in one.
+pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
+    if !lease.session.in_transaction() {
+        lease.connection()?.execute("BEGIN TRANSACTION")?;
+        lease.session.set_in_transaction(true);
+    }
+    Ok(())
+}
+
+/// Keeps the session's and the catalog's books after a statement. A failed statement may have changed something too.
+fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succeeded: bool) {
+    match statement.kind() {
+        StatementKind::Read | StatementKind::Write => {}
+        StatementKind::Transaction => match TransactionControl::of(statement.text()) {
+            TransactionControl::Begin => {
+                if succeeded {
+                    lease.session.set_in_transaction(true);
+                }
+            }
+            // A COMMIT that fails has rolled back.
+            TransactionControl::Commit | TransactionControl::Rollback => {
+                lease.session.set_in_transaction(false);
+                sessions.advance_epoch();
+            }
+        },
+        StatementKind::Other => {
+            lease.session.set_stateful();
+            sessions.advance_epoch();
+        }
+    }
+}
+
+fn stream(
+    lease: &mut Lease,
+    statement: &Statement,
+    limits: &Limits,
+    producer: &Producer,
+) -> Result<StatementSummary, RemoteError> {
+    lease.set_reader(producer.hurry());
+    let mut result = lease.connection()?.run(statement, limits.batch_rows)?;
+    let schema = result.schema()?;
+    let result_kind = result.result_kind()?;
+    let mut encoder = BatchEncoder::new(limits.message_bytes);
+    producer.send(encoder.schema(&schema))?;
+    let mut summary = StatementSummary { result_kind: result_kind.into(), ..StatementSummary::default() };
+    while let Some(batch) = result.next_batch()? {
+        if result_kind == ResultKind::ChangedRows {
+            summary.rows_changed = crate::duckdb::rows_changed(&batch);
+        }
+        summary.rows += batch.num_rows() as u64;
+        encoder.encode(&batch, &mut |message| {
+            summary.bytes += (message.data_body.len() + message.data_header.len()) as u64;
+            producer.send(message)
+        })?;
+    }
+    Ok(summary)
+}
+
+/// Record batches to Flight messages of bounded size.
+pub struct BatchEncoder {
+    generator: IpcDataGenerator,
+    options: IpcWriteOptions,
+    dictionaries: DictionaryTracker,
+    context: IpcWriteContext,
+    message_bytes: usize,
+}
+
+impl BatchEncoder {
+    /// Messages get about `message_bytes` of Arrow data; a single row is never split.
+    pub fn new(message_bytes: usize) -> Self {
+        Self {
+            generator: IpcDataGenerator::default(),
+            options: IpcWriteOptions::default(),
+            dictionaries: DictionaryTracker::new(false),
+            context: IpcWriteContext::default(),
+            message_bytes,
+        }
+    }
+
+    /// The schema message.
+    pub fn schema(&self, schema: &SchemaRef) -> FlightData {
+        SchemaAsIpc::new(schema, &self.options).into()
+    }
+
+    /// Hands the messages of one batch to `send`.
+    pub fn encode(
+        &mut self,
+        batch: &RecordBatch,
+        send: &mut dyn FnMut(FlightData) -> Result<(), RemoteError>,
+    ) -> Result<(), RemoteError> {
+        let bytes = batch.get_array_memory_size();
+        let pieces = bytes.div_ceil(self.message_bytes.max(1)).clamp(1, batch.num_rows().max(1));
+        let rows = batch.num_rows().div_ceil(pieces).max(1);
+        let mut offset = 0;
+        loop {
+            let piece = batch.slice(offset, rows.min(batch.num_rows() - offset));
+            let (dictionaries, encoded) = self
+                .generator
+                .encode(&piece, &mut self.dictionaries, &self.options, &mut self.context)
+                .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+            for message in dictionaries {
+                send(message.into())?;
+            }
+            send(encoded.into())?;
+            offset += rows;
+            if offset >= batch.num_rows() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The result columns of `sql`'s one statement, which is not run.
+pub fn describe(lease: &mut Lease, sql: &str) -> Result<Vec<ColumnDescription>, RemoteError> {
+    let connection = lease.connection()?;
+    let statements = connection.parse(sql)?;
+    let [statement] = statements.as_slice() else {
+        return Err(RemoteError::new(ExceptionType::InvalidInput, "exactly one SQL statement can be described"));
+    };
+    let columns = connection.describe(statement)?;
+    Ok(columns
+        .into_iter()
+        .map(|(name, type_text)| ColumnDescription { name, type_text, ..ColumnDescription::default() })
+        .collect())
+}

@@ -1,0 +1,85 @@
+//! Commands for people who work on Duckherder, and for CI: `cargo xtask --help` lists them.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod codegen;
+mod demo;
+mod extension;
+mod files;
+mod footer;
+mod lockfile;
+mod platform;
+mod process;
+mod python;
+mod steps;
+mod symbols;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::codegen::Mode;
+use crate::extension::Profile;
+use crate::workspace::Workspace;
+
+/// Builds, tests and shows Duckherder.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the extension file and the server below build/, and check them
+    BuildExtension {
+        /// Build with optimizations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Show the extension at work in Python's DuckDB
+    Demo,
+    /// Run all checks and tests, up to the first failure
+    Test {
+        /// Skip the checks and run only tests whose names contain this
+        filter: Option<String>,
+    },
+    /// Run what CI runs: all checks and tests
+    Ci,
+    /// Write the generated code: the protocol's Rust types and the extension's C header
+    Codegen {
+        /// Fail if the committed files are out of date, and write nothing
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::BuildExtension { release } => {
+            let profile = if release { Profile::Release } else { Profile::Debug };
+            let build = extension::build(&workspace, profile)?;
+            println!("{}\n{}", build.extension.display(), build.duckling.display());
+            Ok(())
+        }
+        Task::Demo => demo::run(&workspace),
+        Task::Test { filter } => ci::run(&workspace, filter.as_deref()),
+        Task::Ci => ci::run(&workspace, None),
+        Task::Codegen { check } => codegen::run(&workspace, if check { Mode::Check } else { Mode::Write }),
+    }
+}
