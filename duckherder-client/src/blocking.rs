@@ -207,6 +207,14 @@ impl Session {
         self.wait(self.0.session.describe(sql))
     }
 
+    /// As [`crate::Session::lookup_schema`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn lookup_schema(&self, schema: impl Into<String>) -> Result<(u64, bool), ClientError> {
+        self.wait(self.0.session.lookup_schema(schema))
+    }
+
     /// As [`crate::Session::lookup_table`].
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
-use crate::error::{BoxError, ClientError};
+use crate::error::{BoxError, ClientError, at_first_contact};
 use crate::ingest::IngestTarget;
 use crate::options::ClientOptions;
 use crate::session::{ServerInfo, Session};
@@ -52,9 +52,9 @@ impl Client {
     /// A connection that is refused or lost is tried again twice, within [`ClientOptions::connect_timeout`].
     ///
     /// # Errors
-    /// [`ClientError::Connect`] or [`ClientError::Lost`] after the last attempt, [`ClientError::Timeout`],
-    /// [`ClientError::Address`]; [`ClientError::NotADuckling`] or [`ClientError::Version`] if the other side does not
-    /// speak the protocol; [`ClientError::Remote`] if it refuses, for example because it has too many sessions.
+    /// [`ClientError::Connect`] after the last attempt, [`ClientError::Timeout`], [`ClientError::Address`];
+    /// [`ClientError::NotADuckling`] or [`ClientError::Version`] if the other side does not speak the protocol;
+    /// [`ClientError::Remote`] if it refuses, for example because it has too many sessions.
     pub async fn connect(options: ClientOptions) -> Result<Self, ClientError> {
         let attempts = (|| Self::connect_once(&options))
             .retry(
@@ -65,7 +65,7 @@ impl Client {
             )
             .when(|error| matches!(error, ClientError::Connect { .. } | ClientError::Lost { .. }));
         match timeout(options.connect_timeout, attempts).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map_err(at_first_contact),
             Err(_) => Err(ClientError::Timeout {
                 address: options.address(),
                 operation: "connecting",

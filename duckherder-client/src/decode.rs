@@ -112,3 +112,149 @@ fn has_dense_union(schema: &Schema) -> bool {
         .iter()
         .any(|field| matches!(field.data_type(), DataType::Union(_, UnionMode::Dense)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{
+        ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Int64Array, ListArray, NullArray, StringArray,
+        StringViewArray, StructArray, UnionArray,
+    };
+    use arrow::datatypes::{Field, Int32Type, UnionFields};
+    use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
+    use arrow_flight::utils::batches_to_flight_data;
+    use futures::TryStreamExt;
+    use proptest::prelude::*;
+
+    /// A batch with every layout that Arrow has for its buffers.
+    fn batch() -> RecordBatch {
+        let text = StringArray::from(vec![Some("mallard"), None, Some("")]);
+        let member = || Field::new("n", DataType::Int64, true);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(-1)]));
+        let ids = || vec![0_i8; 3].into();
+        let fields = || UnionFields::try_new([0], [member()]).unwrap();
+        let sparse = UnionArray::try_new(fields(), ids(), None, vec![Arc::clone(&numbers)]).unwrap();
+        let offsets = Some(vec![2, 0, 1].into());
+        let dense = UnionArray::try_new(fields(), ids(), offsets, vec![Arc::clone(&numbers)]).unwrap();
+        let structs = StructArray::from(vec![(Arc::new(member()), Arc::clone(&numbers))]);
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
+        let blobs = FixedSizeBinaryArray::try_from_iter([[1; 16], [2; 16], [3; 16]].iter()).unwrap();
+        let views = StringViewArray::from(vec![Some("a text too long to be inlined"), None, Some("short")]);
+        RecordBatch::try_from_iter([
+            ("text", Arc::new(text) as _),
+            ("numbers", numbers),
+            (
+                "flags",
+                Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])) as _,
+            ),
+            ("sparse", Arc::new(sparse) as _),
+            ("dense", Arc::new(dense) as _),
+            ("structs", Arc::new(structs) as _),
+            ("lists", Arc::new(lists) as _),
+            ("blobs", Arc::new(blobs) as _),
+            ("views", Arc::new(views) as _),
+            ("nothing", Arc::new(NullArray::new(3)) as _),
+        ])
+        .unwrap()
+    }
+
+    fn messages() -> [FlightData; 2] {
+        let batch = batch();
+        batches_to_flight_data(&batch.schema(), [&batch])
+            .unwrap()
+            .try_into()
+            .unwrap()
+    }
+
+    fn moved(bytes: &[u8], by: usize) -> bytes::Bytes {
+        bytes::Bytes::from([vec![0; by].as_slice(), bytes].concat()).slice(by..)
+    }
+
+    #[test]
+    fn batches_are_read_wherever_their_bytes_lie() {
+        let [schema, data] = messages();
+        let decoder = Decoder::new(&schema).unwrap();
+        for by in 0..BODY_ALIGNMENT {
+            let data = FlightData {
+                data_body: moved(&data.data_body, by),
+                ..data.clone()
+            };
+            assert_eq!(decoder.batch(data).unwrap(), batch());
+        }
+    }
+
+    #[test]
+    fn buffers_that_lie_well_are_not_copied() {
+        let batch = RecordBatch::try_from_iter([("text", Arc::new(StringArray::from(vec!["mallard"])) as _)]).unwrap();
+        let [schema, data] = batches_to_flight_data(&batch.schema(), [&batch])
+            .unwrap()
+            .try_into()
+            .unwrap();
+        let body = data.data_body.as_ptr_range();
+        let decoded = Decoder::new(&schema).unwrap().batch(data.clone()).unwrap();
+        let column = decoded.column(0).as_any().downcast_ref::<StringArray>().unwrap();
+        assert!(body.contains(&column.value_data().as_ptr()));
+    }
+
+    #[test]
+    fn dictionaries_are_not_expected() {
+        let column: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
+        let batch = RecordBatch::try_from_iter([("d", Arc::new(column) as _)]).unwrap();
+        let encoder = FlightDataEncoderBuilder::new().with_dictionary_handling(DictionaryHandling::Resend);
+        let messages = encoder
+            .build(futures::stream::iter([Ok(batch)]))
+            .try_collect::<Vec<_>>();
+        let messages = futures::executor::block_on(messages).unwrap();
+        let decoder = Decoder::new(&messages[0]).unwrap();
+        assert!(decoder.batch(messages[1].clone()).is_err());
+    }
+
+    #[test]
+    fn invalid_text_is_an_error() {
+        let [schema, mut data] = messages();
+        let mut body = data.data_body.to_vec();
+        let start = body.windows(7).position(|window| window == b"mallard").unwrap();
+        body[start] = 0xff;
+        data.data_body = body.into();
+        assert!(Decoder::new(&schema).unwrap().batch(data).is_err());
+    }
+
+    fn damaged(bytes: &[u8], damage: &[(prop::sample::Index, u8)]) -> bytes::Bytes {
+        let mut bytes = bytes.to_vec();
+        for (index, value) in damage {
+            let index = index.index(bytes.len());
+            bytes[index] = *value;
+        }
+        bytes.into()
+    }
+
+    fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
+        let extreme = prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff), any::<u8>()];
+        prop::collection::vec((any::<prop::sample::Index>(), extreme), 1..4)
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_headers_never_take_the_caller_down(damage in damage()) {
+            let [schema, mut data] = messages();
+            data.data_header = damaged(&data.data_header, &damage);
+            let _ = Decoder::new(&schema).unwrap().batch(data);
+        }
+
+        #[test]
+        fn damaged_bodies_never_take_the_caller_down(damage in damage()) {
+            let [schema, mut data] = messages();
+            data.data_body = damaged(&data.data_body, &damage);
+            let _ = Decoder::new(&schema).unwrap().batch(data);
+        }
+
+        #[test]
+        fn damaged_schemas_never_take_the_caller_down(damage in damage()) {
+            let [mut schema, data] = messages();
+            schema.data_header = damaged(&schema.data_header, &damage);
+            if let Ok(decoder) = Decoder::new(&schema) {
+                let _ = decoder.batch(data);
+            }
+        }
+    }
+}

@@ -170,6 +170,19 @@ impl ClientError {
     }
 }
 
+/// What an error means for a client that was never connected.
+///
+/// A peer that accepts the connection and then breaks it off speaks something else: HTTP/1, TLS, another database. What
+/// h2 makes of that depends on who closes first.
+pub(crate) fn at_first_contact(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Lost { address, source, .. } if source.code() != Code::Unavailable => {
+            ClientError::NotADuckling { address, source }
+        }
+        error => error,
+    }
+}
+
 fn exception_type(code: Code) -> ExceptionType {
     match code {
         Code::Unauthenticated | Code::PermissionDenied => ExceptionType::Permission,
@@ -254,8 +267,7 @@ impl Call {
 
 /// What a failed RPC means.
 ///
-/// A status that came over the wire has no `source`; one that tonic made of a transport failure has. h2 reports a peer
-/// that does not speak HTTP/2 as `Internal`, and a broken connection as anything else.
+/// A status that came over the wire has no `source`; one that tonic made of a transport failure has.
 fn from_status(status: Status, address: &str, operation: &'static str, after: Duration) -> ClientError {
     if let Some(error) = RemoteError::from_status(&status) {
         return ClientError::Remote(error);
@@ -277,9 +289,7 @@ fn from_status(status: Status, address: &str, operation: &'static str, after: Du
         },
         Code::Cancelled if !of_transport => ClientError::Cancelled { operation },
         // A duckling's own errors all carry a DuckDB error, so this is somebody else's answer.
-        _ if operation == HELLO && (!of_transport || code == Code::Internal) => {
-            ClientError::NotADuckling { address, source }
-        }
+        _ if operation == HELLO && !of_transport => ClientError::NotADuckling { address, source },
         // `Unknown` from the wire is tonic's code for a stream that ended without its trailers.
         _ if of_transport || code == Code::Unknown => ClientError::Lost {
             address,
@@ -358,12 +368,12 @@ mod tests {
 
     #[test]
     fn strangers_are_known_by_their_hello() {
-        for status in [
-            Status::unimplemented("no such action"),
-            Status::unauthenticated(""),
-            of_transport(Code::Internal),
+        for error in [
+            map(Status::unimplemented("no such action"), HELLO),
+            map(Status::unauthenticated(""), HELLO),
+            at_first_contact(map(of_transport(Code::Internal), HELLO)),
+            at_first_contact(map(of_transport(Code::Unknown), HELLO)),
         ] {
-            let error = map(status, HELLO);
             assert!(matches!(error, ClientError::NotADuckling { .. }), "{error:?}");
             assert_eq!(error.to_remote_error().kind, ExceptionType::Connection);
         }

@@ -191,6 +191,19 @@ impl Session {
         })
     }
 
+    /// Whether a schema exists, with the catalog's epoch at which that was so. Case-insensitive.
+    ///
+    /// # Errors
+    /// Those of the connection; that there is no such schema is not one.
+    pub async fn lookup_schema(&self, schema: impl Into<String>) -> Result<(u64, bool), ClientError> {
+        let request = v1::LookupSchemaRequest {
+            session_id: self.id().clone(),
+            schema_name: schema.into(),
+        };
+        let response = self.0.connection.request(&request).await?;
+        Ok((response.catalog_epoch, response.exists))
+    }
+
     /// One table or view, found case-insensitively. An empty `schema` means the session's default one.
     ///
     /// # Errors

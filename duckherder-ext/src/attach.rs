@@ -35,13 +35,21 @@ impl AttachOptions {
                 "server_port" => server_port = Some(parse_port(value)?),
                 "connect_timeout_ms" => connect_timeout = parse_timeout(value)?,
                 _ => {
-                    return Err(invalid_input(format!("unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}")));
+                    return Err(invalid_input(format!(
+                        "unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}"
+                    )));
                 }
             }
         }
-        let missing = |name| invalid_input(format!("ATTACH (TYPE duckherder) needs the option {name}, as in: ATTACH 'dh' (TYPE duckherder, server_host 'localhost', server_port 8815)"));
+        let missing = |name| {
+            invalid_input(format!(
+                "ATTACH (TYPE duckherder) needs the option {name}, as in: ATTACH 'dh' (TYPE duckherder, server_host 'localhost', server_port 8815)"
+            ))
+        };
         Ok(Self {
-            server_host: server_host.filter(|host| !host.trim().is_empty()).ok_or_else(|| missing("server_host"))?,
+            server_host: server_host
+                .filter(|host| !host.trim().is_empty())
+                .ok_or_else(|| missing("server_host"))?,
             server_port: server_port.ok_or_else(|| missing("server_port"))?,
             connect_timeout,
         })
@@ -70,7 +78,11 @@ fn parse_timeout(value: &str) -> Result<Duration> {
         .ok()
         .filter(|milliseconds| (1..=3_600_000).contains(milliseconds))
         .map(Duration::from_millis)
-        .ok_or_else(|| invalid_input(format!("connect_timeout_ms must be a number from 1 to 3600000, not '{value}'")))
+        .ok_or_else(|| {
+            invalid_input(format!(
+                "connect_timeout_ms must be a number from 1 to 3600000, not '{value}'"
+            ))
+        })
 }
 
 #[cfg(test)]

@@ -66,7 +66,11 @@ impl Recording {
             summary: StatementSummary::default(),
             error: None,
         });
-        Self { id, started: Instant::now(), done: false }
+        Self {
+            id,
+            started: Instant::now(),
+            done: false,
+        }
     }
 
     /// Records the outcome.
@@ -156,7 +160,11 @@ pub fn snapshot() -> Result<RecordBatch, arrow::error::ArrowError> {
         sql.append_value(&entry.sql);
         kind.append_value(entry.kind);
         start_time.append_option(
-            entry.started.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok()),
+            entry
+                .started
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .and_then(|since| i64::try_from(since.as_micros()).ok()),
         );
         duration_ms.append_option(entry.duration.map(|duration| duration.as_secs_f64() * 1e3));
         server_ms.append_option(finished.then_some(entry.summary.elapsed_us as f64 / 1e3));
@@ -190,7 +198,10 @@ mod tests {
     #[test]
     fn a_statement_is_recorded_once_with_its_outcome() {
         clear();
-        let summary = StatementSummary { rows: 3, ..Default::default() };
+        let summary = StatementSummary {
+            rows: 3,
+            ..Default::default()
+        };
         Recording::start("dh", "h:1", "SELECT 1", "read").finish(Ok(&summary));
         drop(Recording::start("dh", "h:1", "SELECT 2", "read"));
         for _ in 0..ENTRIES_MAX - 1 {

@@ -27,7 +27,10 @@ static LOCAL_SERVER: Mutex<Option<LocalServer>> = Mutex::new(None);
 fn lock() -> MutexGuard<'static, Option<LocalServer>> {
     let mut slot = LOCAL_SERVER.lock().unwrap_or_else(PoisonError::into_inner);
     // A forked child inherits the record of its parent's server, not the server.
-    if slot.as_ref().is_some_and(|server| server.process_id != std::process::id()) {
+    if slot
+        .as_ref()
+        .is_some_and(|server| server.process_id != std::process::id())
+    {
         std::mem::forget(slot.take());
     }
     slot
@@ -53,25 +56,41 @@ pub fn start(interrupt: &dyn InterruptCheck, port: u16, workers: u32) -> Result<
         )));
     }
     let (listener, address) = runtime::wait(interrupt, listen(port))?;
-    let limits = Limits { drain_timeout: DRAIN_TIMEOUT, ..Limits::default() };
-    let duckling = Duckling::open(DucklingConfig { limits, ..DucklingConfig::default() })
-        .map_err(|error| ExtError::new(ExceptionType::Io, error.to_string()))?;
+    let limits = Limits {
+        drain_timeout: DRAIN_TIMEOUT,
+        ..Limits::default()
+    };
+    let duckling = Duckling::open(DucklingConfig {
+        limits,
+        ..DucklingConfig::default()
+    })
+    .map_err(|error| ExtError::new(ExceptionType::Io, error.to_string()))?;
     let (stop, stopped) = oneshot::channel();
     let serving = runtime::handle()?.spawn(duckling.serve(listener, async move {
         let _ = stopped.await;
     }));
-    *slot = Some(LocalServer { process_id: std::process::id(), address: address.clone(), stop, serving });
+    *slot = Some(LocalServer {
+        process_id: std::process::id(),
+        address: address.clone(),
+        stop,
+        serving,
+    });
     Ok(address)
 }
 
 async fn listen(port: u16) -> Result<(TcpListener, String)> {
     let explain = |error: std::io::Error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => " (another process listens there: choose another port, or 0 for a free one)",
+            std::io::ErrorKind::AddrInUse => {
+                " (another process listens there: choose another port, or 0 for a free one)"
+            }
             std::io::ErrorKind::PermissionDenied => " (choose a port above 1023)",
             _ => "",
         };
-        ExtError::new(ExceptionType::Io, format!("cannot start a local server on port {port}: {error}{hint}"))
+        ExtError::new(
+            ExceptionType::Io,
+            format!("cannot start a local server on port {port}: {error}{hint}"),
+        )
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(explain)?;
     let address = listener.local_addr().map_err(explain)?;
@@ -84,7 +103,9 @@ async fn listen(port: u16) -> Result<(TcpListener, String)> {
 /// None runs.
 pub fn stop(interrupt: &dyn InterruptCheck) -> Result<String> {
     let Some(server) = lock().take() else {
-        return Err(invalid_input("no local server runs; start one: SELECT duckherder_start_local_server(8815)"));
+        return Err(invalid_input(
+            "no local server runs; start one: SELECT duckherder_start_local_server(8815)",
+        ));
     };
     // It may have died by itself: then there is nobody to tell.
     let _ = server.stop.send(());

@@ -51,7 +51,7 @@ impl Remote {
 
     /// `host:port`
     pub fn address(&self) -> &str {
-        &self.client.server_info().address
+        &self.client.server().address
     }
 
     /// The client, unless this process is a fork of the one that connected.

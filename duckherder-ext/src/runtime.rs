@@ -87,7 +87,10 @@ where
             }
             Err(flume::RecvTimeoutError::Timeout) => {}
             Err(flume::RecvTimeoutError::Disconnected) => {
-                return Err(ExtError::new(ExceptionType::Io, "duckherder's network task ended unexpectedly"));
+                return Err(ExtError::new(
+                    ExceptionType::Io,
+                    "duckherder's network task ended unexpectedly",
+                ));
             }
         }
     }

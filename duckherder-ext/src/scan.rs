@@ -39,8 +39,15 @@ impl Scan {
     pub fn stream(remote: Arc<Remote>, stream: QueryStream, recording: Recording) -> Result<Self> {
         let schema = stream.schema();
         let (sender, batches) = flume::bounded(BATCHES_AHEAD);
-        let pump = runtime::handle()?.spawn(pump(remote, stream, recording, sender)).abort_handle();
-        Ok(Self { schema, batches, rows_read: AtomicU64::new(0), pump: Some(pump) })
+        let pump = runtime::handle()?
+            .spawn(pump(remote, stream, recording, sender))
+            .abort_handle();
+        Ok(Self {
+            schema,
+            batches,
+            rows_read: AtomicU64::new(0),
+            pump: Some(pump),
+        })
     }
 
     /// The query history.
@@ -49,7 +56,12 @@ impl Scan {
         let (sender, batches) = flume::bounded(1);
         // There is room for one.
         let _ = sender.send(Ok(Numbered { index: 0, batch }));
-        Ok(Self { schema: history::schema(), batches, rows_read: AtomicU64::new(0), pump: None })
+        Ok(Self {
+            schema: history::schema(),
+            batches,
+            rows_read: AtomicU64::new(0),
+            pump: None,
+        })
     }
 
     /// The result's schema.
@@ -71,7 +83,8 @@ impl Scan {
             match self.batches.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
                 Ok(item) => {
                     let item = item?;
-                    self.rows_read.fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
+                    self.rows_read
+                        .fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
                     return Ok(Some(item));
                 }
                 Err(flume::RecvTimeoutError::Disconnected) => return Ok(None),

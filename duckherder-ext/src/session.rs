@@ -47,9 +47,14 @@ impl RemoteSession {
     /// The server is gone or refuses.
     pub fn open(interrupt: &dyn InterruptCheck, remote: Arc<Remote>) -> Result<Self> {
         let client = remote.client()?.clone();
-        let session =
-            runtime::wait(interrupt, async move { client.open_session().await.map_err(ForUser::for_user) })?;
-        Ok(Self { remote, session, in_transaction: AtomicBool::new(false) })
+        let session = runtime::wait(interrupt, async move {
+            client.open_session().await.map_err(ForUser::for_user)
+        })?;
+        Ok(Self {
+            remote,
+            session,
+            in_transaction: AtomicBool::new(false),
+        })
     }
 
     /// Starts a statement and waits for its result's schema. `transactional`: the client connection is in an explicit
@@ -71,7 +76,7 @@ impl RemoteSession {
         let text = sql.to_owned();
         let outcome = runtime::wait(interrupt, async move {
             let options = QueryOptions { begin_transaction };
-            session.query_with(&text, options).await.map_err(ForUser::for_user)
+            session.query_with(text, options).await.map_err(ForUser::for_user)
         });
         if begin_transaction {
             // Even if the statement failed: the server may have begun before it did. A rollback is harmless if not.
@@ -95,7 +100,10 @@ impl RemoteSession {
         self.remote.check_process()?;
         let session = self.session.clone();
         let sql = sql.to_owned();
-        runtime::wait(interrupt, async move { session.describe(&sql).await.map_err(ForUser::for_user) })
+        let shape = runtime::wait(interrupt, async move {
+            session.describe(sql).await.map_err(ForUser::for_user)
+        })?;
+        Ok(shape.columns)
     }
 
     /// Ends the server's part of the client connection's transaction, if it has one.
@@ -122,9 +130,14 @@ impl RemoteSession {
         let session = self.session.clone();
         let epoch = runtime::wait(interrupt, async move {
             let deadline = std::time::Duration::from_secs(60);
-            let outcome = tokio::time::timeout(deadline, session.execute(sql)).await;
+            let outcome = tokio::time::timeout(deadline, session.execute_with(sql, QueryOptions::default())).await;
             let summary = outcome
-                .map_err(|_| ExtError::new(ExceptionType::Connection, format!("the duckling did not answer {sql} in time")))?
+                .map_err(|_| {
+                    ExtError::new(
+                        ExceptionType::Connection,
+                        format!("the duckling did not answer {sql} in time"),
+                    )
+                })?
                 .map_err(ForUser::for_user)?;
             Ok(summary.catalog_epoch)
         })?;
@@ -154,16 +167,36 @@ impl RemoteSession {
         let session = self.session.clone();
         let (schema_name, table_name) = (schema_name.to_owned(), table_name.to_owned());
         let lookup = runtime::wait(interrupt, async move {
-            session.lookup_table(&schema_name, &table_name).await.map_err(ForUser::for_user)
+            session
+                .lookup_table(schema_name, table_name)
+                .await
+                .map_err(ForUser::for_user)
         })?;
         let mut cache = self.remote.cache();
         cache.observe(lookup.epoch);
         Ok(lookup.table.map(|table| cache.insert(lookup.epoch, table)))
     }
 
+    /// Whether a schema exists.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub fn lookup_schema(&self, interrupt: &dyn InterruptCheck, schema_name: &str) -> Result<bool> {
+        self.remote.check_process()?;
+        let session = self.session.clone();
+        let schema_name = schema_name.to_owned();
+        let (epoch, exists) = runtime::wait(interrupt, async move {
+            session.lookup_schema(schema_name).await.map_err(ForUser::for_user)
+        })?;
+        self.remote.cache().observe(epoch);
+        Ok(exists)
+    }
+
     fn cache_is_current(&self, interrupt: &dyn InterruptCheck) -> Result<bool> {
         let session = self.session.clone();
-        let epoch = runtime::wait(interrupt, async move { session.keep_alive().await.map_err(ForUser::for_user) })?;
+        let epoch = runtime::wait(interrupt, async move {
+            session.keep_alive().await.map_err(ForUser::for_user)
+        })?;
         Ok(!self.remote.cache().observe(epoch))
     }
 
@@ -174,11 +207,16 @@ impl RemoteSession {
     pub fn list_tables(&self, interrupt: &dyn InterruptCheck) -> Result<(Vec<String>, Vec<Arc<TableDescription>>)> {
         self.remote.check_process()?;
         let session = self.session.clone();
-        let snapshot =
-            runtime::wait(interrupt, async move { session.list_tables().await.map_err(ForUser::for_user) })?;
+        let snapshot = runtime::wait(interrupt, async move {
+            session.list_tables().await.map_err(ForUser::for_user)
+        })?;
         let mut cache = self.remote.cache();
         cache.observe(snapshot.epoch);
-        let tables = snapshot.tables.into_iter().map(|table| cache.insert(snapshot.epoch, table)).collect();
+        let tables = snapshot
+            .tables
+            .into_iter()
+            .map(|table| cache.insert(snapshot.epoch, table))
+            .collect();
         Ok((snapshot.schema_names, tables))
     }
 
@@ -191,7 +229,7 @@ impl RemoteSession {
         let session = self.session.clone();
         let name = name.to_owned();
         runtime::wait(interrupt, async move {
-            session.load_extension(&name).await.map_err(ForUser::for_user)?;
+            session.load_extension(name).await.map_err(ForUser::for_user)?;
             Ok(())
         })?;
         self.remote.cache().clear();

@@ -53,6 +53,19 @@ pub fn lookup_table(
     }))
 }
 
+/// Whether the session's database has a schema of that name.
+pub fn schema_exists(connection: &mut Connection, schema_name: &str) -> Result<bool, RemoteError> {
+    let found = rows(
+        connection,
+        &format!(
+            "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() \
+             AND lower(schema_name) = lower({})",
+            literal(schema_name)
+        ),
+    )?;
+    Ok(!found.is_empty())
+}
+
 /// Everything in the session's database.
 pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
     let schemas = rows(

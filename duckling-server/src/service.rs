@@ -17,8 +17,8 @@ use duckherder_proto::command::Command;
 use duckherder_proto::v1::{
     CancelRequest, CancelResponse, CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse,
     ExecuteRequest, HelloRequest, HelloResponse, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
-    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupTableRequest,
-    LookupTableResponse,
+    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
+    LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -115,6 +115,14 @@ impl DucklingService {
         Ok(LookupTableResponse { catalog_epoch, table })
     }
 
+    async fn lookup_schema(&self, request: LookupSchemaRequest) -> Result<LookupSchemaResponse, RemoteError> {
+        let catalog_epoch = self.sessions.epoch();
+        let LookupSchemaRequest { session_id, schema_name } = request;
+        let exists =
+            self.on_session(&session_id, move |connection| catalog::schema_exists(connection, &schema_name)).await?;
+        Ok(LookupSchemaResponse { catalog_epoch, exists })
+    }
+
     async fn describe(&self, request: DescribeRequest) -> Result<DescribeResponse, RemoteError> {
         let DescribeRequest { session_id, sql } = request;
         let text = sql.clone();
@@ -194,6 +202,7 @@ impl DucklingService {
                 one(CancelResponse { found: self.sessions.get(&request.session_id)?.cancel(request.statement_id) })
             }
             DescribeRequest::TYPE => one(self.describe(action::decode(body)?).await?),
+            LookupSchemaRequest::TYPE => one(self.lookup_schema(action::decode(body)?).await?),
             LookupTableRequest::TYPE => one(self.lookup_table(action::decode(body)?).await?),
             ListTablesRequest::TYPE => {
                 Ok(self.list_tables(action::decode(body)?).await?.iter().map(answer).collect())

@@ -1,5 +1,6 @@
 //! Descriptions of remote tables.
 
+use std::ffi::c_void;
 use std::sync::Arc;
 
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
@@ -26,6 +27,8 @@ pub struct DhTableView {
     pub table_name: DhText,
     /// Comment; empty for none.
     pub comment: DhText,
+    /// Two views of the same identity are of one and the same description, as long as one of the lists lives.
+    pub identity: *const c_void,
     /// A view, not a table.
     pub is_view: bool,
     /// Whether `estimated_rows` is known.
@@ -67,8 +70,7 @@ fn column_view(column: &ColumnDescription) -> DhColumnView {
 ///
 /// # Safety
 /// `session` is live, texts are valid for the call, `tables` (which gets one table) and `error` are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_lookup_table(
+pub(super) unsafe extern "C" fn lookup_table(
     session: *const DhSession,
     schema_name: DhText,
     table_name: DhText,
@@ -83,10 +85,31 @@ pub unsafe extern "C" fn dh_lookup_table(
             unsafe { (&(*session).0, schema_name.to_owned()?, table_name.to_owned()?) };
         let found = session.lookup_table(&interrupt, &schema_name, &table_name, validate)?;
         let Some(table) = found else { return Ok(DhStatus::DhEnd) };
-        let found = DhTables { schema_names: Vec::new(), tables: vec![table] };
+        let found = DhTables {
+            schema_names: Vec::new(),
+            tables: vec![table],
+        };
         // SAFETY: the caller's promise.
         unsafe { tables.write(Box::into_raw(Box::new(found))) };
         Ok(DhStatus::DhOk)
+    })
+}
+
+/// Whether a schema exists: `DhOk`, or `DhEnd` if not.
+///
+/// # Safety
+/// `session` is live, `schema_name` is valid for the call, `error` is a place for one buffer.
+pub(super) unsafe extern "C" fn lookup_schema(
+    session: *const DhSession,
+    schema_name: DhText,
+    interrupt: DhInterrupt,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, schema_name) = unsafe { (&(*session).0, schema_name.to_owned()?) };
+        let exists = session.lookup_schema(&interrupt, &schema_name)?;
+        Ok(if exists { DhStatus::DhOk } else { DhStatus::DhEnd })
     })
 }
 
@@ -94,8 +117,7 @@ pub unsafe extern "C" fn dh_lookup_table(
 ///
 /// # Safety
 /// `session` is live; `tables` and `error` are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_list_tables(
+pub(super) unsafe extern "C" fn list_tables(
     session: *const DhSession,
     interrupt: DhInterrupt,
     tables: *mut *mut DhTables,
@@ -105,7 +127,10 @@ pub unsafe extern "C" fn dh_list_tables(
         // SAFETY: the caller's promise.
         let session = unsafe { &(*session).0 };
         let (schema_names, listed) = session.list_tables(&interrupt)?;
-        let listed = DhTables { schema_names, tables: listed };
+        let listed = DhTables {
+            schema_names,
+            tables: listed,
+        };
         // SAFETY: the caller's promise.
         unsafe { tables.write(Box::into_raw(Box::new(listed))) };
         Ok(DhStatus::DhOk)
@@ -116,8 +141,7 @@ pub unsafe extern "C" fn dh_list_tables(
 ///
 /// # Safety
 /// `tables` is null or came from this library, and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_free(tables: *mut DhTables) {
+pub(super) unsafe extern "C" fn tables_free(tables: *mut DhTables) {
     if !tables.is_null() {
         // SAFETY: made by `Box::into_raw`, freed once; dropping plain data cannot panic.
         drop(unsafe { Box::from_raw(tables) });
@@ -128,8 +152,7 @@ pub unsafe extern "C" fn dh_tables_free(tables: *mut DhTables) {
 ///
 /// # Safety
 /// `tables` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_schemas_len(tables: *const DhTables) -> usize {
+pub(super) unsafe extern "C" fn tables_schemas_len(tables: *const DhTables) -> usize {
     // SAFETY: the caller's promise.
     unsafe { &*tables }.schema_names.len()
 }
@@ -138,8 +161,7 @@ pub unsafe extern "C" fn dh_tables_schemas_len(tables: *const DhTables) -> usize
 ///
 /// # Safety
 /// `tables` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_schema(tables: *const DhTables, index: usize) -> DhText {
+pub(super) unsafe extern "C" fn tables_schema(tables: *const DhTables, index: usize) -> DhText {
     // SAFETY: the caller's promise.
     DhText::of(unsafe { &*tables }.schema_names.get(index).map_or("", String::as_str))
 }
@@ -148,8 +170,7 @@ pub unsafe extern "C" fn dh_tables_schema(tables: *const DhTables, index: usize)
 ///
 /// # Safety
 /// `tables` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_len(tables: *const DhTables) -> usize {
+pub(super) unsafe extern "C" fn tables_len(tables: *const DhTables) -> usize {
     // SAFETY: the caller's promise.
     unsafe { &*tables }.tables.len()
 }
@@ -158,14 +179,16 @@ pub unsafe extern "C" fn dh_tables_len(tables: *const DhTables) -> usize {
 ///
 /// # Safety
 /// `tables` is live; `view` is a place for one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_get(tables: *const DhTables, index: usize, view: *mut DhTableView) -> DhStatus {
+pub(super) unsafe extern "C" fn tables_get(tables: *const DhTables, index: usize, view: *mut DhTableView) -> DhStatus {
     // SAFETY: the caller's promise.
-    let Some(table) = unsafe { &*tables }.tables.get(index) else { return DhStatus::DhEnd };
+    let Some(table) = unsafe { &*tables }.tables.get(index) else {
+        return DhStatus::DhEnd;
+    };
     let found = DhTableView {
         schema_name: DhText::of(&table.schema_name),
         table_name: DhText::of(&table.table_name),
         comment: DhText::of(&table.comment),
+        identity: Arc::as_ptr(table).cast(),
         is_view: table.is_view,
         has_estimated_rows: table.estimated_rows.is_some(),
         estimated_rows: table.estimated_rows.unwrap_or(0),
@@ -180,8 +203,7 @@ pub unsafe extern "C" fn dh_tables_get(tables: *const DhTables, index: usize, vi
 ///
 /// # Safety
 /// `tables` is live; `view` is a place for one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_tables_column(
+pub(super) unsafe extern "C" fn tables_column(
     tables: *const DhTables,
     table: usize,
     column: usize,
@@ -201,8 +223,7 @@ pub unsafe extern "C" fn dh_tables_column(
 ///
 /// # Safety
 /// `columns` is null or came from this library, and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_columns_free(columns: *mut DhColumns) {
+pub(super) unsafe extern "C" fn columns_free(columns: *mut DhColumns) {
     if !columns.is_null() {
         // SAFETY: made by `Box::into_raw`, freed once; dropping plain data cannot panic.
         drop(unsafe { Box::from_raw(columns) });
@@ -213,10 +234,15 @@ pub unsafe extern "C" fn dh_columns_free(columns: *mut DhColumns) {
 ///
 /// # Safety
 /// `columns` is live; `view` is a place for one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_columns_get(columns: *const DhColumns, index: usize, view: *mut DhColumnView) -> DhStatus {
+pub(super) unsafe extern "C" fn columns_get(
+    columns: *const DhColumns,
+    index: usize,
+    view: *mut DhColumnView,
+) -> DhStatus {
     // SAFETY: the caller's promise.
-    let Some(column) = unsafe { &*columns }.0.get(index) else { return DhStatus::DhEnd };
+    let Some(column) = unsafe { &*columns }.0.get(index) else {
+        return DhStatus::DhEnd;
+    };
     // SAFETY: the caller's promise.
     unsafe { view.write(column_view(column)) };
     DhStatus::DhOk

@@ -2,9 +2,11 @@
 
 use std::ffi::c_void;
 
+use super::api::{API, DhApi};
+
 unsafe extern "C-unwind" {
     /// `cpp/extension.cpp`
-    fn duckherder_load(loader: *mut c_void);
+    fn duckherder_load(loader: *mut c_void, api: &'static DhApi);
 }
 
 /// What `LOAD duckherder` calls: DuckDB's name for it is fixed, and it must be a Rust symbol to be exported from a Rust
@@ -17,5 +19,5 @@ unsafe extern "C-unwind" {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn duckherder_duckdb_cpp_init(loader: *mut c_void) {
     // SAFETY: passed on as it came.
-    unsafe { duckherder_load(loader) };
+    unsafe { duckherder_load(loader, &API) };
 }

@@ -12,7 +12,10 @@ pub(super) fn guard(error: *mut DhBuffer, inner: impl FnOnce() -> Result<DhStatu
     // A panic's payload may panic when dropped: it is leaked. Whoever catches one has other worries.
     let outcome = catch_unwind(AssertUnwindSafe(inner)).unwrap_or_else(|payload| {
         std::mem::forget(payload);
-        Err(ExtError::new(ExceptionType::Io, "duckherder failed in an unexpected way; please report this"))
+        Err(ExtError::new(
+            ExceptionType::Io,
+            "duckherder failed in an unexpected way; please report this",
+        ))
     });
     let failure = match outcome {
         Ok(status) => return status,
@@ -51,7 +54,10 @@ mod tests {
     }
 
     fn failed(inner: impl FnOnce() -> Result<DhStatus>) -> String {
-        let mut error = DhBuffer { ptr: std::ptr::null_mut(), len: 0 };
+        let mut error = DhBuffer {
+            ptr: std::ptr::null_mut(),
+            len: 0,
+        };
         assert_eq!(guard(&raw mut error, inner), DhStatus::DhFailed);
         // SAFETY: `guard` has just filled it.
         let text = unsafe { std::slice::from_raw_parts(error.ptr, error.len) };

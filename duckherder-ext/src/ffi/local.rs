@@ -7,8 +7,7 @@ use crate::{history, local_server};
 ///
 /// # Safety
 /// `address` and `error` are places for one buffer each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_local_server_start(
+pub(super) unsafe extern "C" fn local_server_start(
     port: u16,
     workers: u32,
     interrupt: DhInterrupt,
@@ -27,8 +26,7 @@ pub unsafe extern "C" fn dh_local_server_start(
 ///
 /// # Safety
 /// `address` and `error` are places for one buffer each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_local_server_stop(
+pub(super) unsafe extern "C" fn local_server_stop(
     interrupt: DhInterrupt,
     address: *mut DhBuffer,
     error: *mut DhBuffer,
@@ -45,8 +43,7 @@ pub unsafe extern "C" fn dh_local_server_stop(
 ///
 /// # Safety
 /// `error` is a place for one buffer.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_history_clear(error: *mut DhBuffer) -> DhStatus {
+pub(super) unsafe extern "C" fn history_clear(error: *mut DhBuffer) -> DhStatus {
     guard(error, || {
         history::clear();
         Ok(DhStatus::DhOk)

@@ -7,6 +7,7 @@
 
 #![expect(unsafe_code, reason = "the boundary with C++; every block says why it is sound")]
 
+mod api;
 mod catalog;
 mod entry;
 mod guard;
@@ -16,4 +17,5 @@ mod remote;
 mod types;
 
 use guard::guard;
+pub use api::DhApi;
 pub use types::{DhBuffer, DhInterrupt, DhStatus, DhText};

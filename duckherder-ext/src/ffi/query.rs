@@ -25,8 +25,7 @@ pub type ArrowArray = FFI_ArrowArray;
 ///
 /// # Safety
 /// `session` is live, `sql` is valid for the call, `scan` and `error` are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_start(
+pub(super) unsafe extern "C" fn scan_start(
     session: *const DhSession,
     sql: DhText,
     transactional: bool,
@@ -50,8 +49,7 @@ pub unsafe extern "C" fn dh_scan_start(
 ///
 /// # Safety
 /// `scan` and `error` are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_history(scan: *mut *mut DhScan, error: *mut DhBuffer) -> DhStatus {
+pub(super) unsafe extern "C" fn scan_history(scan: *mut *mut DhScan, error: *mut DhBuffer) -> DhStatus {
     guard(error, || {
         let history = Scan::history()?;
         // SAFETY: the caller's promise.
@@ -64,8 +62,7 @@ pub unsafe extern "C" fn dh_scan_history(scan: *mut *mut DhScan, error: *mut DhB
 ///
 /// # Safety
 /// `scan` is live; `schema` is a place for one, and so is `error`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_schema(
+pub(super) unsafe extern "C" fn scan_schema(
     scan: *const DhScan,
     schema: *mut ArrowSchema,
     error: *mut DhBuffer,
@@ -85,11 +82,15 @@ pub unsafe extern "C" fn dh_scan_schema(
 ///
 /// # Safety
 /// `scan` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_type_text(scan: *const DhScan, column: usize) -> DhText {
+pub(super) unsafe extern "C" fn scan_type_text(scan: *const DhScan, column: usize) -> DhText {
     // SAFETY: the caller's promise.
     let scan = unsafe { &(*scan).0 };
-    let text = scan.schema().fields().get(column).and_then(|field| type_text(field)).unwrap_or("");
+    let text = scan
+        .schema()
+        .fields()
+        .get(column)
+        .and_then(|field| type_text(field))
+        .unwrap_or("");
     DhText::of(text)
 }
 
@@ -97,8 +98,7 @@ pub unsafe extern "C" fn dh_scan_type_text(scan: *const DhScan, column: usize) -
 ///
 /// # Safety
 /// `scan` is live; the outputs are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_next(
+pub(super) unsafe extern "C" fn scan_next(
     scan: *const DhScan,
     interrupt: DhInterrupt,
     array: *mut ArrowArray,
@@ -108,7 +108,9 @@ pub unsafe extern "C" fn dh_scan_next(
     guard(error, || {
         // SAFETY: the caller's promise.
         let scan = unsafe { &(*scan).0 };
-        let Some(next) = scan.next(&interrupt)? else { return Ok(DhStatus::DhEnd) };
+        let Some(next) = scan.next(&interrupt)? else {
+            return Ok(DhStatus::DhEnd);
+        };
         let exported = FFI_ArrowArray::new(&StructArray::from(next.batch).to_data());
         // SAFETY: the caller's promise.
         unsafe {
@@ -123,8 +125,7 @@ pub unsafe extern "C" fn dh_scan_next(
 ///
 /// # Safety
 /// `scan` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_rows_read(scan: *const DhScan) -> u64 {
+pub(super) unsafe extern "C" fn scan_rows_read(scan: *const DhScan) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { &(*scan).0 }.rows_read()
 }
@@ -133,8 +134,7 @@ pub unsafe extern "C" fn dh_scan_rows_read(scan: *const DhScan) -> u64 {
 ///
 /// # Safety
 /// `scan` is null or came from this library, and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_scan_free(scan: *mut DhScan) {
+pub(super) unsafe extern "C" fn scan_free(scan: *mut DhScan) {
     if !scan.is_null() {
         guard(std::ptr::null_mut(), || {
             // SAFETY: made by `Box::into_raw`, freed once.
@@ -148,8 +148,7 @@ pub unsafe extern "C" fn dh_scan_free(scan: *mut DhScan) {
 ///
 /// # Safety
 /// `session` is live, `sql` is valid for the call, the outputs are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_describe(
+pub(super) unsafe extern "C" fn describe(
     session: *const DhSession,
     sql: DhText,
     interrupt: DhInterrupt,

@@ -27,8 +27,7 @@ pub struct DhOption {
 ///
 /// # Safety
 /// Texts are valid for the call, `options` points at `options_len` of them, `remote` and `error` at places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_remote_attach(
+pub(super) unsafe extern "C" fn remote_attach(
     catalog_name: DhText,
     duckdb_version: DhText,
     options: *const DhOption,
@@ -39,13 +38,20 @@ pub unsafe extern "C" fn dh_remote_attach(
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise; an empty list may come as null.
-        let options = if options_len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(options, options_len) } };
+        let options = if options_len == 0 {
+            &[]
+        } else {
+            unsafe { std::slice::from_raw_parts(options, options_len) }
+        };
         let mut pairs = Vec::with_capacity(options.len());
         for option in options {
             // SAFETY: the caller's promise.
             pairs.push(unsafe { (option.name.to_owned()?, option.value.to_owned()?) });
         }
-        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> = pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         let options = AttachOptions::parse(&pairs)?;
         // SAFETY: the caller's promise.
         let (catalog_name, duckdb_version) = unsafe { (catalog_name.to_owned()?, duckdb_version.to_owned()?) };
@@ -59,9 +65,8 @@ pub unsafe extern "C" fn dh_remote_attach(
 /// Drops an attached duckling. Sessions and scans under way keep what they need.
 ///
 /// # Safety
-/// `remote` is null or came from [`dh_remote_attach`], and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_remote_free(remote: *mut DhRemote) {
+/// `remote` is null or came from [`remote_attach`], and is not used again.
+pub(super) unsafe extern "C" fn remote_free(remote: *mut DhRemote) {
     if !remote.is_null() {
         guard(std::ptr::null_mut(), || {
             // SAFETY: made by `Box::into_raw`, freed once.
@@ -75,8 +80,7 @@ pub unsafe extern "C" fn dh_remote_free(remote: *mut DhRemote) {
 ///
 /// # Safety
 /// `remote` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_remote_address(remote: *const DhRemote) -> DhText {
+pub(super) unsafe extern "C" fn remote_address(remote: *const DhRemote) -> DhText {
     // SAFETY: the caller's promise.
     DhText::of(unsafe { &(*remote).0 }.address())
 }
@@ -85,8 +89,7 @@ pub unsafe extern "C" fn dh_remote_address(remote: *const DhRemote) -> DhText {
 ///
 /// # Safety
 /// `remote` is live, texts are valid for the call, `error` is a place for one buffer.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_alias_register(
+pub(super) unsafe extern "C" fn alias_register(
     remote: *const DhRemote,
     local_name: DhText,
     remote_name: DhText,
@@ -104,9 +107,8 @@ pub unsafe extern "C" fn dh_alias_register(
 /// Removes an alias.
 ///
 /// # Safety
-/// As for [`dh_alias_register`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_alias_unregister(
+/// As for [`alias_register`].
+pub(super) unsafe extern "C" fn alias_unregister(
     remote: *const DhRemote,
     local_name: DhText,
     error: *mut DhBuffer,
@@ -123,8 +125,7 @@ pub unsafe extern "C" fn dh_alias_unregister(
 ///
 /// # Safety
 /// `remote` is live, `local_name` is valid for the call, the outputs are places for one buffer each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_alias_resolve(
+pub(super) unsafe extern "C" fn alias_resolve(
     remote: *const DhRemote,
     local_name: DhText,
     schema_name: *mut DhBuffer,
@@ -135,7 +136,9 @@ pub unsafe extern "C" fn dh_alias_resolve(
         // SAFETY: the caller's promise.
         let (remote, local_name) = unsafe { (&(*remote).0, local_name.to_owned()?) };
         let aliases = remote.aliases();
-        let Some(name) = aliases.resolve(&local_name) else { return Ok(DhStatus::DhEnd) };
+        let Some(name) = aliases.resolve(&local_name) else {
+            return Ok(DhStatus::DhEnd);
+        };
         // SAFETY: the caller's promise.
         unsafe {
             schema_name.write(DhBuffer::new(name.schema.clone().unwrap_or_default()));
@@ -149,8 +152,7 @@ pub unsafe extern "C" fn dh_alias_resolve(
 ///
 /// # Safety
 /// `remote` is live; `session` and `error` are places for one each.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_session_open(
+pub(super) unsafe extern "C" fn session_open(
     remote: *const DhRemote,
     interrupt: DhInterrupt,
     session: *mut *mut DhSession,
@@ -169,9 +171,8 @@ pub unsafe extern "C" fn dh_session_open(
 /// Closes a session; the server rolls back what is open.
 ///
 /// # Safety
-/// `session` is null or came from [`dh_session_open`], and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_session_free(session: *mut DhSession) {
+/// `session` is null or came from [`session_open`], and is not used again.
+pub(super) unsafe extern "C" fn session_free(session: *mut DhSession) {
     if !session.is_null() {
         guard(std::ptr::null_mut(), || {
             // SAFETY: made by `Box::into_raw`, freed once.
@@ -185,8 +186,7 @@ pub unsafe extern "C" fn dh_session_free(session: *mut DhSession) {
 ///
 /// # Safety
 /// `session` is live; `error` is a place for one buffer.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_session_commit(
+pub(super) unsafe extern "C" fn session_commit(
     session: *const DhSession,
     interrupt: DhInterrupt,
     error: *mut DhBuffer,
@@ -202,8 +202,7 @@ pub unsafe extern "C" fn dh_session_commit(
 ///
 /// # Safety
 /// `session` is live.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_session_rollback(session: *const DhSession) {
+pub(super) unsafe extern "C" fn session_rollback(session: *const DhSession) {
     guard(std::ptr::null_mut(), || {
         // SAFETY: the caller's promise.
         unsafe { &(*session).0 }.rollback();
@@ -215,8 +214,7 @@ pub unsafe extern "C" fn dh_session_rollback(session: *const DhSession) {
 ///
 /// # Safety
 /// `session` is live, `name` is valid for the call, `error` is a place for one buffer.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_load_extension(
+pub(super) unsafe extern "C" fn load_extension(
     session: *const DhSession,
     name: DhText,
     interrupt: DhInterrupt,

@@ -30,7 +30,10 @@ pub struct DhText {
 impl DhText {
     /// A view of `text`, valid while that is.
     pub fn of(text: &str) -> Self {
-        Self { ptr: text.as_ptr(), len: text.len() }
+        Self {
+            ptr: text.as_ptr(),
+            len: text.len(),
+        }
     }
 
     /// The text, copied.
@@ -53,7 +56,7 @@ impl DhText {
     }
 }
 
-/// Text that the receiver owns and frees with [`dh_buffer_free`].
+/// Text that the receiver owns and frees with [`buffer_free`].
 #[repr(C)]
 #[derive(Debug)]
 pub struct DhBuffer {
@@ -67,7 +70,10 @@ impl DhBuffer {
     /// A buffer with `text`.
     pub fn new(text: String) -> Self {
         let bytes = Box::leak(text.into_bytes().into_boxed_slice());
-        Self { ptr: bytes.as_mut_ptr(), len: bytes.len() }
+        Self {
+            ptr: bytes.as_mut_ptr(),
+            len: bytes.len(),
+        }
     }
 }
 
@@ -75,8 +81,7 @@ impl DhBuffer {
 ///
 /// # Safety
 /// The buffer came from this library and is not used again.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dh_buffer_free(buffer: DhBuffer) {
+pub(super) unsafe extern "C" fn buffer_free(buffer: DhBuffer) {
     if !buffer.ptr.is_null() {
         // SAFETY: made by `DhBuffer::new` of a boxed slice of exactly this length.
         drop(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(buffer.ptr, buffer.len)) });

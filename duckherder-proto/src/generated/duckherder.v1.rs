@@ -41,8 +41,7 @@ pub struct CloseSessionRequest {
     pub session_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CloseSessionResponse {
-}
+pub struct CloseSessionResponse {}
 /// Tells the server that the session is still wanted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeepAliveRequest {
@@ -114,6 +113,21 @@ pub struct CancelRequest {
 pub struct CancelResponse {
     #[prost(bool, tag = "1")]
     pub found: bool,
+}
+/// Whether a schema exists, case-insensitively.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookupSchemaRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session_id: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub schema_name: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookupSchemaResponse {
+    #[prost(uint64, tag = "1")]
+    pub catalog_epoch: u64,
+    #[prost(bool, tag = "2")]
+    pub exists: bool,
 }
 /// One table or view by name, case-insensitively.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -224,7 +238,8 @@ pub struct ErrorDetail {
     pub message: ::prost::alloc::string::String,
     /// Position, candidates and so on.
     #[prost(btree_map = "string, string", tag = "3")]
-    pub extra_info: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub extra_info:
+        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
 }
 /// What a statement gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

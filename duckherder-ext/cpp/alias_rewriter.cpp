@@ -1,0 +1,130 @@
+#include "alias_rewriter.hpp"
+
+#include "remote_catalog.hpp"
+
+#include "duckdb/parser/expression/subquery_expression.hpp"
+#include "duckdb/parser/parsed_data/alter_info.hpp"
+#include "duckdb/parser/parsed_data/create_index_info.hpp"
+#include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parsed_data/create_view_info.hpp"
+#include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/parsed_expression_iterator.hpp"
+#include "duckdb/parser/query_node/insert_query_node.hpp"
+#include "duckdb/parser/query_node/recursive_cte_node.hpp"
+#include "duckdb/parser/statement/alter_statement.hpp"
+#include "duckdb/parser/statement/create_statement.hpp"
+#include "duckdb/parser/statement/drop_statement.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/tableref/basetableref.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+AliasRewriter::AliasRewriter(RemoteCatalog &catalog) : catalog(catalog) {
+}
+
+bool AliasRewriter::Resolve(QualifiedName &name) const {
+	if (!name.Schema().empty() && name.Schema() != Identifier::DefaultSchema()) {
+		return false;
+	}
+	if (name.Schema().empty() && hidden.find(name.Name()) != hidden.end()) {
+		return false;
+	}
+	Buffer schema_name;
+	Buffer table_name;
+	auto found = Check([&](DhBuffer *error) {
+		return Api().alias_resolve(catalog.Remote()->Get(), Text(name.Name().GetIdentifierName()), schema_name.Slot(),
+		                        table_name.Slot(), error);
+	});
+	if (found) {
+		name = QualifiedName(Identifier(), Identifier(schema_name.ToString()), Identifier(table_name.ToString()));
+	}
+	return found;
+}
+
+void AliasRewriter::RewriteTable(TableRef &ref) {
+	if (ref.type != TableReferenceType::BASE_TABLE) {
+		return;
+	}
+	auto &table = ref.Cast<BaseTableRef>();
+	auto local_name = table.Table();
+	if (Resolve(table.GetQualifiedNameMutable()) && table.alias.empty()) {
+		// Columns qualified with the local name keep their meaning.
+		table.alias = local_name;
+	}
+}
+
+void AliasRewriter::RewriteExpression(ParsedExpression &expression) {
+	if (expression.GetExpressionClass() == ExpressionClass::SUBQUERY) {
+		Rewrite(*expression.Cast<SubqueryExpression>().SubqueryMutable()->node);
+	}
+	ParsedExpressionIterator::EnumerateChildren(
+	    expression, [&](unique_ptr<ParsedExpression> &child) { RewriteExpression(*child); });
+}
+
+void AliasRewriter::CollectHidden(QueryNode &node) {
+	for (auto &entry : node.cte_map.map) {
+		hidden.insert(entry.first);
+		if (entry.second->query_node) {
+			CollectHidden(*entry.second->query_node);
+		}
+	}
+	if (node.type == QueryNodeType::RECURSIVE_CTE_NODE) {
+		hidden.insert(node.Cast<RecursiveCTENode>().ctename);
+	}
+}
+
+void AliasRewriter::Rewrite(QueryNode &node) {
+	CollectHidden(node);
+	if (node.type == QueryNodeType::INSERT_QUERY_NODE) {
+		Resolve(node.Cast<InsertQueryNode>().qualified_name);
+	}
+	ParsedExpressionIterator::EnumerateQueryNodeChildren(
+	    node, [&](unique_ptr<ParsedExpression> &expression) { RewriteExpression(*expression); },
+	    [&](TableRef &ref) { RewriteTable(ref); });
+}
+
+void AliasRewriter::Rewrite(SQLStatement &statement) {
+	switch (statement.type) {
+	case StatementType::CREATE_STATEMENT: {
+		auto &info = *statement.Cast<CreateStatement>().info;
+		if (info.type == CatalogType::TABLE_ENTRY) {
+			Resolve(info.GetQualifiedNameMutable());
+			auto &query = info.Cast<CreateTableInfo>().query;
+			if (query) {
+				Rewrite(*query->node);
+			}
+		} else if (info.type == CatalogType::VIEW_ENTRY) {
+			Rewrite(*info.Cast<CreateViewInfo>().query->node);
+		} else if (info.type == CatalogType::INDEX_ENTRY) {
+			// An index has its table's schema.
+			auto &index = info.Cast<CreateIndexInfo>();
+			QualifiedName table(Identifier(), info.GetQualifiedName().Schema(), index.table);
+			if (Resolve(table)) {
+				index.table = table.Name();
+				index.SetQualifiedName(QualifiedName(Identifier(), table.Schema(), index.GetIndexName()));
+			}
+		}
+		break;
+	}
+	case StatementType::DROP_STATEMENT: {
+		auto &info = *statement.Cast<DropStatement>().info;
+		if (info.type == CatalogType::TABLE_ENTRY || info.type == CatalogType::VIEW_ENTRY) {
+			Resolve(info.GetQualifiedNameMutable());
+		}
+		break;
+	}
+	case StatementType::ALTER_STATEMENT: {
+		auto &info = *statement.Cast<AlterStatement>().info;
+		if (info.type != AlterType::ALTER_SEQUENCE) {
+			Resolve(info.GetQualifiedNameMutable());
+		}
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+} // namespace duckherder

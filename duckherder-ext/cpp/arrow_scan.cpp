@@ -1,0 +1,166 @@
+#include "arrow_scan.hpp"
+
+#include "duckdb/common/vector_operations/vector_operations.hpp"
+#include "duckdb/function/table/arrow.hpp"
+#include "duckdb/main/query_result.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+namespace {
+
+struct ArrowScanState : public GlobalTableFunctionState {
+	ArrowScanState(ScanHandle scan, vector<LogicalType> types) : scan(std::move(scan)), types(std::move(types)) {
+	}
+
+	ScanHandle scan;
+	//! What the scan yields.
+	vector<LogicalType> types;
+	//! What arrives.
+	ArrowTableSchema arriving;
+	idx_t threads = 1;
+
+	idx_t MaxThreads() const override {
+		return threads;
+	}
+};
+
+struct ArrowThreadState : public LocalTableFunctionState {
+	explicit ArrowThreadState(ClientContext &context)
+	    : arrow(make_uniq<ArrowArrayWrapper>(), context) {
+	}
+
+	//! The batch being read, and where in it.
+	ArrowScanLocalState arrow;
+	bool has_batch = false;
+	//! Columns as they arrive, when some are to be cast.
+	DataChunk arriving;
+};
+
+void ReadSchema(ClientContext &context, const DhScan *scan, ArrowTableSchema &schema) {
+	ArrowSchemaWrapper arrow_schema;
+	Check([&](DhBuffer *error) { return Api().scan_schema(scan, &arrow_schema.arrow_schema, error); });
+	ArrowTableFunction::PopulateArrowTableSchema(context, schema, arrow_schema.arrow_schema);
+}
+
+unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableFunctionInitInput &,
+                                               GlobalTableFunctionState *global_state) {
+	auto &global = global_state->Cast<ArrowScanState>();
+	auto result = make_uniq<ArrowThreadState>(context.client);
+	if (global.arriving.GetTypes() != global.types) {
+		result->arriving.Initialize(context.client, global.arriving.GetTypes());
+	}
+	return std::move(result);
+}
+
+//! Takes the next batch with rows; false at the end.
+bool NextBatch(ClientContext &context, ArrowScanState &global, ArrowThreadState &local) {
+	local.has_batch = false;
+	while (true) {
+		auto batch = make_shared_ptr<ArrowArrayWrapper>();
+		uint64_t index = 0;
+		auto found = Check([&](DhBuffer *error) {
+			return Api().scan_next(global.scan.Get(), InterruptOf(context), &batch->arrow_array, &index, error);
+		});
+		if (!found) {
+			return false;
+		}
+		if (batch->arrow_array.length == 0) {
+			continue;
+		}
+		local.arrow.Reset();
+		local.arrow.chunk = std::move(batch);
+		local.arrow.batch_index = index;
+		local.has_batch = true;
+		return true;
+	}
+}
+
+void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
+	for (idx_t i = 0; i < to.ColumnCount(); i++) {
+		if (from.data[i].GetType() == to.data[i].GetType()) {
+			to.data[i].Reference(from.data[i]);
+		} else {
+			VectorOperations::Cast(context, from.data[i], to.data[i], from.size());
+		}
+	}
+}
+
+void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) {
+	auto &global = input.global_state->Cast<ArrowScanState>();
+	auto &local = input.local_state->Cast<ArrowThreadState>();
+	auto &arrow = local.arrow;
+	auto exhausted = !local.has_batch || arrow.chunk_offset >= NumericCast<idx_t>(arrow.chunk->arrow_array.length);
+	if (exhausted && !NextBatch(context, global, local)) {
+		return;
+	}
+	auto left = NumericCast<idx_t>(arrow.chunk->arrow_array.length) - arrow.chunk_offset;
+	auto rows = MinValue<idx_t>(STANDARD_VECTOR_SIZE, left);
+	if (local.arriving.ColumnCount() > 0) {
+		local.arriving.Reset();
+		local.arriving.SetChildCardinality(rows);
+		ArrowTableFunction::ArrowToDuckDB(arrow, global.arriving.GetColumns(), local.arriving);
+		output.SetChildCardinality(rows);
+		CastColumns(context, local.arriving, output);
+	} else {
+		output.SetChildCardinality(rows);
+		ArrowTableFunction::ArrowToDuckDB(arrow, global.arriving.GetColumns(), output);
+	}
+	arrow.chunk_offset += rows;
+}
+
+OperatorPartitionData PartitionOf(ClientContext &, TableFunctionGetPartitionInput &input) {
+	if (input.partition_info.RequiresPartitionColumns()) {
+		throw NotImplementedException("partition columns of a remote result");
+	}
+	return OperatorPartitionData(input.local_state->Cast<ArrowThreadState>().arrow.batch_index);
+}
+
+} // namespace
+
+void ArrowResultColumns(ClientContext &context, const DhScan *scan, vector<LogicalType> &types,
+                        vector<Identifier> &names) {
+	ArrowTableSchema schema;
+	ReadSchema(context, scan, schema);
+	auto &arriving = schema.GetTypes();
+	for (idx_t i = 0; i < arriving.size(); i++) {
+		LogicalType type;
+		auto text = String(Api().scan_type_text(scan, i));
+		// A type of the server that is unknown here stays what Arrow says it is.
+		types.push_back(!text.empty() && TryParseType(context, text, type) ? type : arriving[i]);
+		names.emplace_back(schema.GetNames()[i]);
+	}
+}
+
+void DeduplicateNames(vector<Identifier> &names) {
+	vector<string> texts;
+	for (auto &name : names) {
+		texts.push_back(name.GetIdentifierName());
+	}
+	QueryResult::DeduplicateColumns(texts);
+	for (idx_t i = 0; i < names.size(); i++) {
+		names[i] = Identifier(texts[i]);
+	}
+}
+
+unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanHandle scan,
+                                                   vector<LogicalType> types) {
+	auto state = make_uniq<ArrowScanState>(std::move(scan), std::move(types));
+	ReadSchema(context, state->scan.Get(), state->arriving);
+	if (state->arriving.GetTypes().size() != state->types.size()) {
+		throw IOException("the duckling's result has %llu columns where %llu were announced: its tables have changed in "
+		                  "between; run the statement again",
+		                  state->arriving.GetTypes().size(), state->types.size());
+	}
+	state->threads = context.db->NumberOfThreads();
+	return std::move(state);
+}
+
+void SetUpArrowScan(TableFunction &function) {
+	function.function = Read;
+	function.init_local = InitThread;
+	function.get_partition_data = PartitionOf;
+}
+
+} // namespace duckherder

@@ -1,0 +1,24 @@
+//! Arrow batches that Rust hands out, as DuckDB's vectors.
+#pragma once
+
+#include "bridge.hpp"
+
+#include "duckdb/function/table_function.hpp"
+
+namespace duckherder {
+
+//! Names and exact types of a result's columns.
+void ArrowResultColumns(duckdb::ClientContext &context, const DhScan *scan,
+                        duckdb::vector<duckdb::LogicalType> &types, duckdb::vector<duckdb::Identifier> &names);
+
+//! Makes column names unique, as DuckDB does for results.
+void DeduplicateNames(duckdb::vector<duckdb::Identifier> &names);
+
+//! The state of a scan that yields columns of `types`, cast from what arrives where that is of another type.
+duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeArrowScan(duckdb::ClientContext &context, ScanHandle scan,
+                                                                   duckdb::vector<duckdb::LogicalType> types);
+
+//! Sets the callbacks that read such a state: any number of threads, order kept.
+void SetUpArrowScan(duckdb::TableFunction &function);
+
+} // namespace duckherder

@@ -1,0 +1,39 @@
+#include "bridge.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+static const DhApi *loaded_api = nullptr;
+
+const DhApi &Api() {
+	return *loaded_api;
+}
+
+void SetApi(const DhApi *api) {
+	loaded_api = api;
+}
+
+static bool IsInterrupted(void *context) {
+	try {
+		static_cast<ClientContext *>(context)->BlockingInterruptCheck();
+		return false;
+	} catch (...) { // NOLINT: nothing may be thrown into Rust; the query is to stop
+		return true;
+	}
+}
+
+DhInterrupt InterruptOf(ClientContext &context) {
+	return DhInterrupt {IsInterrupted, &context};
+}
+
+bool TryParseType(ClientContext &context, const string &text, LogicalType &type) {
+	try {
+		type = TransformStringToLogicalType(text, context);
+		return true;
+	} catch (std::exception &) {
+		return false;
+	}
+}
+
+} // namespace duckherder

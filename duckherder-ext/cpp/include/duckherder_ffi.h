@@ -1,0 +1,376 @@
+// Generated from duckherder-ext/src/ffi by `cargo xtask codegen`: do not edit.
+// The functions that DuckDB's C++ side calls; what they promise and ask for is documented there.
+
+#pragma once
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+struct ArrowSchema;
+struct ArrowArray;
+
+
+/**
+ * How a call went.
+ */
+typedef enum DhStatus {
+  /**
+   * Well; outputs are set.
+   */
+  DhOk = 0,
+  /**
+   * There is nothing (more); outputs are not set.
+   */
+  DhEnd = 1,
+  /**
+   * Badly; `error` is set.
+   */
+  DhFailed = 2,
+} DhStatus;
+
+/**
+ * Result columns; what its views point at lives as long as it.
+ */
+typedef struct DhColumns DhColumns;
+
+/**
+ * An attached duckling.
+ */
+typedef struct DhRemote DhRemote;
+
+/**
+ * A result being read.
+ */
+typedef struct DhScan DhScan;
+
+/**
+ * A client connection's session on an attached duckling.
+ */
+typedef struct DhSession DhSession;
+
+/**
+ * Schemas and tables; what its views point at lives as long as it.
+ */
+typedef struct DhTables DhTables;
+
+/**
+ * Text that the receiver owns and frees with [`buffer_free`].
+ */
+typedef struct DhBuffer {
+  /**
+   * First byte; null if there is no text.
+   */
+  uint8_t *ptr;
+  /**
+   * Bytes.
+   */
+  size_t len;
+} DhBuffer;
+
+/**
+ * How a waiting call finds out that the user wants it to stop. For the length of that call only.
+ */
+typedef struct DhInterrupt {
+  /**
+   * Whether the query was interrupted. Must not throw. Null: never.
+   */
+  bool (*check)(void *context);
+  /**
+   * Its argument.
+   */
+  void *context;
+} DhInterrupt;
+
+/**
+ * UTF-8 text that somebody else owns. `ptr` may be null if `len` is 0.
+ */
+typedef struct DhText {
+  /**
+   * First byte.
+   */
+  const uint8_t *ptr;
+  /**
+   * Bytes.
+   */
+  size_t len;
+} DhText;
+
+/**
+ * One option of ATTACH.
+ */
+typedef struct DhOption {
+  /**
+   * As written.
+   */
+  struct DhText name;
+  /**
+   * As text.
+   */
+  struct DhText value;
+} DhOption;
+
+/**
+ * One table or view.
+ */
+typedef struct DhTableView {
+  /**
+   * Schema.
+   */
+  struct DhText schema_name;
+  /**
+   * Name.
+   */
+  struct DhText table_name;
+  /**
+   * Comment; empty for none.
+   */
+  struct DhText comment;
+  /**
+   * Two views of the same identity are of one and the same description, as long as one of the lists lives.
+   */
+  const void *identity;
+  /**
+   * A view, not a table.
+   */
+  bool is_view;
+  /**
+   * Whether `estimated_rows` is known.
+   */
+  bool has_estimated_rows;
+  /**
+   * Rows, about.
+   */
+  uint64_t estimated_rows;
+  /**
+   * Columns.
+   */
+  size_t columns_len;
+} DhTableView;
+
+/**
+ * One column.
+ */
+typedef struct DhColumnView {
+  /**
+   * Name.
+   */
+  struct DhText name;
+  /**
+   * DuckDB's text of the type.
+   */
+  struct DhText type_text;
+  /**
+   * SQL of the default; empty for none.
+   */
+  struct DhText default_sql;
+  /**
+   * NOT NULL.
+   */
+  bool not_null;
+} DhColumnView;
+
+/**
+ * What C++ can ask for. What each function promises and asks for is documented with its definition.
+ */
+typedef struct DhApi {
+  /**
+   * Frees a buffer. Null is fine; twice is not.
+   */
+  void (*buffer_free)(struct DhBuffer buffer);
+  /**
+   * Starts the duckling inside this process; its address goes to `address`.
+   */
+  enum DhStatus (*local_server_start)(uint16_t port,
+                                      uint32_t workers,
+                                      struct DhInterrupt interrupt,
+                                      struct DhBuffer *address,
+                                      struct DhBuffer *error);
+  /**
+   * Stops it; the address it had goes to `address`.
+   */
+  enum DhStatus (*local_server_stop)(struct DhInterrupt interrupt,
+                                     struct DhBuffer *address,
+                                     struct DhBuffer *error);
+  /**
+   * Forgets the query history.
+   */
+  enum DhStatus (*history_clear)(struct DhBuffer *error);
+  /**
+   * Connects to a duckling.
+   */
+  enum DhStatus (*remote_attach)(struct DhText catalog_name,
+                                 struct DhText duckdb_version,
+                                 const struct DhOption *options,
+                                 size_t options_len,
+                                 struct DhInterrupt interrupt,
+                                 struct DhRemote **remote,
+                                 struct DhBuffer *error);
+  /**
+   * Drops an attached duckling. Sessions and scans under way keep what they need.
+   */
+  void (*remote_free)(struct DhRemote *remote);
+  /**
+   * `host:port` of an attached duckling, valid as long as it is.
+   */
+  struct DhText (*remote_address)(const struct DhRemote *remote);
+  /**
+   * Sets an alias.
+   */
+  enum DhStatus (*alias_register)(const struct DhRemote *remote,
+                                  struct DhText local_name,
+                                  struct DhText remote_name,
+                                  struct DhBuffer *error);
+  /**
+   * Removes an alias.
+   */
+  enum DhStatus (*alias_unregister)(const struct DhRemote *remote,
+                                    struct DhText local_name,
+                                    struct DhBuffer *error);
+  /**
+   * What an alias stands for: schema (empty for the default one) and table. `DhEnd` if it is no alias.
+   */
+  enum DhStatus (*alias_resolve)(const struct DhRemote *remote,
+                                 struct DhText local_name,
+                                 struct DhBuffer *schema_name,
+                                 struct DhBuffer *table_name,
+                                 struct DhBuffer *error);
+  /**
+   * Opens a session.
+   */
+  enum DhStatus (*session_open)(const struct DhRemote *remote,
+                                struct DhInterrupt interrupt,
+                                struct DhSession **session,
+                                struct DhBuffer *error);
+  /**
+   * Closes a session; the server rolls back what is open.
+   */
+  void (*session_free)(struct DhSession *session);
+  /**
+   * Commits the server's part of the transaction, if it has one.
+   */
+  enum DhStatus (*session_commit)(const struct DhSession *session,
+                                  struct DhInterrupt interrupt,
+                                  struct DhBuffer *error);
+  /**
+   * Rolls the server's part of the transaction back, if it has one. Never fails.
+   */
+  void (*session_rollback)(const struct DhSession *session);
+  /**
+   * Loads a DuckDB extension on the server.
+   */
+  enum DhStatus (*load_extension)(const struct DhSession *session,
+                                  struct DhText name,
+                                  struct DhInterrupt interrupt,
+                                  struct DhBuffer *error);
+  /**
+   * Starts a statement and waits for its result's schema.
+   */
+  enum DhStatus (*scan_start)(const struct DhSession *session,
+                              struct DhText sql,
+                              bool transactional,
+                              bool writes,
+                              struct DhInterrupt interrupt,
+                              struct DhScan **scan,
+                              struct DhBuffer *error);
+  /**
+   * Reads the query history.
+   */
+  enum DhStatus (*scan_history)(struct DhScan **scan, struct DhBuffer *error);
+  /**
+   * The Arrow schema of a result; the caller releases it.
+   */
+  enum DhStatus (*scan_schema)(const struct DhScan *scan,
+                               struct ArrowSchema *schema,
+                               struct DhBuffer *error);
+  /**
+   * The DuckDB type text of a result column, valid as long as the result; empty if the Arrow type says it all.
+   */
+  struct DhText (*scan_type_text)(const struct DhScan *scan, size_t column);
+  /**
+   * The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+   */
+  enum DhStatus (*scan_next)(const struct DhScan *scan,
+                             struct DhInterrupt interrupt,
+                             struct ArrowArray *array,
+                             uint64_t *index,
+                             struct DhBuffer *error);
+  /**
+   * Rows handed out so far.
+   */
+  uint64_t (*scan_rows_read)(const struct DhScan *scan);
+  /**
+   * Ends a result; the statement is cancelled if it still runs.
+   */
+  void (*scan_free)(struct DhScan *scan);
+  /**
+   * The columns of a statement's result, without running it.
+   */
+  enum DhStatus (*describe)(const struct DhSession *session,
+                            struct DhText sql,
+                            struct DhInterrupt interrupt,
+                            struct DhColumns **described,
+                            struct DhBuffer *error);
+  /**
+   * Looks a table or view up by name. `DhEnd` if there is none. With `validate`, never an outdated answer.
+   */
+  enum DhStatus (*lookup_table)(const struct DhSession *session,
+                                struct DhText schema_name,
+                                struct DhText table_name,
+                                bool validate,
+                                struct DhInterrupt interrupt,
+                                struct DhTables **tables,
+                                struct DhBuffer *error);
+  /**
+   * Whether a schema exists: `DhOk`, or `DhEnd` if not.
+   */
+  enum DhStatus (*lookup_schema)(const struct DhSession *session,
+                                 struct DhText schema_name,
+                                 struct DhInterrupt interrupt,
+                                 struct DhBuffer *error);
+  /**
+   * Lists everything in the remote database.
+   */
+  enum DhStatus (*list_tables)(const struct DhSession *session,
+                               struct DhInterrupt interrupt,
+                               struct DhTables **tables,
+                               struct DhBuffer *error);
+  /**
+   * Frees a list.
+   */
+  void (*tables_free)(struct DhTables *tables);
+  /**
+   * Number of schemas.
+   */
+  size_t (*tables_schemas_len)(const struct DhTables *tables);
+  /**
+   * Name of a schema; empty past the end.
+   */
+  struct DhText (*tables_schema)(const struct DhTables *tables, size_t index);
+  /**
+   * Number of tables.
+   */
+  size_t (*tables_len)(const struct DhTables *tables);
+  /**
+   * One table. `DhEnd` past the end.
+   */
+  enum DhStatus (*tables_get)(const struct DhTables *tables, size_t index, struct DhTableView *view);
+  /**
+   * One column of a table. `DhEnd` past the end.
+   */
+  enum DhStatus (*tables_column)(const struct DhTables *tables,
+                                 size_t table,
+                                 size_t column,
+                                 struct DhColumnView *view);
+  /**
+   * Frees result columns.
+   */
+  void (*columns_free)(struct DhColumns *columns);
+  /**
+   * One result column. `DhEnd` past the end.
+   */
+  enum DhStatus (*columns_get)(const struct DhColumns *columns,
+                               size_t index,
+                               struct DhColumnView *view);
+} DhApi;

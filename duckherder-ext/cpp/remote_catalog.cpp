@@ -1,0 +1,163 @@
+#include "remote_catalog.hpp"
+
+#include "alias_rewriter.hpp"
+#include "remote_query.hpp"
+#include "remote_schema.hpp"
+#include "remote_session.hpp"
+
+#include "duckdb/main/attached_database.hpp"
+#include "duckdb/parser/parsed_data/create_schema_info.hpp"
+#include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/query_node.hpp"
+#include "duckdb/parser/sql_statement.hpp"
+#include "duckdb/storage/database_size.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+RemoteCatalog::RemoteCatalog(AttachedDatabase &db, shared_ptr<RemoteHandle> remote)
+    : Catalog(db), remote(std::move(remote)) {
+}
+
+RemoteCatalog::~RemoteCatalog() = default;
+
+DhSession *RemoteCatalog::Session(ClientContext &context) {
+	return RemoteSession::Of(context, *this)->Open(context);
+}
+
+void RemoteCatalog::Initialize(bool) {
+}
+
+optional<Identifier> RemoteCatalog::GetDefaultSchema() const {
+	return Identifier::DefaultSchema();
+}
+
+string RemoteCatalog::GetDBPath() {
+	return "grpc://" + GetConnectDisplay();
+}
+
+string RemoteCatalog::GetConnectDisplay() {
+	return String(Api().remote_address(remote->Get()));
+}
+
+DatabaseSize RemoteCatalog::GetDatabaseSize(ClientContext &) {
+	return DatabaseSize();
+}
+
+void RemoteCatalog::OnDetach(ClientContext &context) {
+	RemoteSession::Forget(context, *this);
+}
+
+RemoteSchema &RemoteCatalog::SchemaEntry(const Identifier &name) {
+	lock_guard<mutex> guard(lock);
+	auto &entry = schemas[name];
+	if (!entry) {
+		CreateSchemaInfo info;
+		info.SetQualifiedName(QualifiedName({name}, Identifier()));
+		entry = make_uniq<RemoteSchema>(*this, info);
+	}
+	return *entry;
+}
+
+optional_ptr<SchemaCatalogEntry> RemoteCatalog::LookupSchema(CatalogTransaction transaction,
+                                                             const EntryLookupInfo &schema_lookup,
+                                                             OnEntryNotFound if_not_found) {
+	auto &name = schema_lookup.GetEntryIdentifier();
+	auto exists = name == Identifier::DefaultSchema();
+	if (!exists && transaction.HasContext()) {
+		auto &context = transaction.GetContext();
+		exists = Check([&](DhBuffer *error) {
+			return Api().lookup_schema(Session(context), Text(name.GetIdentifierName()), InterruptOf(context), error);
+		});
+	}
+	if (exists) {
+		return SchemaEntry(name);
+	}
+	if (if_not_found == OnEntryNotFound::THROW_EXCEPTION) {
+		throw CatalogException(schema_lookup.GetErrorContext(), "Schema with name %s does not exist on %s",
+		                       name.GetIdentifierName(), GetConnectDisplay());
+	}
+	return nullptr;
+}
+
+void RemoteCatalog::ScanSchemas(ClientContext &context, std::function<void(SchemaCatalogEntry &)> callback) {
+	TablesHandle tables;
+	Check([&](DhBuffer *error) {
+		return Api().list_tables(Session(context), InterruptOf(context), tables.Slot(), error);
+	});
+	for (idx_t i = 0; i < Api().tables_schemas_len(tables.Get()); i++) {
+		callback(SchemaEntry(Identifier(String(Api().tables_schema(tables.Get(), i)))));
+	}
+}
+
+bool RemoteCatalog::Supports(RemoteCapability) const {
+	return true;
+}
+
+unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<QueryNode> node) {
+	AliasRewriter(*this).Rewrite(*node);
+	return MakeRemoteQuery(*this, node->ToString(), ShapeOf(context, *node));
+}
+
+unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &, unique_ptr<SQLStatement> statement) {
+	AliasRewriter(*this).Rewrite(*statement);
+	return MakeRemoteQuery(*this, statement->ToString(), QueryShape::COUNT);
+}
+
+unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &, const string &sql) {
+	return MakeRemoteQuery(*this, sql, QueryShape::DESCRIBED);
+}
+
+bool RemoteCatalog::SupportsPushdown(const ParsedExpression &expression) {
+	// Parameters have their values here.
+	return expression.GetExpressionClass() != ExpressionClass::PARAMETER;
+}
+
+bool RemoteCatalog::SupportsPushdown(const TableRef &) {
+	return true;
+}
+
+bool RemoteCatalog::SupportsPushdown(const QueryNode &) {
+	return true;
+}
+
+bool RemoteCatalog::SupportsPushdown(const SQLStatement &) {
+	return true;
+}
+
+void ThrowLocalRowsNotSupported(const char *statement) {
+	throw NotImplementedException("%s on a duckling's table cannot use rows of this process yet: only tables and "
+	                              "functions of the one duckling may appear in the statement",
+	                              statement);
+}
+
+optional_ptr<CatalogEntry> RemoteCatalog::CreateSchema(CatalogTransaction, CreateSchemaInfo &) {
+	ThrowLocalRowsNotSupported("CREATE SCHEMA");
+}
+
+PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlanGenerator &, LogicalCreateTable &,
+                                                   PhysicalOperator &) {
+	ThrowLocalRowsNotSupported("CREATE TABLE AS");
+}
+
+PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerator &, LogicalInsert &,
+                                            optional_ptr<PhysicalOperator>) {
+	ThrowLocalRowsNotSupported("INSERT");
+}
+
+PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &, PhysicalPlanGenerator &, LogicalDelete &,
+                                            PhysicalOperator &) {
+	ThrowLocalRowsNotSupported("DELETE");
+}
+
+PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &, PhysicalPlanGenerator &, LogicalUpdate &,
+                                            PhysicalOperator &) {
+	ThrowLocalRowsNotSupported("UPDATE");
+}
+
+void RemoteCatalog::DropSchema(ClientContext &, DropInfo &) {
+	ThrowLocalRowsNotSupported("DROP SCHEMA");
+}
+
+} // namespace duckherder

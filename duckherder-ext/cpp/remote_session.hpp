@@ -1,0 +1,33 @@
+//! What one DuckDB connection keeps for one attached duckling.
+#pragma once
+
+#include "bridge.hpp"
+
+#include "duckdb/main/client_context_state.hpp"
+
+namespace duckherder {
+
+class RemoteCatalog;
+
+//! The connection's session on the server, opened when it is first needed and closed with the connection.
+class RemoteSession : public duckdb::ClientContextState {
+public:
+	explicit RemoteSession(duckdb::shared_ptr<RemoteHandle> remote);
+
+	//! The session of `context` on `catalog`.
+	static duckdb::shared_ptr<RemoteSession> Of(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	//! Closes it, if there is one.
+	static void Forget(duckdb::ClientContext &context, RemoteCatalog &catalog);
+
+	//! The open session.
+	DhSession *Open(duckdb::ClientContext &context);
+	//! The session if it has been opened, else null.
+	DhSession *IfOpen();
+
+private:
+	duckdb::shared_ptr<RemoteHandle> remote;
+	duckdb::mutex lock;
+	SessionHandle session;
+};
+
+} // namespace duckherder

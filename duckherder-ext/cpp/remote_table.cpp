@@ -1,0 +1,77 @@
+#include "remote_table.hpp"
+
+#include "remote_catalog.hpp"
+#include "remote_query.hpp"
+
+#include "duckdb/parser/constraints/not_null_constraint.hpp"
+#include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/storage/statistics/base_statistics.hpp"
+#include "duckdb/storage/table_storage_info.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+static string Quoted(const string &identifier) {
+	return "\"" + StringUtil::Replace(identifier, "\"", "\"\"") + "\"";
+}
+
+RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, CreateTableInfo &info,
+                         shared_ptr<TablesHandle> described_p, const DhTableView &view)
+    : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
+      identity(view.identity), remote_name(Quoted(String(view.schema_name)) + "." + Quoted(String(view.table_name))),
+      columns(info.columns.Copy()) {
+	if (view.has_estimated_rows) {
+		estimated_rows = view.estimated_rows;
+	}
+}
+
+shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog &catalog, SchemaCatalogEntry &schema,
+                                          const shared_ptr<TablesHandle> &described, idx_t index) {
+	DhTableView view;
+	Api().tables_get(described->Get(), index, &view);
+	CreateTableInfo info(schema, Identifier(String(view.table_name)));
+	if (view.comment.len > 0) {
+		info.comment = Value(String(view.comment));
+	}
+	for (idx_t i = 0; i < view.columns_len; i++) {
+		DhColumnView column;
+		Api().tables_column(described->Get(), index, i, &column);
+		LogicalType type;
+		if (!TryParseType(context, String(column.type_text), type)) {
+			// A type of the server that is unknown here arrives as text; the table stays usable.
+			type = LogicalType::VARCHAR;
+		}
+		info.columns.AddColumn(ColumnDefinition(Identifier(String(column.name)), std::move(type)));
+		if (column.not_null) {
+			info.constraints.push_back(make_uniq<NotNullConstraint>(LogicalIndex(i)));
+		}
+	}
+	return make_shared_ptr<RemoteTable>(catalog, schema, info, described, view);
+}
+
+unique_ptr<BaseStatistics> RemoteTable::GetStatistics(ClientContext &, column_t) {
+	return nullptr;
+}
+
+TableFunction RemoteTable::GetScanFunction(ClientContext &, unique_ptr<FunctionData> &bind_data) {
+	return MakeTableScan(shared_from_this(), bind_data);
+}
+
+TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
+	TableStorageInfo info;
+	info.cardinality = estimated_rows;
+	return info;
+}
+
+virtual_column_map_t RemoteTable::GetVirtualColumns() const {
+	virtual_column_map_t result;
+	result.insert({COLUMN_IDENTIFIER_EMPTY, TableColumn(Identifier(), LogicalType::BOOLEAN)});
+	return result;
+}
+
+vector<column_t> RemoteTable::GetRowIdColumns() const {
+	return {};
+}
+
+} // namespace duckherder

@@ -1,0 +1,59 @@
+//! A table or view on a duckling.
+#pragma once
+
+#include "bridge.hpp"
+
+#include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+
+namespace duckherder {
+
+class RemoteCatalog;
+
+//! Columns and estimated size are those that the server described; rows are read by sending a SELECT.
+class RemoteTable : public duckdb::TableCatalogEntry, public duckdb::enable_shared_from_this<RemoteTable> {
+public:
+	RemoteTable(RemoteCatalog &catalog, duckdb::SchemaCatalogEntry &schema, duckdb::CreateTableInfo &info,
+	            duckdb::shared_ptr<TablesHandle> described, const DhTableView &view);
+
+	static duckdb::shared_ptr<RemoteTable> Make(duckdb::ClientContext &context, RemoteCatalog &catalog,
+	                                            duckdb::SchemaCatalogEntry &schema,
+	                                            const duckdb::shared_ptr<TablesHandle> &described,
+	                                            duckdb::idx_t index);
+
+	//! Two descriptions of the same identity are one and the same.
+	const void *Identity() const {
+		return identity;
+	}
+	//! Its name on the server, quoted.
+	const duckdb::string &RemoteName() const {
+		return remote_name;
+	}
+	duckdb::optional_idx EstimatedRows() const {
+		return estimated_rows;
+	}
+	RemoteCatalog &GetRemoteCatalog() const {
+		return remote_catalog;
+	}
+
+	const duckdb::ColumnList &GetColumns() const override {
+		return columns;
+	}
+	duckdb::unique_ptr<duckdb::BaseStatistics> GetStatistics(duckdb::ClientContext &context,
+	                                                         duckdb::column_t column_id) override;
+	duckdb::TableFunction GetScanFunction(duckdb::ClientContext &context,
+	                                      duckdb::unique_ptr<duckdb::FunctionData> &bind_data) override;
+	duckdb::TableStorageInfo GetStorageInfo(duckdb::ClientContext &context) override;
+	duckdb::virtual_column_map_t GetVirtualColumns() const override;
+	duckdb::vector<duckdb::column_t> GetRowIdColumns() const override;
+
+private:
+	RemoteCatalog &remote_catalog;
+	//! Keeps what `identity` points at from being freed and its address used again.
+	duckdb::shared_ptr<TablesHandle> described;
+	const void *identity;
+	duckdb::string remote_name;
+	duckdb::optional_idx estimated_rows;
+	duckdb::ColumnList columns;
+};
+
+} // namespace duckherder

@@ -1,0 +1,79 @@
+#include "remote_transaction.hpp"
+
+#include "remote_catalog.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+RemoteTransaction::RemoteTransaction(TransactionManager &manager, ClientContext &context,
+                                     shared_ptr<RemoteSession> session)
+    : Transaction(manager, context), session(std::move(session)) {
+}
+
+RemoteTransaction &RemoteTransaction::Get(ClientContext &context, Catalog &catalog) {
+	return Transaction::Get(context, catalog).Cast<RemoteTransaction>();
+}
+
+CatalogEntry &RemoteTransaction::Keep(shared_ptr<CatalogEntry> entry) {
+	lock_guard<mutex> guard(lock);
+	for (auto &known : kept) {
+		if (known.get() == entry.get()) {
+			return *known;
+		}
+	}
+	kept.push_back(std::move(entry));
+	return *kept.back();
+}
+
+RemoteTransactionManager::RemoteTransactionManager(AttachedDatabase &db, RemoteCatalog &catalog)
+    : TransactionManager(db), catalog(catalog) {
+}
+
+Transaction &RemoteTransactionManager::StartTransaction(ClientContext &context) {
+	auto transaction = make_uniq<RemoteTransaction>(*this, context, RemoteSession::Of(context, catalog));
+	auto &result = *transaction;
+	lock_guard<mutex> guard(lock);
+	transactions[result] = std::move(transaction);
+	return result;
+}
+
+unique_ptr<RemoteTransaction> RemoteTransactionManager::Take(Transaction &transaction) {
+	lock_guard<mutex> guard(lock);
+	auto entry = transactions.find(transaction);
+	if (entry == transactions.end()) {
+		return nullptr;
+	}
+	auto taken = std::move(entry->second);
+	transactions.erase(entry);
+	return taken;
+}
+
+ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &, Transaction &transaction) {
+	auto taken = Take(transaction);
+	auto session = taken ? taken->Session().IfOpen() : nullptr;
+	if (!session) {
+		return ErrorData();
+	}
+	try {
+		// Not interruptible: whether it happened must be known. It has a deadline instead.
+		Check([&](DhBuffer *error) { return Api().session_commit(session, DhInterrupt {nullptr, nullptr}, error); });
+		return ErrorData();
+	} catch (std::exception &ex) {
+		return ErrorData(ex);
+	}
+}
+
+void RemoteTransactionManager::RollbackTransaction(Transaction &transaction) {
+	auto taken = Take(transaction);
+	auto session = taken ? taken->Session().IfOpen() : nullptr;
+	if (session) {
+		Api().session_rollback(session);
+	}
+}
+
+void RemoteTransactionManager::Checkpoint(ClientContext &, bool) {
+	// The duckling checkpoints itself.
+}
+
+} // namespace duckherder

@@ -1,0 +1,199 @@
+//! The table of functions that C++ calls.
+//!
+//! C++ gets it when the extension is loaded. Nothing is looked up by name, so the shared library exports its entry point
+//! and nothing else.
+
+use super::catalog::{DhColumnView, DhColumns, DhTableView, DhTables};
+use super::query::{ArrowArray, ArrowSchema, DhScan};
+use super::remote::{DhOption, DhRemote, DhSession};
+use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText};
+use super::{catalog, local, query, remote, types};
+
+/// What C++ can ask for. What each function promises and asks for is documented with its definition.
+#[repr(C)]
+pub struct DhApi {
+    /// Frees a buffer. Null is fine; twice is not.
+    pub buffer_free: unsafe extern "C" fn(buffer: DhBuffer),
+    /// Starts the duckling inside this process; its address goes to `address`.
+    pub local_server_start: unsafe extern "C" fn(
+        port: u16,
+        workers: u32,
+        interrupt: DhInterrupt,
+        address: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Stops it; the address it had goes to `address`.
+    pub local_server_stop:
+        unsafe extern "C" fn(interrupt: DhInterrupt, address: *mut DhBuffer, error: *mut DhBuffer) -> DhStatus,
+    /// Forgets the query history.
+    pub history_clear: unsafe extern "C" fn(error: *mut DhBuffer) -> DhStatus,
+    /// Connects to a duckling.
+    pub remote_attach: unsafe extern "C" fn(
+        catalog_name: DhText,
+        duckdb_version: DhText,
+        options: *const DhOption,
+        options_len: usize,
+        interrupt: DhInterrupt,
+        remote: *mut *mut DhRemote,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Drops an attached duckling. Sessions and scans under way keep what they need.
+    pub remote_free: unsafe extern "C" fn(remote: *mut DhRemote),
+    /// `host:port` of an attached duckling, valid as long as it is.
+    pub remote_address: unsafe extern "C" fn(remote: *const DhRemote) -> DhText,
+    /// Sets an alias.
+    pub alias_register: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        local_name: DhText,
+        remote_name: DhText,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Removes an alias.
+    pub alias_unregister:
+        unsafe extern "C" fn(remote: *const DhRemote, local_name: DhText, error: *mut DhBuffer) -> DhStatus,
+    /// What an alias stands for: schema (empty for the default one) and table. `DhEnd` if it is no alias.
+    pub alias_resolve: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        local_name: DhText,
+        schema_name: *mut DhBuffer,
+        table_name: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Opens a session.
+    pub session_open: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        interrupt: DhInterrupt,
+        session: *mut *mut DhSession,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Closes a session; the server rolls back what is open.
+    pub session_free: unsafe extern "C" fn(session: *mut DhSession),
+    /// Commits the server's part of the transaction, if it has one.
+    pub session_commit:
+        unsafe extern "C" fn(session: *const DhSession, interrupt: DhInterrupt, error: *mut DhBuffer) -> DhStatus,
+    /// Rolls the server's part of the transaction back, if it has one. Never fails.
+    pub session_rollback: unsafe extern "C" fn(session: *const DhSession),
+    /// Loads a DuckDB extension on the server.
+    pub load_extension: unsafe extern "C" fn(
+        session: *const DhSession,
+        name: DhText,
+        interrupt: DhInterrupt,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Starts a statement and waits for its result's schema.
+    pub scan_start: unsafe extern "C" fn(
+        session: *const DhSession,
+        sql: DhText,
+        transactional: bool,
+        writes: bool,
+        interrupt: DhInterrupt,
+        scan: *mut *mut DhScan,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Reads the query history.
+    pub scan_history: unsafe extern "C" fn(scan: *mut *mut DhScan, error: *mut DhBuffer) -> DhStatus,
+    /// The Arrow schema of a result; the caller releases it.
+    pub scan_schema:
+        unsafe extern "C" fn(scan: *const DhScan, schema: *mut ArrowSchema, error: *mut DhBuffer) -> DhStatus,
+    /// The DuckDB type text of a result column, valid as long as the result; empty if the Arrow type says it all.
+    pub scan_type_text: unsafe extern "C" fn(scan: *const DhScan, column: usize) -> DhText,
+    /// The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+    pub scan_next: unsafe extern "C" fn(
+        scan: *const DhScan,
+        interrupt: DhInterrupt,
+        array: *mut ArrowArray,
+        index: *mut u64,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Rows handed out so far.
+    pub scan_rows_read: unsafe extern "C" fn(scan: *const DhScan) -> u64,
+    /// Ends a result; the statement is cancelled if it still runs.
+    pub scan_free: unsafe extern "C" fn(scan: *mut DhScan),
+    /// The columns of a statement's result, without running it.
+    pub describe: unsafe extern "C" fn(
+        session: *const DhSession,
+        sql: DhText,
+        interrupt: DhInterrupt,
+        described: *mut *mut DhColumns,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Looks a table or view up by name. `DhEnd` if there is none. With `validate`, never an outdated answer.
+    pub lookup_table: unsafe extern "C" fn(
+        session: *const DhSession,
+        schema_name: DhText,
+        table_name: DhText,
+        validate: bool,
+        interrupt: DhInterrupt,
+        tables: *mut *mut DhTables,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Whether a schema exists: `DhOk`, or `DhEnd` if not.
+    pub lookup_schema: unsafe extern "C" fn(
+        session: *const DhSession,
+        schema_name: DhText,
+        interrupt: DhInterrupt,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Lists everything in the remote database.
+    pub list_tables: unsafe extern "C" fn(
+        session: *const DhSession,
+        interrupt: DhInterrupt,
+        tables: *mut *mut DhTables,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Frees a list.
+    pub tables_free: unsafe extern "C" fn(tables: *mut DhTables),
+    /// Number of schemas.
+    pub tables_schemas_len: unsafe extern "C" fn(tables: *const DhTables) -> usize,
+    /// Name of a schema; empty past the end.
+    pub tables_schema: unsafe extern "C" fn(tables: *const DhTables, index: usize) -> DhText,
+    /// Number of tables.
+    pub tables_len: unsafe extern "C" fn(tables: *const DhTables) -> usize,
+    /// One table. `DhEnd` past the end.
+    pub tables_get: unsafe extern "C" fn(tables: *const DhTables, index: usize, view: *mut DhTableView) -> DhStatus,
+    /// One column of a table. `DhEnd` past the end.
+    pub tables_column:
+        unsafe extern "C" fn(tables: *const DhTables, table: usize, column: usize, view: *mut DhColumnView) -> DhStatus,
+    /// Frees result columns.
+    pub columns_free: unsafe extern "C" fn(columns: *mut DhColumns),
+    /// One result column. `DhEnd` past the end.
+    pub columns_get: unsafe extern "C" fn(columns: *const DhColumns, index: usize, view: *mut DhColumnView) -> DhStatus,
+}
+
+/// The functions of this library.
+pub(super) static API: DhApi = DhApi {
+    buffer_free: types::buffer_free,
+    local_server_start: local::local_server_start,
+    local_server_stop: local::local_server_stop,
+    history_clear: local::history_clear,
+    remote_attach: remote::remote_attach,
+    remote_free: remote::remote_free,
+    remote_address: remote::remote_address,
+    alias_register: remote::alias_register,
+    alias_unregister: remote::alias_unregister,
+    alias_resolve: remote::alias_resolve,
+    session_open: remote::session_open,
+    session_free: remote::session_free,
+    session_commit: remote::session_commit,
+    session_rollback: remote::session_rollback,
+    load_extension: remote::load_extension,
+    scan_start: query::scan_start,
+    scan_history: query::scan_history,
+    scan_schema: query::scan_schema,
+    scan_type_text: query::scan_type_text,
+    scan_next: query::scan_next,
+    scan_rows_read: query::scan_rows_read,
+    scan_free: query::scan_free,
+    describe: query::describe,
+    lookup_table: catalog::lookup_table,
+    lookup_schema: catalog::lookup_schema,
+    list_tables: catalog::list_tables,
+    tables_free: catalog::tables_free,
+    tables_schemas_len: catalog::tables_schemas_len,
+    tables_schema: catalog::tables_schema,
+    tables_len: catalog::tables_len,
+    tables_get: catalog::tables_get,
+    tables_column: catalog::tables_column,
+    columns_free: catalog::columns_free,
+    columns_get: catalog::columns_get,
+};
