@@ -44,7 +44,10 @@ impl AliasRegistry {
     /// [`AliasError::AlreadyRegistered`]
     pub fn register(&mut self, local: &str, remote: TableName) -> Result<(), AliasError> {
         if let Some((local, remote)) = self.by_local_name.get(&fold(local)) {
-            return Err(AliasError::AlreadyRegistered { local: local.clone(), remote: remote.clone() });
+            return Err(AliasError::AlreadyRegistered {
+                local: local.clone(),
+                remote: remote.clone(),
+            });
         }
         self.by_local_name.insert(fold(local), (local.to_owned(), remote));
         Ok(())
@@ -57,7 +60,9 @@ impl AliasRegistry {
     pub fn unregister(&mut self, local: &str) -> Result<(), AliasError> {
         match self.by_local_name.remove(&fold(local)) {
             Some(_) => Ok(()),
-            None => Err(AliasError::NotRegistered { local: local.to_owned() }),
+            None => Err(AliasError::NotRegistered {
+                local: local.to_owned(),
+            }),
         }
     }
 
@@ -69,7 +74,9 @@ impl AliasRegistry {
 
     /// All aliases, local name and remote table, by local name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &TableName)> {
-        self.by_local_name.values().map(|(local, remote)| (local.as_str(), remote))
+        self.by_local_name
+            .values()
+            .map(|(local, remote)| (local.as_str(), remote))
     }
 
     /// Whether there are none.
@@ -93,6 +100,9 @@ mod tests {
             "table 'Products' is already registered (as remote table \"p\"); unregister it first"
         );
         aliases.unregister("products").unwrap();
-        assert_eq!(aliases.unregister("products").unwrap_err().to_string(), "table 'products' is not registered");
+        assert_eq!(
+            aliases.unregister("products").unwrap_err().to_string(),
+            "table 'products' is not registered"
+        );
     }
 }

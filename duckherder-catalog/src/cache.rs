@@ -34,10 +34,16 @@ impl SchemaCache {
         changed
     }
 
-    /// Keeps a description read at `epoch`.
+    /// Keeps a description read at `epoch`. Where the same is known already, that one is returned: whoever compares by
+    /// identity then sees no change.
     pub fn insert(&mut self, epoch: u64, table: TableDescription) -> Arc<TableDescription> {
         self.observe(epoch);
         let key = (fold(&table.schema_name), fold(&table.table_name));
+        if let Some(known) = self.tables.get(&key)
+            && **known == table
+        {
+            return Arc::clone(known);
+        }
         let table = Arc::new(table);
         self.tables.insert(key, Arc::clone(&table));
         table
@@ -60,7 +66,11 @@ mod tests {
     use super::*;
 
     fn table(name: &str) -> TableDescription {
-        TableDescription { schema_name: "main".into(), table_name: name.into(), ..Default::default() }
+        TableDescription {
+            schema_name: "main".into(),
+            table_name: name.into(),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -68,6 +78,18 @@ mod tests {
         let mut cache = SchemaCache::default();
         cache.insert(1, table("Orders"));
         assert_eq!(cache.get("MAIN", "orders").unwrap().table_name, "Orders");
+    }
+
+    #[test]
+    fn what_is_known_keeps_its_identity() {
+        let mut cache = SchemaCache::default();
+        let first = cache.insert(1, table("a"));
+        assert!(Arc::ptr_eq(&first, &cache.insert(1, table("a"))));
+        let changed = TableDescription {
+            estimated_rows: Some(1),
+            ..table("a")
+        };
+        assert!(!Arc::ptr_eq(&first, &cache.insert(1, changed)));
     }
 
     #[test]

@@ -29,7 +29,11 @@ impl FromStr for TableName {
         let mut parts = split(text).ok_or_else(error)?;
         let table = parts.pop().ok_or_else(error)?;
         let schema = parts.pop();
-        if parts.is_empty() { Ok(Self { schema, table }) } else { Err(error()) }
+        if parts.is_empty() {
+            Ok(Self { schema, table })
+        } else {
+            Err(error())
+        }
     }
 }
 
@@ -96,7 +100,13 @@ mod tests {
     #[test]
     fn sql_notation_is_understood() {
         let name: TableName = r#"sales."a ""b"".c""#.parse().unwrap();
-        assert_eq!(name, TableName { schema: Some("sales".into()), table: "a \"b\".c".into() });
+        assert_eq!(
+            name,
+            TableName {
+                schema: Some("sales".into()),
+                table: "a \"b\".c".into()
+            }
+        );
         assert_eq!("orders".parse::<TableName>().unwrap().schema, None);
     }
 

@@ -13,10 +13,6 @@ use crate::contain::contained_async;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
 
-/// Largest HTTP/2 frame that the server may send, in bytes. With HTTP/2's default of 16 KiB one stream over loopback
-/// carries half as much per second.
-const FRAME_BYTES_MAX: u32 = 1024 * 1024;
-
 /// A connection, shared by all its clones. tonic reconnects it when it breaks; what was under way is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -116,7 +112,7 @@ fn endpoint(options: &ClientOptions, address: &str) -> Result<Endpoint, ClientEr
         .tcp_nodelay(true)
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
         .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
         .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)

@@ -1,12 +1,12 @@
 //! Sending rows into a table.
 //!
-//! The server takes an upload whole or not at all, and what tells it that it has the whole is the end of the gRPC
-//! stream. So a broken-off upload must never look like an ended one. That rules out two obvious ways: to end the stream
-//! on an error, and to drop the request, which resets the stream with `CANCEL`, and that gRPC servers may report to
-//! their handler as the end of the stream. Instead the request runs as a task of its own, and its body *fails*, which
-//! resets the stream with an error code.
+//! The server takes an upload whole or not at all, and what tells it that it has the whole is the `IngestEnd` in the last
+//! message: the end of the gRPC stream alone does not, since a server may see a reset stream as an ended one. To break an
+//! upload off, the request runs as a task of its own and its body *fails*, which resets the stream with an error code, so
+//! that the server does not wait for more.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -19,7 +19,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor, PutResult, SchemaAsIpc};
 use bytes::Bytes;
 use duckherder_proto::command::Command;
-use duckherder_proto::v1::{IngestMode, IngestRequest, IngestResponse};
+use duckherder_proto::v1::{IngestEnd, IngestMode, IngestRequest, IngestResponse};
 use duckherder_proto::{Message, limits};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
@@ -261,7 +261,7 @@ impl Decoder for UploadCodec {
     }
 }
 
-/// The messages of an upload: the schema with the request in its descriptor, then the batches.
+/// The messages of an upload: the schema with the request in its descriptor, the batches, the end.
 fn encode<S, E>(
     request: &IngestRequest,
     schema: &SchemaRef,
@@ -271,9 +271,14 @@ where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     E: Into<BoxError> + Send + 'static,
 {
-    let pieces = batches.flat_map(|batch| {
+    let rows = Arc::new(AtomicU64::new(0));
+    let rows_sent = Arc::clone(&rows);
+    let pieces = batches.flat_map(move |batch| {
         stream::iter(match batch {
-            Ok(batch) => split(&batch, MESSAGE_BYTES_TARGET).into_iter().map(Ok).collect(),
+            Ok(batch) => {
+                rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                split(&batch, MESSAGE_BYTES_TARGET).into_iter().map(Ok).collect()
+            }
             Err(error) => vec![Err(FlightError::ExternalError(error.into()))],
         })
     });
@@ -294,6 +299,15 @@ where
             }
             fits(message)
         })
+        .chain(stream::once(async move {
+            let end = IngestEnd {
+                rows: rows_sent.load(Ordering::Relaxed),
+            };
+            Ok(FlightData {
+                app_metadata: end.encode_to_vec().into(),
+                ..FlightData::default()
+            })
+        }))
 }
 
 /// The schema message as it should be: the encoder's own loses the metadata of union fields. `None` if the schema has
@@ -389,7 +403,9 @@ mod tests {
     async fn the_first_message_has_the_request_and_the_schema() {
         let batch = numbers(3);
         let messages = messages(batch.schema().as_ref().clone(), vec![batch]).await.unwrap();
-        assert_eq!(messages.len(), 2);
+        assert_eq!(messages.len(), 3);
+        let end = IngestEnd::decode(&*messages[2].app_metadata).unwrap();
+        assert_eq!((end.rows, messages[2].data_header.len()), (3, 0));
         let descriptor = messages[0].flight_descriptor.as_ref().unwrap();
         assert!(matches!(Command::decode(&descriptor.cmd), Ok(Some(Command::Ingest(_)))));
         assert_eq!(Schema::try_from(&messages[0]).unwrap().field(0).name(), "i");

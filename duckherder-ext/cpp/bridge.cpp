@@ -29,6 +29,14 @@ DhInterrupt InterruptOf(ClientContext &context) {
 
 bool TryParseType(ClientContext &context, const string &text, LogicalType &type) {
 	try {
+		type = UnboundType::TryParseAndDefaultBind(text);
+		if (type.id() != LogicalTypeId::INVALID) {
+			return true;
+		}
+	} catch (std::exception &) { // NOLINT: not a built-in type, then
+	}
+	try {
+		// What an extension or the user has defined, JSON among them.
 		type = TransformStringToLogicalType(text, context);
 		return true;
 	} catch (std::exception &) {

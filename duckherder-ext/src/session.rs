@@ -1,9 +1,11 @@
 //! One client connection's session on an attached duckling.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use duckherder_client::{QueryOptions, Session};
+use duckherder_client::{ClientError, QueryOptions, Session};
+use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
 
@@ -13,12 +15,29 @@ use crate::remote::Remote;
 use crate::runtime::{self, InterruptCheck, Never};
 use crate::scan::Scan;
 
+/// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A DuckDB connection on the server that belongs to one DuckDB connection here.
+///
+/// A session that the server has lost is opened anew for the next statement, unless a transaction went with it: then
+/// every statement fails until that has been rolled back here as well.
 pub struct RemoteSession {
     remote: Arc<Remote>,
-    session: Session,
-    /// The server has begun this connection's transaction.
-    in_transaction: AtomicBool,
+    /// `None` after it was lost.
+    session: Mutex<Option<Session>>,
+    transaction: Mutex<TransactionState>,
+}
+
+/// The server's part of the client connection's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransactionState {
+    /// The server has not been told of any.
+    None,
+    /// The server has begun it.
+    Open,
+    /// The server had begun it, and has lost it.
+    Lost,
 }
 
 /// Whether a statement changes something.
@@ -46,15 +65,68 @@ impl RemoteSession {
     /// # Errors
     /// The server is gone or refuses.
     pub fn open(interrupt: &dyn InterruptCheck, remote: Arc<Remote>) -> Result<Self> {
-        let client = remote.client()?.clone();
+        let opened = Self {
+            remote,
+            session: Mutex::new(None),
+            transaction: Mutex::new(TransactionState::None),
+        };
+        opened.session(interrupt)?;
+        Ok(opened)
+    }
+
+    /// The session, opened anew if it was lost.
+    fn session(&self, interrupt: &dyn InterruptCheck) -> Result<Session> {
+        self.remote.check_process()?;
+        let mut slot = lock(&self.session);
+        if let Some(session) = slot.as_ref() {
+            return Ok(session.clone());
+        }
+        let client = self.remote.client()?.clone();
         let session = runtime::wait(interrupt, async move {
             client.open_session().await.map_err(ForUser::for_user)
         })?;
-        Ok(Self {
-            remote,
-            session,
-            in_transaction: AtomicBool::new(false),
-        })
+        *slot = Some(session.clone());
+        Ok(session)
+    }
+
+    /// Runs a request on the session. If the server does not have the session (any more), nothing was run: a new session
+    /// is opened and the request repeated once, unless a transaction was lost with the old one.
+    fn request<T, F>(&self, interrupt: &dyn InterruptCheck, request: impl Fn(Session) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = std::result::Result<T, ClientError>> + Send + 'static,
+    {
+        let mut repeated = false;
+        loop {
+            let call = request(self.session(interrupt)?);
+            let error = match runtime::wait(interrupt, async move { call.await.map_err(ForUser::for_user) }) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.kind != ExceptionType::Connection {
+                return Err(error);
+            }
+            let transaction_lost = self.forget_session();
+            let never_ran = error
+                .extra_info
+                .get(ERROR_SUBTYPE)
+                .is_some_and(|subtype| subtype == SESSION_NOT_OPEN);
+            if transaction_lost || !never_ran || repeated {
+                return Err(error);
+            }
+            repeated = true;
+        }
+    }
+
+    /// Gives a broken session up; whether a transaction went with it.
+    fn forget_session(&self) -> bool {
+        *lock(&self.session) = None;
+        self.remote.cache().clear();
+        let mut transaction = lock(&self.transaction);
+        if *transaction == TransactionState::Open {
+            *transaction = TransactionState::Lost;
+        }
+        *transaction == TransactionState::Lost
     }
 
     /// Starts a statement and waits for its result's schema. `transactional`: the client connection is in an explicit
@@ -69,27 +141,50 @@ impl RemoteSession {
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
-        self.remote.check_process()?;
-        let begin_transaction = transactional && !self.in_transaction.load(Ordering::SeqCst);
+        let begin_transaction = self.joins_now(transactional)?;
         let recording = Recording::start(self.remote.catalog_name(), self.remote.address(), sql, access.name());
-        let session = self.session.clone();
-        let text = sql.to_owned();
-        let outcome = runtime::wait(interrupt, async move {
-            let options = QueryOptions { begin_transaction };
-            session.query_with(text, options).await.map_err(ForUser::for_user)
+        let outcome = self.request(interrupt, |session| {
+            let sql = sql.to_owned();
+            async move { session.query_with(sql, QueryOptions { begin_transaction }).await }
         });
         if begin_transaction {
-            // Even if the statement failed: the server may have begun before it did. A rollback is harmless if not.
-            self.in_transaction.store(true, Ordering::SeqCst);
+            self.note_begun(outcome.as_ref().err());
         }
         match outcome {
             Ok(stream) => Scan::stream(Arc::clone(&self.remote), stream, recording),
-            Err(error) => {
+            Err(mut error) => {
                 self.forget_stale_catalog(&error);
+                // A place in the text that was sent means nothing in the user's own.
+                error.extra_info.remove("position");
+                error.extra_info.remove("location");
                 recording.finish(Err(error.to_string()));
                 Err(error)
             }
         }
+    }
+
+    /// Whether the next statement is to begin the server's part of the transaction.
+    fn joins_now(&self, transactional: bool) -> Result<bool> {
+        match *lock(&self.transaction) {
+            TransactionState::Lost if transactional => Err(ExtError::new(
+                ExceptionType::Transaction,
+                "the transaction was lost when the connection to the duckling broke, and nothing of it was committed \
+                 there: ROLLBACK and begin anew",
+            )),
+            TransactionState::Open => Ok(false),
+            _ => Ok(transactional),
+        }
+    }
+
+    /// The server was asked to begin. Even if the statement failed it may have begun before it did; a rollback too many
+    /// is harmless.
+    fn note_begun(&self, error: Option<&ExtError>) {
+        let lost = error.is_some_and(|error| error.kind == ExceptionType::Connection);
+        *lock(&self.transaction) = if lost {
+            TransactionState::Lost
+        } else {
+            TransactionState::Open
+        };
     }
 
     /// The columns of a statement's result, without running it.
@@ -97,13 +192,15 @@ impl RemoteSession {
     /// # Errors
     /// The server's, or the connection's.
     pub fn describe(&self, interrupt: &dyn InterruptCheck, sql: &str) -> Result<Vec<ColumnDescription>> {
-        self.remote.check_process()?;
-        let session = self.session.clone();
-        let sql = sql.to_owned();
-        let shape = runtime::wait(interrupt, async move {
-            session.describe(sql).await.map_err(ForUser::for_user)
-        })?;
-        Ok(shape.columns)
+        let shape = self.request(interrupt, |session| {
+            let sql = sql.to_owned();
+            async move { session.describe(sql).await }
+        });
+        shape.map(|shape| shape.columns).map_err(|mut error| {
+            error.extra_info.remove("position");
+            error.extra_info.remove("location");
+            error
+        })
     }
 
     /// Ends the server's part of the client connection's transaction, if it has one.
@@ -111,38 +208,60 @@ impl RemoteSession {
     /// # Errors
     /// A COMMIT's. The transaction is over all the same.
     pub fn commit(&self, interrupt: &dyn InterruptCheck) -> Result<()> {
-        if !self.in_transaction.swap(false, Ordering::SeqCst) {
-            return Ok(());
+        match self.end_transaction() {
+            TransactionState::None => Ok(()),
+            TransactionState::Open => self.run_control(interrupt, "COMMIT"),
+            TransactionState::Lost => Err(ExtError::new(
+                ExceptionType::Transaction,
+                "the transaction was lost when the connection to the duckling broke; nothing of it was committed there",
+            )),
         }
-        self.run_control(interrupt, "COMMIT")
     }
 
     /// Undoes the server's part of the client connection's transaction, if it has one. Never fails: a server that
     /// cannot be told rolls back by itself when it misses the session.
     pub fn rollback(&self) {
-        if self.in_transaction.swap(false, Ordering::SeqCst) {
+        if self.end_transaction() == TransactionState::Open {
             let _ = self.run_control(&Never, "ROLLBACK");
         }
     }
 
+    fn end_transaction(&self) -> TransactionState {
+        std::mem::replace(&mut *lock(&self.transaction), TransactionState::None)
+    }
+
     fn run_control(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<()> {
         self.remote.check_process()?;
-        let session = self.session.clone();
-        let epoch = runtime::wait(interrupt, async move {
-            let deadline = std::time::Duration::from_secs(60);
-            let outcome = tokio::time::timeout(deadline, session.execute_with(sql, QueryOptions::default())).await;
-            let summary = outcome
-                .map_err(|_| {
-                    ExtError::new(
-                        ExceptionType::Connection,
-                        format!("the duckling did not answer {sql} in time"),
-                    )
-                })?
-                .map_err(ForUser::for_user)?;
-            Ok(summary.catalog_epoch)
-        })?;
-        self.remote.cache().observe(epoch);
-        Ok(())
+        // Never on a session opened anew: that one has no transaction to end.
+        let Some(session) = lock(&self.session).clone() else {
+            return Err(ExtError::new(
+                ExceptionType::Connection,
+                "the connection to the duckling is gone",
+            ));
+        };
+        let outcome = runtime::wait(interrupt, async move {
+            let answer = tokio::time::timeout(CONTROL_TIMEOUT, session.execute_with(sql, QueryOptions::default()));
+            let summary = answer.await.map_err(|_| {
+                ExtError::new(
+                    ExceptionType::Connection,
+                    format!("the duckling did not answer {sql} in time"),
+                )
+            })?;
+            summary.map_err(ForUser::for_user)
+        });
+        match outcome {
+            Ok(summary) => {
+                self.remote.cache().observe(summary.catalog_epoch);
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind == ExceptionType::Connection {
+                    // Whatever the session's state is: it is not used again.
+                    self.forget_session();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A table or view by name. With `validate`, what is cached is first checked to be current.
@@ -156,22 +275,19 @@ impl RemoteSession {
         table_name: &str,
         validate: bool,
     ) -> Result<Option<Arc<TableDescription>>> {
-        self.remote.check_process()?;
+        // A transaction may see what nobody else does yet, and the cache is for all sessions of this process.
+        let in_transaction = *lock(&self.transaction) == TransactionState::Open;
         let cached = self.remote.cache().get(schema_name, table_name);
-        if cached.is_some() && !validate {
+        if cached.is_some() && (!validate || (!in_transaction && self.cache_is_current(interrupt)?)) {
             return Ok(cached);
         }
-        if cached.is_some() && self.cache_is_current(interrupt)? {
-            return Ok(cached);
-        }
-        let session = self.session.clone();
-        let (schema_name, table_name) = (schema_name.to_owned(), table_name.to_owned());
-        let lookup = runtime::wait(interrupt, async move {
-            session
-                .lookup_table(schema_name, table_name)
-                .await
-                .map_err(ForUser::for_user)
+        let lookup = self.request(interrupt, |session| {
+            let (schema_name, table_name) = (schema_name.to_owned(), table_name.to_owned());
+            async move { session.lookup_table(schema_name, table_name).await }
         })?;
+        if in_transaction {
+            return Ok(lookup.table.map(Arc::new));
+        }
         let mut cache = self.remote.cache();
         cache.observe(lookup.epoch);
         Ok(lookup.table.map(|table| cache.insert(lookup.epoch, table)))
@@ -182,21 +298,16 @@ impl RemoteSession {
     /// # Errors
     /// The server's, or the connection's.
     pub fn lookup_schema(&self, interrupt: &dyn InterruptCheck, schema_name: &str) -> Result<bool> {
-        self.remote.check_process()?;
-        let session = self.session.clone();
-        let schema_name = schema_name.to_owned();
-        let (epoch, exists) = runtime::wait(interrupt, async move {
-            session.lookup_schema(schema_name).await.map_err(ForUser::for_user)
+        let (epoch, exists) = self.request(interrupt, |session| {
+            let schema_name = schema_name.to_owned();
+            async move { session.lookup_schema(schema_name).await }
         })?;
         self.remote.cache().observe(epoch);
         Ok(exists)
     }
 
     fn cache_is_current(&self, interrupt: &dyn InterruptCheck) -> Result<bool> {
-        let session = self.session.clone();
-        let epoch = runtime::wait(interrupt, async move {
-            session.keep_alive().await.map_err(ForUser::for_user)
-        })?;
+        let epoch = self.request(interrupt, |session| async move { session.keep_alive().await })?;
         Ok(!self.remote.cache().observe(epoch))
     }
 
@@ -205,11 +316,14 @@ impl RemoteSession {
     /// # Errors
     /// The server's, or the connection's.
     pub fn list_tables(&self, interrupt: &dyn InterruptCheck) -> Result<(Vec<String>, Vec<Arc<TableDescription>>)> {
-        self.remote.check_process()?;
-        let session = self.session.clone();
-        let snapshot = runtime::wait(interrupt, async move {
-            session.list_tables().await.map_err(ForUser::for_user)
-        })?;
+        let in_transaction = *lock(&self.transaction) == TransactionState::Open;
+        let snapshot = self.request(interrupt, |session| async move { session.list_tables().await })?;
+        if in_transaction {
+            return Ok((
+                snapshot.schema_names,
+                snapshot.tables.into_iter().map(Arc::new).collect(),
+            ));
+        }
         let mut cache = self.remote.cache();
         cache.observe(snapshot.epoch);
         let tables = snapshot
@@ -225,12 +339,9 @@ impl RemoteSession {
     /// # Errors
     /// The server's, or the connection's.
     pub fn load_extension(&self, interrupt: &dyn InterruptCheck, name: &str) -> Result<()> {
-        self.remote.check_process()?;
-        let session = self.session.clone();
-        let name = name.to_owned();
-        runtime::wait(interrupt, async move {
-            session.load_extension(name).await.map_err(ForUser::for_user)?;
-            Ok(())
+        self.request(interrupt, |session| {
+            let name = name.to_owned();
+            async move { session.load_extension(name).await }
         })?;
         self.remote.cache().clear();
         Ok(())
@@ -242,4 +353,8 @@ impl RemoteSession {
             self.remote.cache().clear();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

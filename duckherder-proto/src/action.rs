@@ -41,7 +41,10 @@ actions! {
 
 /// The Flight action that carries `request`.
 pub fn encode<R: ActionRequest>(request: &R) -> Action {
-    Action { r#type: R::TYPE.to_owned(), body: Bytes::from(request.encode_to_vec()) }
+    Action {
+        r#type: R::TYPE.to_owned(),
+        body: Bytes::from(request.encode_to_vec()),
+    }
 }
 
 /// The request in an action's body.
@@ -50,7 +53,10 @@ pub fn encode<R: ActionRequest>(request: &R) -> Action {
 /// An `Invalid Input` error that names the action, if the body is not that message.
 pub fn decode<R: ActionRequest>(body: &[u8]) -> Result<R, RemoteError> {
     R::decode(body).map_err(|error| {
-        RemoteError::new(ExceptionType::InvalidInput, format!("malformed body of action {}: {error}", R::TYPE))
+        RemoteError::new(
+            ExceptionType::InvalidInput,
+            format!("malformed body of action {}: {error}", R::TYPE),
+        )
     })
 }
 
@@ -61,7 +67,10 @@ mod tests {
 
     #[test]
     fn an_action_comes_back_as_it_was() {
-        let request = v1::CancelRequest { session_id: Bytes::from_static(b"s"), statement_id: 7 };
+        let request = v1::CancelRequest {
+            session_id: Bytes::from_static(b"s"),
+            statement_id: 7,
+        };
         let action = encode(&request);
         assert_eq!(action.r#type, "duckherder.v1.Cancel");
         assert_eq!(decode::<v1::CancelRequest>(&action.body).unwrap(), request);

@@ -27,7 +27,12 @@ impl Command {
             Self::Execute(request) => ("ExecuteRequest", request.encode_to_vec()),
             Self::Ingest(request) => ("IngestRequest", request.encode_to_vec()),
         };
-        Any { type_url: format!("{TYPE_URL_PREFIX}{name}"), value }.encode_to_vec().into()
+        Any {
+            type_url: format!("{TYPE_URL_PREFIX}{name}"),
+            value,
+        }
+        .encode_to_vec()
+        .into()
     }
 
     /// The command in a ticket or descriptor; `None` if the bytes are not of our own protocol (Flight SQL, then).
@@ -36,13 +41,22 @@ impl Command {
     /// An `Invalid Input` error if the bytes claim to be ours and are not.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RemoteError> {
         let Ok(any) = Any::decode(bytes) else { return Ok(None) };
-        let Some(name) = any.type_url.strip_prefix(TYPE_URL_PREFIX) else { return Ok(None) };
+        let Some(name) = any.type_url.strip_prefix(TYPE_URL_PREFIX) else {
+            return Ok(None);
+        };
         let malformed = |error| {
-            RemoteError::new(ExceptionType::InvalidInput, format!("malformed command duckherder.v1.{name}: {error}"))
+            RemoteError::new(
+                ExceptionType::InvalidInput,
+                format!("malformed command duckherder.v1.{name}: {error}"),
+            )
         };
         match name {
-            "ExecuteRequest" => Ok(Some(Self::Execute(ExecuteRequest::decode(&*any.value).map_err(malformed)?))),
-            "IngestRequest" => Ok(Some(Self::Ingest(IngestRequest::decode(&*any.value).map_err(malformed)?))),
+            "ExecuteRequest" => Ok(Some(Self::Execute(
+                ExecuteRequest::decode(&*any.value).map_err(malformed)?,
+            ))),
+            "IngestRequest" => Ok(Some(Self::Ingest(
+                IngestRequest::decode(&*any.value).map_err(malformed)?,
+            ))),
             _ => Err(RemoteError::new(
                 ExceptionType::InvalidInput,
                 format!("unknown command duckherder.v1.{name}: is this duckling older than the client?"),
@@ -59,14 +73,25 @@ mod tests {
     #[test]
     fn other_peoples_commands_are_left_to_them() {
         assert_eq!(Command::decode(b"\xff\xff garbage").unwrap(), None);
-        let any = Any { type_url: "type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables".into(), value: vec![] };
+        let any = Any {
+            type_url: "type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables".into(),
+            value: vec![],
+        };
         assert_eq!(Command::decode(&any.encode_to_vec()).unwrap(), None);
     }
 
     #[test]
     fn unknown_commands_of_ours_are_an_error() {
-        let any = Any { type_url: "type.googleapis.com/duckherder.v1.Fly".into(), value: vec![] };
-        assert!(Command::decode(&any.encode_to_vec()).unwrap_err().message.contains("duckherder.v1.Fly"));
+        let any = Any {
+            type_url: "type.googleapis.com/duckherder.v1.Fly".into(),
+            value: vec![],
+        };
+        assert!(
+            Command::decode(&any.encode_to_vec())
+                .unwrap_err()
+                .message
+                .contains("duckherder.v1.Fly")
+        );
     }
 
     proptest! {

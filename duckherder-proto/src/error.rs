@@ -14,6 +14,12 @@ use tonic::{Code, Status};
 use crate::limits::ERROR_TEXT_BYTES_MAX;
 use crate::v1::ErrorDetail;
 
+/// DuckDB's key, in an error's extra information, of what exactly is wrong.
+pub const ERROR_SUBTYPE: &str = "error_subtype";
+
+/// [`ERROR_SUBTYPE`] of an error for a session that the server does not have (any more). Nothing was run.
+pub const SESSION_NOT_OPEN: &str = "SESSION_NOT_OPEN";
+
 const TYPE_URL: &str = "type.googleapis.com/duckherder.v1.ErrorDetail";
 
 macro_rules! exception_types {
@@ -95,7 +101,11 @@ impl ExceptionType {
     /// [`ExceptionType::Io`].
     #[must_use]
     pub fn from_name(name: &str) -> Self {
-        Self::ALL.iter().copied().find(|kind| kind.name() == name).unwrap_or(Self::Io)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.name() == name)
+            .unwrap_or(Self::Io)
     }
 }
 
@@ -115,7 +125,11 @@ pub struct RemoteError {
 impl RemoteError {
     /// An error without extra information.
     pub fn new(kind: ExceptionType, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), extra_info: BTreeMap::new() }
+        Self {
+            kind,
+            message: message.into(),
+            extra_info: BTreeMap::new(),
+        }
     }
 
     /// The error in a gRPC status, if a duckling put one there.
@@ -154,12 +168,19 @@ impl From<RemoteError> for Status {
                 extra_info.insert(key, value);
             }
         }
-        let detail = ErrorDetail { exception_type: error.kind.name().to_owned(), message, extra_info };
+        let detail = ErrorDetail {
+            exception_type: error.kind.name().to_owned(),
+            message,
+            extra_info,
+        };
         let code = error.kind.code();
         let rpc = RpcStatus {
             code: code as i32,
             message: text.clone(),
-            details: vec![Any { type_url: TYPE_URL.to_owned(), value: detail.encode_to_vec() }],
+            details: vec![Any {
+                type_url: TYPE_URL.to_owned(),
+                value: detail.encode_to_vec(),
+            }],
         };
         Status::with_details(code, text, rpc.encode_to_vec().into())
     }

@@ -17,6 +17,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// HTTP/2 flow-control window of one connection, in bytes.
 pub const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 
+/// Largest HTTP/2 frame, in bytes: HTTP/2's default of 16 KiB costs a good part of the throughput.
+pub const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+
 /// How often an idle connection is probed.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 

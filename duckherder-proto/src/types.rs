@@ -41,7 +41,10 @@ mod tests {
 
     #[test]
     fn texts_land_on_their_fields() {
-        let schema = Schema::new(vec![Field::new("a", DataType::Utf8, true), Field::new("b", DataType::Int32, true)]);
+        let schema = Schema::new(vec![
+            Field::new("a", DataType::Utf8, true),
+            Field::new("b", DataType::Int32, true),
+        ]);
         let schema = with_type_texts(&schema, &["ENUM('x')".to_owned(), "INTEGER".to_owned()]);
         assert_eq!(type_text(schema.field(0)), Some("ENUM('x')"));
         assert_eq!(type_text(schema.field(1)), Some("INTEGER"));

@@ -19,7 +19,11 @@ pub fn negotiate(request: &HelloRequest) -> Result<u32, RemoteError> {
     if client_min <= client_max && version >= client_min && version >= PROTOCOL_VERSION_MIN {
         return Ok(version);
     }
-    let older = if client_max < PROTOCOL_VERSION_MIN { "client" } else { "server" };
+    let older = if client_max < PROTOCOL_VERSION_MIN {
+        "client"
+    } else {
+        "server"
+    };
     Err(RemoteError::new(
         ExceptionType::Connection,
         format!(
@@ -34,7 +38,11 @@ mod tests {
     use super::*;
 
     fn hello(min: u32, max: u32) -> HelloRequest {
-        HelloRequest { protocol_version_min: min, protocol_version_max: max, ..Default::default() }
+        HelloRequest {
+            protocol_version_min: min,
+            protocol_version_max: max,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -45,8 +53,18 @@ mod tests {
 
     #[test]
     fn no_common_version_names_the_side_to_upgrade() {
-        assert!(negotiate(&hello(7, 9)).unwrap_err().message.contains("upgrade the server"));
-        assert!(negotiate(&hello(0, 0)).unwrap_err().message.contains("upgrade the client"));
+        assert!(
+            negotiate(&hello(7, 9))
+                .unwrap_err()
+                .message
+                .contains("upgrade the server")
+        );
+        assert!(
+            negotiate(&hello(0, 0))
+                .unwrap_err()
+                .message
+                .contains("upgrade the client")
+        );
         assert!(negotiate(&hello(9, 1)).is_err());
     }
 }

@@ -45,10 +45,18 @@ pub fn lookup_table(
     let about = about.into_iter().next();
     Ok(Some(TableDescription {
         schema_name: schema_name.to_owned(),
-        table_name: about.as_ref().and_then(|row| row.text(0)).unwrap_or(table_name).to_owned(),
+        table_name: about
+            .as_ref()
+            .and_then(|row| row.text(0))
+            .unwrap_or(table_name)
+            .to_owned(),
         is_view: about.is_none(),
         estimated_rows: about.as_ref().and_then(|row| row.text(1)?.parse().ok()),
-        comment: about.as_ref().and_then(|row| row.text(2)).unwrap_or_default().to_owned(),
+        comment: about
+            .as_ref()
+            .and_then(|row| row.text(2))
+            .unwrap_or_default()
+            .to_owned(),
         columns: columns.iter().map(|row| column(row, 0)).collect(),
     }))
 }
@@ -184,7 +192,9 @@ fn append_rows(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), RemoteErr
         .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
     for index in 0..batch.num_rows() {
         let value = |column: &std::sync::Arc<dyn Array>| {
-            column.is_valid(index).then(|| column.as_string::<i32>().value(index).to_owned())
+            column
+                .is_valid(index)
+                .then(|| column.as_string::<i32>().value(index).to_owned())
         };
         rows.push(Row(columns.iter().map(value).collect()));
     }

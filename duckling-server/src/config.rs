@@ -17,7 +17,11 @@ pub struct DucklingConfig {
 
 impl Default for DucklingConfig {
     fn default() -> Self {
-        Self { database: ":memory:".to_owned(), database_options: DatabaseOptions::default(), limits: Limits::default() }
+        Self {
+            database: ":memory:".to_owned(),
+            database_options: DatabaseOptions::default(),
+            limits: Limits::default(),
+        }
     }
 }
 

@@ -12,13 +12,24 @@ use crate::duckdb::{Appender, Connection};
 use crate::session::{Lease, Sessions};
 use crate::statement::begin;
 
+/// What arrives.
+pub enum Upload {
+    /// Rows.
+    Batch(RecordBatch),
+    /// All rows have been sent.
+    End {
+        /// How many there were.
+        rows: u64,
+    },
+}
+
 /// Appends what `batches` yields, on a blocking thread; the number of rows taken.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
     request: &IngestRequest,
     schema: &SchemaRef,
-    batches: &mut mpsc::Receiver<Result<RecordBatch, RemoteError>>,
+    batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
     if request.begin_transaction {
         begin(lease)?;
@@ -49,18 +60,38 @@ fn take(
     connection: &mut Connection,
     request: &IngestRequest,
     schema: &SchemaRef,
-    batches: &mut mpsc::Receiver<Result<RecordBatch, RemoteError>>,
+    batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
-    let schema_name = if request.schema_name.is_empty() { "main" } else { &request.schema_name };
+    let schema_name = if request.schema_name.is_empty() {
+        "main"
+    } else {
+        &request.schema_name
+    };
     if request.mode() == IngestMode::Create {
         connection.execute(&create_table(schema_name, &request.table_name, schema)?)?;
     }
     let mut appender = Appender::new(connection, schema_name, &request.table_name, schema)?;
     let mut rows = 0;
-    while let Some(batch) = batches.blocking_recv() {
-        let batch = batch?;
-        appender.append(&batch)?;
-        rows += batch.num_rows() as u64;
+    loop {
+        match batches.blocking_recv().transpose()? {
+            Some(Upload::Batch(batch)) => {
+                appender.append(&batch)?;
+                rows += batch.num_rows() as u64;
+            }
+            Some(Upload::End { rows: rows_sent }) if rows == rows_sent => break,
+            Some(Upload::End { rows: rows_sent }) => {
+                return Err(RemoteError::new(
+                    ExceptionType::Io,
+                    format!("{rows_sent} rows were sent, {rows} arrived; the upload was rolled back"),
+                ));
+            }
+            None => {
+                return Err(RemoteError::new(
+                    ExceptionType::Interrupt,
+                    "the upload broke off before its end and was rolled back",
+                ));
+            }
+        }
     }
     appender.finish()?;
     Ok(rows)
@@ -68,14 +99,22 @@ fn take(
 
 fn create_table(schema_name: &str, table_name: &str, schema: &Schema) -> Result<String, RemoteError> {
     if schema.fields().is_empty() {
-        return Err(RemoteError::new(ExceptionType::InvalidInput, "a table needs at least one column"));
+        return Err(RemoteError::new(
+            ExceptionType::InvalidInput,
+            "a table needs at least one column",
+        ));
     }
     let columns = schema
         .fields()
         .iter()
         .map(|field| Ok(format!("{} {}", identifier(field.name()), sql_type(field)?)))
         .collect::<Result<Vec<_>, RemoteError>>()?;
-    Ok(format!("CREATE TABLE {}.{} ({})", identifier(schema_name), identifier(table_name), columns.join(", ")))
+    Ok(format!(
+        "CREATE TABLE {}.{} ({})",
+        identifier(schema_name),
+        identifier(table_name),
+        columns.join(", ")
+    ))
 }
 
 /// The DuckDB type of a field: what its metadata says, else what its Arrow type is closest to.

@@ -1,5 +1,6 @@
 //! The `duckling` command.
 
+use std::io::IsTerminal;
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -45,9 +46,16 @@ struct ServeArgs {
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(args) } = Cli::parse();
+    let Cli {
+        command: Command::Serve(args),
+    } = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -70,8 +78,14 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
     let address = listener.local_addr().map_err(ServerError::Listen)?;
     let duckling = Duckling::open(DucklingConfig {
         database: args.database.clone(),
-        database_options: DatabaseOptions { threads: args.threads, memory_limit: args.memory_limit },
-        limits: Limits { drain_timeout: Duration::from_secs(args.drain_timeout), ..Limits::default() },
+        database_options: DatabaseOptions {
+            threads: args.threads,
+            memory_limit: args.memory_limit,
+        },
+        limits: Limits {
+            drain_timeout: Duration::from_secs(args.drain_timeout),
+            ..Limits::default()
+        },
     })?;
     // On standard output, alone: scripts that asked for port 0 read it.
     println!("{address}");

@@ -10,7 +10,6 @@ use arrow_flight::FlightData;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::Notify;
 
-
 struct State {
     messages: VecDeque<FlightData>,
     bytes: usize,
@@ -47,9 +46,19 @@ pub struct Hurry(Arc<Shared>);
 /// A queue that holds `bytes_max` bytes; one message may always pass, however large.
 #[must_use]
 pub fn bounded(bytes_max: usize) -> (Producer, Consumer) {
-    let state =
-        State { messages: VecDeque::new(), bytes: 0, bytes_max, outcome: None, closed: false, hurried: false };
-    let shared = Arc::new(Shared { state: Mutex::new(state), room: Condvar::new(), news: Notify::new() });
+    let state = State {
+        messages: VecDeque::new(),
+        bytes: 0,
+        bytes_max,
+        outcome: None,
+        closed: false,
+        hurried: false,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(state),
+        room: Condvar::new(),
+        news: Notify::new(),
+    });
     (Producer(Arc::clone(&shared)), Consumer(shared))
 }
 
@@ -68,7 +77,10 @@ impl Producer {
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
-            return Err(RemoteError::new(ExceptionType::Interrupt, "the client has stopped reading"));
+            return Err(RemoteError::new(
+                ExceptionType::Interrupt,
+                "the client has stopped reading",
+            ));
         }
         if state.hurried && state.bytes >= state.bytes_max {
             return Err(RemoteError::new(
@@ -106,7 +118,10 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.set_outcome(Err(RemoteError::new(ExceptionType::Io, "the statement ended unexpectedly on the server")));
+        self.set_outcome(Err(RemoteError::new(
+            ExceptionType::Io,
+            "the statement ended unexpectedly on the server",
+        )));
     }
 }
 
@@ -169,7 +184,10 @@ mod tests {
     use super::*;
 
     fn message(bytes: usize) -> FlightData {
-        FlightData { data_body: vec![0; bytes].into(), ..Default::default() }
+        FlightData {
+            data_body: vec![0; bytes].into(),
+            ..Default::default()
+        }
     }
 
     #[tokio::test]

@@ -12,9 +12,11 @@ pub fn may_run_beside(sql: &str) -> bool {
         return false;
     }
     let word = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
-    ["SELECT", "FROM", "WITH", "VALUES", "INSERT", "UPDATE", "DELETE", "MERGE"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(word))
+    [
+        "SELECT", "FROM", "WITH", "VALUES", "INSERT", "UPDATE", "DELETE", "MERGE",
+    ]
+    .iter()
+    .any(|known| known.eq_ignore_ascii_case(word))
 }
 
 /// What a transaction-control statement does, told from its text.
@@ -32,7 +34,11 @@ impl TransactionControl {
     /// The control in the text of a statement that DuckDB has parsed as a transaction statement.
     #[must_use]
     pub fn of(sql: &str) -> Self {
-        let word = skip_blank(sql).split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("").to_ascii_uppercase();
+        let word = skip_blank(sql)
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .next()
+            .unwrap_or("")
+            .to_ascii_uppercase();
         match word.as_str() {
             "BEGIN" | "START" => Self::Begin,
             "COMMIT" | "END" => Self::Commit,
@@ -61,14 +67,26 @@ mod tests {
 
     #[test]
     fn plain_queries_may_run_beside() {
-        for sql in ["SELECT 1", "from t;", " -- c\n/* d */ insert into t values (1)", "WITH x AS (SELECT 1) FROM x"] {
+        for sql in [
+            "SELECT 1",
+            "from t;",
+            " -- c\n/* d */ insert into t values (1)",
+            "WITH x AS (SELECT 1) FROM x",
+        ] {
             assert!(may_run_beside(sql), "{sql}");
         }
     }
 
     #[test]
     fn session_state_stays_on_its_connection() {
-        for sql in ["SET x = 1", "SELECT 1; SET x = 1", "CREATE TEMP TABLE t (i INT)", "", "(SELECT 1)", "PRAGMA x"] {
+        for sql in [
+            "SET x = 1",
+            "SELECT 1; SET x = 1",
+            "CREATE TEMP TABLE t (i INT)",
+            "",
+            "(SELECT 1)",
+            "PRAGMA x",
+        ] {
             assert!(!may_run_beside(sql), "{sql}");
         }
     }

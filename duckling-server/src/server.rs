@@ -35,9 +35,14 @@ impl Duckling {
     /// # Errors
     /// [`ServerError::OpenDatabase`] with DuckDB's own error.
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
-        let database = Database::open(&config.database, &config.database_options)
-            .map_err(|source| ServerError::OpenDatabase { path: config.database, source })?;
-        Ok(Self { sessions: Arc::new(Sessions::new(database, Arc::new(config.limits))) })
+        let database =
+            Database::open(&config.database, &config.database_options).map_err(|source| ServerError::OpenDatabase {
+                path: config.database,
+                source,
+            })?;
+        Ok(Self {
+            sessions: Arc::new(Sessions::new(database, Arc::new(config.limits))),
+        })
     }
 
     /// Answers clients of `listener` until `shutdown` resolves. Then it accepts no more requests, lets running statements
@@ -56,7 +61,9 @@ impl Duckling {
             shutdown.await;
             let _ = stop.send(true);
         });
-        let serving = self.router().serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
+        let serving = self
+            .router()
+            .serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
         let outcome = tokio::select! {
             outcome = &mut serving => outcome,
@@ -78,6 +85,7 @@ impl Duckling {
         Server::builder()
             .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+            .max_frame_size(Some(limits::FRAME_BYTES_MAX))
             .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
@@ -87,7 +95,10 @@ impl Duckling {
     /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.
     async fn give_up_draining(&self, stopped: watch::Receiver<bool>) {
         wait_for_stop(stopped).await;
-        info!("stopping: running statements have {:?} to finish", self.sessions.limits().drain_timeout);
+        info!(
+            "stopping: running statements have {:?} to finish",
+            self.sessions.limits().drain_timeout
+        );
         tokio::time::sleep(self.sessions.limits().drain_timeout).await;
         warn!("interrupting the statements that still run");
         self.sessions.interrupt_all();

@@ -1,7 +1,7 @@
 //! The Flight service: requests in, streams out. Decides nothing about SQL; blocking work goes to blocking threads.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -9,16 +9,16 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{
     CancelRequest, CancelResponse, CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse,
-    ExecuteRequest, HelloRequest, HelloResponse, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
-    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
-    LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
+    ExecuteRequest, HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest,
+    KeepAliveResponse, ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse,
+    LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -28,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::duckdb::Connection;
+use crate::ingest::Upload;
 use crate::queue::{self, Consumer};
 use crate::session::{Lease, Registration, Sessions};
 use crate::{catalog, ingest, statement};
@@ -58,7 +59,11 @@ impl DucklingService {
             Ok((session, database_name, catalog::duckdb_version(&mut connection)?))
         })
         .await?;
-        info!(client = request.client_name, client_duckdb = request.duckdb_version, "session opened");
+        info!(
+            client = request.client_name,
+            client_duckdb = request.duckdb_version,
+            "session opened"
+        );
         Ok(HelloResponse {
             protocol_version,
             session_id: session.id.to_vec().into(),
@@ -88,19 +93,30 @@ impl DucklingService {
         work: impl FnOnce(&mut Lease) -> Result<T, RemoteError> + Send + 'static,
     ) -> Result<T, RemoteError> {
         let session = self.sessions.get(session_id)?;
-        let mut lease = if sql.is_empty() { session.lease_catalog().await? } else { session.lease(sql, false).await? };
+        let mut lease = if sql.is_empty() {
+            session.lease_catalog().await?
+        } else {
+            session.lease(sql, false).await?
+        };
         blocking(move || work(&mut lease)).await
     }
 
     async fn list_tables(&self, request: ListTablesRequest) -> Result<Vec<ListTablesResponse>, RemoteError> {
         let catalog_epoch = self.sessions.epoch();
         let snapshot = self.on_session(&request.session_id, catalog::snapshot).await?;
-        let mut answers =
-            vec![ListTablesResponse { catalog_epoch, schema_names: snapshot.schema_names, tables: Vec::new() }];
+        let mut answers = vec![ListTablesResponse {
+            catalog_epoch,
+            schema_names: snapshot.schema_names,
+            tables: Vec::new(),
+        }];
         let mut tables = snapshot.tables.into_iter().peekable();
         while tables.peek().is_some() {
             let tables = tables.by_ref().take(TABLES_PER_ANSWER).collect();
-            answers.push(ListTablesResponse { catalog_epoch, schema_names: Vec::new(), tables });
+            answers.push(ListTablesResponse {
+                catalog_epoch,
+                schema_names: Vec::new(),
+                tables,
+            });
         }
         Ok(answers)
     }
@@ -108,33 +124,52 @@ impl DucklingService {
     async fn lookup_table(&self, request: LookupTableRequest) -> Result<LookupTableResponse, RemoteError> {
         // Read before the lookup: a change in between makes the answer look old, never new.
         let catalog_epoch = self.sessions.epoch();
-        let LookupTableRequest { session_id, schema_name, table_name } = request;
+        let LookupTableRequest {
+            session_id,
+            schema_name,
+            table_name,
+        } = request;
         let table = self
-            .on_session(&session_id, move |connection| catalog::lookup_table(connection, &schema_name, &table_name))
+            .on_session(&session_id, move |connection| {
+                catalog::lookup_table(connection, &schema_name, &table_name)
+            })
             .await?;
         Ok(LookupTableResponse { catalog_epoch, table })
     }
 
     async fn lookup_schema(&self, request: LookupSchemaRequest) -> Result<LookupSchemaResponse, RemoteError> {
         let catalog_epoch = self.sessions.epoch();
-        let LookupSchemaRequest { session_id, schema_name } = request;
-        let exists =
-            self.on_session(&session_id, move |connection| catalog::schema_exists(connection, &schema_name)).await?;
+        let LookupSchemaRequest {
+            session_id,
+            schema_name,
+        } = request;
+        let exists = self
+            .on_session(&session_id, move |connection| {
+                catalog::schema_exists(connection, &schema_name)
+            })
+            .await?;
         Ok(LookupSchemaResponse { catalog_epoch, exists })
     }
 
     async fn describe(&self, request: DescribeRequest) -> Result<DescribeResponse, RemoteError> {
         let DescribeRequest { session_id, sql } = request;
         let text = sql.clone();
-        let columns = self.on_lease(&session_id, &text, move |lease| statement::describe(lease, &sql)).await?;
+        let columns = self
+            .on_lease(&session_id, &text, move |lease| statement::describe(lease, &sql))
+            .await?;
         Ok(DescribeResponse { columns })
     }
 
     async fn load_extension(&self, request: LoadExtensionRequest) -> Result<LoadExtensionResponse, RemoteError> {
         let name = request.extension_name;
-        self.on_session(&request.session_id, move |connection| catalog::load_extension(connection, &name)).await?;
+        self.on_session(&request.session_id, move |connection| {
+            catalog::load_extension(connection, &name)
+        })
+        .await?;
         self.sessions.advance_epoch();
-        Ok(LoadExtensionResponse { catalog_epoch: self.sessions.epoch() })
+        Ok(LoadExtensionResponse {
+            catalog_epoch: self.sessions.epoch(),
+        })
     }
 
     async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
@@ -149,7 +184,13 @@ impl DucklingService {
         drop(tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
             debug!(sql = request.sql, "running");
-            let outcome = statement::run(&sessions, &mut lease, &request.sql, request.begin_transaction, &producer);
+            let outcome = statement::run(
+                &sessions,
+                &mut lease,
+                &request.sql,
+                request.begin_transaction,
+                &producer,
+            );
             if let Err(error) = &outcome {
                 debug!(%error, "failed");
             }
@@ -165,24 +206,31 @@ impl DucklingService {
         request: IngestRequest,
         data: BoxStream<'static, Result<FlightData, FlightError>>,
     ) -> Result<IngestResponse, RemoteError> {
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
+        let end = Arc::new(OnceLock::new());
+        let mut batches = FlightRecordBatchStream::new_from_flight_data(until_end(data, Arc::clone(&end)));
         // The first item tells the schema, also of a stream without batches.
         let first = batches.next().await.transpose().map_err(|error| upload_error(&error))?;
         let schema = batches.schema().cloned().ok_or_else(|| {
-            RemoteError::new(ExceptionType::InvalidInput, "an upload must begin with an Arrow schema message")
+            RemoteError::new(
+                ExceptionType::InvalidInput,
+                "an upload must begin with an Arrow schema message",
+            )
         })?;
         let session = self.sessions.get(&request.session_id)?;
         let permit = self.sessions.admit().await?;
         let lease = session.lease_primary().await?;
         let registration = register(&lease, request.statement_id)?;
         let (sender, receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
-        let feed = feed(first, batches, sender);
+        let feed = feed(first, batches, end, sender);
         let work = ingest_work(Arc::clone(&self.sessions), lease, request, schema, receiver);
         let cancel = CancelOnDrop::new(registration.canceller());
         let (rows, ()) = futures::join!(blocking(work), feed);
         cancel.disarm();
         drop((registration, permit));
-        Ok(IngestResponse { rows: rows?, catalog_epoch: self.sessions.epoch() })
+        Ok(IngestResponse {
+            rows: rows?,
+            catalog_epoch: self.sessions.epoch(),
+        })
     }
 
     async fn act(&self, action: Action) -> Result<Vec<arrow_flight::Result>, RemoteError> {
@@ -190,25 +238,37 @@ impl DucklingService {
         match action.r#type.as_str() {
             HelloRequest::TYPE => one(self.hello(action::decode(body)?).await?),
             CloseSessionRequest::TYPE => {
-                self.sessions.close(&action::decode::<CloseSessionRequest>(body)?.session_id);
+                self.sessions
+                    .close(&action::decode::<CloseSessionRequest>(body)?.session_id);
                 one(CloseSessionResponse {})
             }
             KeepAliveRequest::TYPE => {
-                self.sessions.get(&action::decode::<KeepAliveRequest>(body)?.session_id)?;
-                one(KeepAliveResponse { catalog_epoch: self.sessions.epoch() })
+                self.sessions
+                    .get(&action::decode::<KeepAliveRequest>(body)?.session_id)?;
+                one(KeepAliveResponse {
+                    catalog_epoch: self.sessions.epoch(),
+                })
             }
             CancelRequest::TYPE => {
                 let request: CancelRequest = action::decode(body)?;
-                one(CancelResponse { found: self.sessions.get(&request.session_id)?.cancel(request.statement_id) })
+                one(CancelResponse {
+                    found: self.sessions.get(&request.session_id)?.cancel(request.statement_id),
+                })
             }
             DescribeRequest::TYPE => one(self.describe(action::decode(body)?).await?),
             LookupSchemaRequest::TYPE => one(self.lookup_schema(action::decode(body)?).await?),
             LookupTableRequest::TYPE => one(self.lookup_table(action::decode(body)?).await?),
-            ListTablesRequest::TYPE => {
-                Ok(self.list_tables(action::decode(body)?).await?.iter().map(answer).collect())
-            }
+            ListTablesRequest::TYPE => Ok(self
+                .list_tables(action::decode(body)?)
+                .await?
+                .iter()
+                .map(answer)
+                .collect()),
             LoadExtensionRequest::TYPE => one(self.load_extension(action::decode(body)?).await?),
-            other => Err(RemoteError::new(ExceptionType::NotImplemented, format!("unknown action '{other}'"))),
+            other => Err(RemoteError::new(
+                ExceptionType::NotImplemented,
+                format!("unknown action '{other}'"),
+            )),
         }
     }
 }
@@ -218,12 +278,15 @@ fn one(message: impl Message) -> Result<Vec<arrow_flight::Result>, RemoteError> 
 }
 
 fn answer(message: &impl Message) -> arrow_flight::Result {
-    arrow_flight::Result { body: message.encode_to_vec().into() }
+    arrow_flight::Result {
+        body: message.encode_to_vec().into(),
+    }
 }
 
 fn register(lease: &Lease, statement_id: u64) -> Result<Registration, RemoteError> {
-    let interrupter =
-        lease.interrupter().ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
+    let interrupter = lease
+        .interrupter()
+        .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
     Ok(lease.session.register(statement_id, interrupter))
 }
 
@@ -243,24 +306,51 @@ fn ingest_work(
     mut lease: Lease,
     request: IngestRequest,
     schema: SchemaRef,
-    mut receiver: mpsc::Receiver<Result<RecordBatch, RemoteError>>,
+    mut receiver: mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> impl FnOnce() -> Result<u64, RemoteError> + Send + 'static {
     move || ingest::run(&sessions, &mut lease, &request, &schema, &mut receiver)
+}
+
+/// The messages up to the one that ends the upload, whose content goes to `end`.
+fn until_end(
+    data: BoxStream<'static, Result<FlightData, FlightError>>,
+    end: Arc<OnceLock<IngestEnd>>,
+) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
+    stream::unfold(data, move |mut data| {
+        let end = Arc::clone(&end);
+        async move {
+            let message = data.next().await?;
+            if let Ok(last) = &message
+                && last.data_header.is_empty()
+                && last.data_body.is_empty()
+                && let Ok(found) = IngestEnd::decode(&*last.app_metadata)
+            {
+                let _ = end.set(found);
+                return None;
+            }
+            Some((message, data))
+        }
+    })
 }
 
 /// Moves batches from the network to the database thread until either end is done.
 async fn feed(
     first: Option<RecordBatch>,
     batches: FlightRecordBatchStream,
-    sender: mpsc::Sender<Result<RecordBatch, RemoteError>>,
+    end: Arc<OnceLock<IngestEnd>>,
+    sender: mpsc::Sender<Result<Upload, RemoteError>>,
 ) {
     let rest = batches.map_err(|error| upload_error(&error));
     let mut all = stream::iter(first.map(Ok)).chain(rest);
     while let Some(batch) = all.next().await {
         let failed = batch.is_err();
-        if sender.send(batch).await.is_err() || failed {
+        if sender.send(batch.map(Upload::Batch)).await.is_err() || failed {
             return;
         }
+    }
+    // Without it the stream was cut off; dropping the sender says so.
+    if let Some(end) = end.get() {
+        let _ = sender.send(Ok(Upload::End { rows: end.rows })).await;
     }
 }
 
@@ -270,7 +360,10 @@ fn upload_error(error: &FlightError) -> RemoteError {
             ExceptionType::Interrupt,
             format!("the upload broke off and was rolled back: {}", status.message()),
         ),
-        other => RemoteError::new(ExceptionType::InvalidInput, format!("the uploaded Arrow data is not valid: {other}")),
+        other => RemoteError::new(
+            ExceptionType::InvalidInput,
+            format!("the uploaded Arrow data is not valid: {other}"),
+        ),
     }
 }
 
@@ -282,7 +375,10 @@ struct AnswerStream {
 
 impl AnswerStream {
     fn new(consumer: Consumer, registration: &Registration) -> Self {
-        Self { consumer, cancel: CancelOnDrop::new(registration.canceller()) }
+        Self {
+            consumer,
+            cancel: CancelOnDrop::new(registration.canceller()),
+        }
     }
 
     fn into_stream(self) -> BoxStream<'static, Result<FlightData, Status>> {
@@ -328,7 +424,9 @@ impl Drop for CancelOnDrop {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn not_yet(what: &str) -> Status {
-    Status::unimplemented(format!("{what} is not supported by this duckling; it serves Duckherder clients"))
+    Status::unimplemented(format!(
+        "{what} is not supported by this duckling; it serves Duckherder clients"
+    ))
 }
 
 #[tonic::async_trait]
@@ -351,15 +449,24 @@ impl FlightService for DucklingService {
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let mut data = request.into_inner();
-        let first = data.message().await?.ok_or_else(|| Status::invalid_argument("an upload without a message"))?;
-        let command = first.flight_descriptor.as_ref().map(|descriptor| Command::decode(&descriptor.cmd)).transpose()?;
+        let first = data
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an upload without a message"))?;
+        let command = first
+            .flight_descriptor
+            .as_ref()
+            .map(|descriptor| Command::decode(&descriptor.cmd))
+            .transpose()?;
         let Some(Some(Command::Ingest(request))) = command else {
             return Err(not_yet("this upload (Arrow Flight SQL)"));
         };
         let rest = data.map_err(|status| FlightError::Tonic(Box::new(status)));
         let all = stream::iter([Ok(first)]).chain(rest).boxed();
         let response = self.ingest(request, all).await?;
-        let result = PutResult { app_metadata: response.encode_to_vec().into() };
+        let result = PutResult {
+            app_metadata: response.encode_to_vec().into(),
+        };
         Ok(Response::new(stream::iter([Ok(result)]).boxed()))
     }
 
@@ -369,9 +476,12 @@ impl FlightService for DucklingService {
     }
 
     async fn list_actions(&self, _request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        let actions = action::ACTIONS
-            .iter()
-            .map(|(name, description)| Ok(ActionType { r#type: (*name).into(), description: (*description).into() }));
+        let actions = action::ACTIONS.iter().map(|(name, description)| {
+            Ok(ActionType {
+                r#type: (*name).into(),
+                description: (*description).into(),
+            })
+        });
         Ok(Response::new(stream::iter(actions).boxed()))
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
@@ -38,7 +39,13 @@ impl Sessions {
         let epoch = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1));
-        Self { database, limits, epoch: AtomicU64::new(epoch), statements, by_id: Mutex::default() }
+        Self {
+            database,
+            limits,
+            epoch: AtomicU64::new(epoch),
+            statements,
+            by_id: Mutex::default(),
+        }
     }
 
     pub fn open(&self) -> Result<Arc<Session>, RemoteError> {
@@ -47,29 +54,44 @@ impl Sessions {
         if by_id.len() >= self.limits.sessions_max {
             return Err(RemoteError::new(
                 ExceptionType::Connection,
-                format!("the duckling has {} open sessions, its limit; try again later", by_id.len()),
+                format!(
+                    "the duckling has {} open sessions, its limit; try again later",
+                    by_id.len()
+                ),
             ));
         }
-        let session = Arc::new(Session::new(connection, self.database.clone(), Arc::clone(&self.limits)));
+        let session = Arc::new(Session::new(
+            connection,
+            self.database.clone(),
+            Arc::clone(&self.limits),
+        ));
         by_id.insert(session.id, Arc::clone(&session));
         Ok(session)
     }
 
     pub fn get(&self, id: &[u8]) -> Result<Arc<Session>, RemoteError> {
-        let session = SessionId::try_from(id).ok().and_then(|id| lock(&self.by_id).get(&id).cloned());
+        let session = SessionId::try_from(id)
+            .ok()
+            .and_then(|id| lock(&self.by_id).get(&id).cloned());
         let session = session.ok_or_else(|| {
-            RemoteError::new(
+            let mut error = RemoteError::new(
                 ExceptionType::Connection,
                 "this session is not open (any more) on the duckling: it was closed, was idle for too long, or the \
                  server was restarted; an open transaction has been rolled back",
-            )
+            );
+            error
+                .extra_info
+                .insert(ERROR_SUBTYPE.to_owned(), SESSION_NOT_OPEN.to_owned());
+            error
         })?;
         session.touch();
         Ok(session)
     }
 
     pub fn close(&self, id: &[u8]) {
-        let session = SessionId::try_from(id).ok().and_then(|id| lock(&self.by_id).remove(&id));
+        let session = SessionId::try_from(id)
+            .ok()
+            .and_then(|id| lock(&self.by_id).remove(&id));
         if let Some(session) = session {
             session.interrupt_all();
         }
@@ -215,12 +237,17 @@ impl Session {
     pub async fn lease_primary(self: &Arc<Self>) -> Result<Lease, RemoteError> {
         let _waiting = Waiting::enter(self);
         let timeout = self.limits.statement_wait_timeout;
-        let guard = tokio::time::timeout(timeout, Arc::clone(&self.primary).lock_owned()).await.map_err(|_| {
-            RemoteError::new(
-                ExceptionType::Connection,
-                format!("an earlier statement of this session has not ended within {} s", timeout.as_secs()),
-            )
-        })?;
+        let guard = tokio::time::timeout(timeout, Arc::clone(&self.primary).lock_owned())
+            .await
+            .map_err(|_| {
+                RemoteError::new(
+                    ExceptionType::Connection,
+                    format!(
+                        "an earlier statement of this session has not ended within {} s",
+                        timeout.as_secs()
+                    ),
+                )
+            })?;
         Ok(Lease::primary(guard, Arc::clone(self)))
     }
 
@@ -230,20 +257,29 @@ impl Session {
             Some(connection) => connection,
             None => self.database.connect()?,
         };
-        Ok(Lease { kind: LeaseKind::Spare(Some(connection), permit), session: Arc::clone(self) })
+        Ok(Lease {
+            kind: LeaseKind::Spare(Some(connection), permit),
+            session: Arc::clone(self),
+        })
     }
 
     /// Makes a statement known to [`Session::cancel`] until the returned registration is dropped.
     pub fn register(self: &Arc<Self>, statement_id: u64, interrupter: Interrupter) -> Registration {
         lock(&self.running).insert(statement_id, interrupter);
-        Registration { session: Arc::clone(self), statement_id }
+        Registration {
+            session: Arc::clone(self),
+            statement_id,
+        }
     }
 
     /// Interrupts a running statement; whether there was one.
     pub fn cancel(&self, statement_id: u64) -> bool {
         // Under the lock: a statement that has just ended must not pass its interrupt on to the next one.
         let running = lock(&self.running);
-        running.get(&statement_id).inspect(|interrupter| interrupter.interrupt()).is_some()
+        running
+            .get(&statement_id)
+            .inspect(|interrupter| interrupter.interrupt())
+            .is_some()
     }
 
     pub fn interrupt_all(&self) {
@@ -305,12 +341,18 @@ pub struct Lease {
 enum LeaseKind {
     Primary(OwnedMutexGuard<Connection>),
     /// `None` only while being dropped.
-    Spare(Option<Connection>, #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+    Spare(
+        Option<Connection>,
+        #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit,
+    ),
 }
 
 impl Lease {
     fn primary(guard: OwnedMutexGuard<Connection>, session: Arc<Session>) -> Self {
-        Self { kind: LeaseKind::Primary(guard), session }
+        Self {
+            kind: LeaseKind::Primary(guard),
+            session,
+        }
     }
 
     /// Tells the session how to get its own connection back while a result is being read from it.

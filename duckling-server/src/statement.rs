@@ -41,7 +41,10 @@ pub fn run(
     let mut summary = outcome?;
     summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     summary.catalog_epoch = sessions.epoch();
-    producer.send(FlightData { app_metadata: summary.encode_to_vec().into(), ..FlightData::default() })
+    producer.send(FlightData {
+        app_metadata: summary.encode_to_vec().into(),
+        ..FlightData::default()
+    })
 }
 
 /// Begins a transaction on the session's connection, unless it is in one.
@@ -88,7 +91,10 @@ fn stream(
     let result_kind = result.result_kind()?;
     let mut encoder = BatchEncoder::new(limits.message_bytes);
     producer.send(encoder.schema(&schema))?;
-    let mut summary = StatementSummary { result_kind: result_kind.into(), ..StatementSummary::default() };
+    let mut summary = StatementSummary {
+        result_kind: result_kind.into(),
+        ..StatementSummary::default()
+    };
     while let Some(batch) = result.next_batch()? {
         if result_kind == ResultKind::ChangedRows {
             summary.rows_changed = crate::duckdb::rows_changed(&batch);
@@ -135,7 +141,9 @@ impl BatchEncoder {
         send: &mut dyn FnMut(FlightData) -> Result<(), RemoteError>,
     ) -> Result<(), RemoteError> {
         let bytes = batch.get_array_memory_size();
-        let pieces = bytes.div_ceil(self.message_bytes.max(1)).clamp(1, batch.num_rows().max(1));
+        let pieces = bytes
+            .div_ceil(self.message_bytes.max(1))
+            .clamp(1, batch.num_rows().max(1));
         let rows = batch.num_rows().div_ceil(pieces).max(1);
         let mut offset = 0;
         loop {
@@ -161,11 +169,18 @@ pub fn describe(lease: &mut Lease, sql: &str) -> Result<Vec<ColumnDescription>, 
     let connection = lease.connection()?;
     let statements = connection.parse(sql)?;
     let [statement] = statements.as_slice() else {
-        return Err(RemoteError::new(ExceptionType::InvalidInput, "exactly one SQL statement can be described"));
+        return Err(RemoteError::new(
+            ExceptionType::InvalidInput,
+            "exactly one SQL statement can be described",
+        ));
     };
     let columns = connection.describe(statement)?;
     Ok(columns
         .into_iter()
-        .map(|(name, type_text)| ColumnDescription { name, type_text, ..ColumnDescription::default() })
+        .map(|(name, type_text)| ColumnDescription {
+            name,
+            type_text,
+            ..ColumnDescription::default()
+        })
         .collect())
 }

@@ -16,6 +16,6 @@ mod query;
 mod remote;
 mod types;
 
-use guard::guard;
 pub use api::DhApi;
+use guard::guard;
 pub use types::{DhBuffer, DhInterrupt, DhStatus, DhText};

@@ -205,7 +205,8 @@ pub struct LoadExtensionResponse {
     #[prost(uint64, tag = "1")]
     pub catalog_epoch: u64,
 }
-/// Takes the Arrow stream that follows into a table, whole or not at all.
+/// Takes the Arrow stream that follows into a table, whole or not at all. The stream's last message has no data and an
+/// IngestEnd as its app_metadata: an upload that ends without one was cut off, and is rolled back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestRequest {
     #[prost(bytes = "bytes", tag = "1")]
@@ -220,6 +221,12 @@ pub struct IngestRequest {
     pub mode: i32,
     #[prost(bool, tag = "6")]
     pub begin_transaction: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IngestEnd {
+    /// Rows sent.
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestResponse {

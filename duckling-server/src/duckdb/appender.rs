@@ -66,7 +66,11 @@ impl<'connection> Appender<'connection> {
         let mut raw: ffi::duckdb_appender = ptr::null_mut();
         // SAFETY: the connection is live and the names are NUL-terminated.
         let state = unsafe { ffi::duckdb_appender_create(v1, schema_name.as_ptr(), table_name.as_ptr(), &raw mut raw) };
-        let appender = Self { connection, raw, schema: converted };
+        let appender = Self {
+            connection,
+            raw,
+            schema: converted,
+        };
         appender.check(state)?;
         Ok(appender)
     }
@@ -123,7 +127,11 @@ impl<'connection> Appender<'connection> {
 
 fn check_data(data: ffi::duckdb_error_data) -> Result<(), RemoteError> {
     // SAFETY: null means success; else the error data is ours and destroyed in `take_error`.
-    if data.is_null() { Ok(()) } else { Err(unsafe { take_error(data) }) }
+    if data.is_null() {
+        Ok(())
+    } else {
+        Err(unsafe { take_error(data) })
+    }
 }
 
 /// # Safety
@@ -135,7 +143,11 @@ unsafe fn take_error(mut data: ffi::duckdb_error_data) -> RemoteError {
     // SAFETY: `data` is live; the message is a NUL-terminated string that it owns, copied before it is destroyed.
     let message = unsafe {
         let text = ffi::duckdb_error_data_message(data);
-        let message = if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().into_owned() };
+        let message = if text.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        };
         ffi::duckdb_destroy_error_data(&raw mut data);
         message
     };
@@ -144,5 +156,6 @@ unsafe fn take_error(mut data: ffi::duckdb_error_data) -> RemoteError {
 }
 
 fn c_string(text: &str) -> Result<CString, RemoteError> {
-    CString::new(text).map_err(|_| RemoteError::new(ExceptionType::InvalidInput, "names must not contain NUL characters"))
+    CString::new(text)
+        .map_err(|_| RemoteError::new(ExceptionType::InvalidInput, "names must not contain NUL characters"))
 }

@@ -45,7 +45,12 @@ impl Drop for ConnectionHandle {
 
 impl Connection {
     pub(super) fn new(raw: ffi::duckdb_v2_connection_handle, database: Database) -> Result<Self, RemoteError> {
-        let mut connection = Self { handle: Arc::new(ConnectionHandle { raw, _database: database }) };
+        let mut connection = Self {
+            handle: Arc::new(ConnectionHandle {
+                raw,
+                _database: database,
+            }),
+        };
         for sql in SETUP {
             connection.execute(sql)?;
         }

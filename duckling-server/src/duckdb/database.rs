@@ -68,7 +68,14 @@ impl Database {
         check(|error| {
             // SAFETY: the instance is live; a null name means "derived from the path", null options mean defaults.
             unsafe {
-                ffi::duckdb_v2_instance_attach(instance.0, ptr::null(), &raw const path_view, ptr::null_mut(), true, error)
+                ffi::duckdb_v2_instance_attach(
+                    instance.0,
+                    ptr::null(),
+                    &raw const path_view,
+                    ptr::null_mut(),
+                    true,
+                    error,
+                )
             }
         })?;
         Ok(Self { instance })

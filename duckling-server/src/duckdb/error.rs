@@ -29,7 +29,10 @@ pub(super) fn check_code(
 }
 
 fn text_of(info: ffi::duckdb_v2_error_info_handle) -> String {
-    let mut text = ffi::duckdb_v2_str { ptr: ptr::null(), len: 0 };
+    let mut text = ffi::duckdb_v2_str {
+        ptr: ptr::null(),
+        len: 0,
+    };
     // SAFETY: `info` is null (then the call reports an error and leaves `text` alone) or a live error handle.
     let code = unsafe { ffi::duckdb_v2_error_info_get_text(info, &raw mut text) };
     if code != Code::DUCKDB_V2_ERROR_NONE || text.ptr.is_null() {
@@ -40,29 +43,48 @@ fn text_of(info: ffi::duckdb_v2_error_info_handle) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The parts of an error text. Connections run with `errors_as_json`, so execution errors are flat JSON objects (DuckDB
-/// `StringUtil::ExceptionToJSONMap`); errors of the API itself are plain text, sometimes with the type in front.
+/// The parts of an error text.
+///
+/// Connections run with `errors_as_json`, so the text is a flat JSON object (DuckDB `StringUtil::ExceptionToJSONMap`),
+/// mostly with the exception type in front of it once more. Errors of the API itself are plain text.
 fn parse(code: Code, text: &str) -> RemoteError {
-    if let Ok(mut map) = serde_json::from_str::<BTreeMap<String, String>>(text) {
+    let (named, body) = split_type(text);
+    if let Ok(mut map) = serde_json::from_str::<BTreeMap<String, String>>(body) {
         let kind = map.remove("exception_type").unwrap_or_default();
         let message = map.remove("exception_message").unwrap_or_default();
         map.remove("stack_trace");
         map.remove("stack_trace_pointers");
-        return RemoteError { kind: ExceptionType::from_name(&kind), message, extra_info: map };
+        return RemoteError {
+            kind: ExceptionType::from_name(&kind),
+            message,
+            extra_info: map,
+        };
     }
-    for kind in ExceptionType::ALL {
-        if let Some(message) = text.strip_prefix(kind.name()).and_then(|rest| rest.strip_prefix(" Error: ")) {
-            return RemoteError::new(*kind, message);
-        }
-    }
-    let kind = match code {
+    let kind = named.unwrap_or(match code {
         Code::DUCKDB_V2_ERROR_RUNTIME_INTERRUPT => ExceptionType::Interrupt,
         Code::DUCKDB_V2_ERROR_RESOURCE_OUT_OF_MEMORY => ExceptionType::OutOfMemory,
         Code::DUCKDB_V2_ERROR_INPUT_INVALID => ExceptionType::InvalidInput,
         _ => ExceptionType::Io,
+    });
+    let message = if body.is_empty() {
+        format!("DuckDB failed without a message ({code:?})")
+    } else {
+        body.to_owned()
     };
-    let message = if text.is_empty() { format!("DuckDB failed without a message ({code:?})") } else { text.to_owned() };
     RemoteError::new(kind, message)
+}
+
+/// The exception type in front of a text, and the rest.
+fn split_type(text: &str) -> (Option<ExceptionType>, &str) {
+    for kind in ExceptionType::ALL {
+        if let Some(rest) = text
+            .strip_prefix(kind.name())
+            .and_then(|rest| rest.strip_prefix(" Error: "))
+        {
+            return (Some(*kind), rest);
+        }
+    }
+    (None, text)
 }
 
 #[cfg(test)]
@@ -72,15 +94,23 @@ mod tests {
     #[test]
     fn json_errors_keep_all_parts() {
         let text = r#"{"exception_type":"Binder","exception_message":"no \"x\"","position":"7"}"#;
-        let error = parse(Code::DUCKDB_V2_ERROR_QUERY_BINDER, text);
-        assert_eq!((error.kind, error.message.as_str()), (ExceptionType::Binder, "no \"x\""));
-        assert_eq!(error.extra_info["position"], "7");
+        for text in [text.to_owned(), format!("Binder Error: {text}")] {
+            let error = parse(Code::DUCKDB_V2_ERROR_QUERY_BINDER, &text);
+            assert_eq!(
+                (error.kind, error.message.as_str()),
+                (ExceptionType::Binder, "no \"x\"")
+            );
+            assert_eq!(error.extra_info["position"], "7");
+        }
     }
 
     #[test]
     fn plain_errors_lose_their_prefix() {
         let error = parse(Code::DUCKDB_V2_ERROR_INPUT_INVALID, "Invalid Input Error: no");
-        assert_eq!((error.kind, error.message.as_str()), (ExceptionType::InvalidInput, "no"));
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (ExceptionType::InvalidInput, "no")
+        );
         let error = parse(Code::DUCKDB_V2_ERROR_RUNTIME_INTERRUPT, "");
         assert_eq!(error.kind, ExceptionType::Interrupt);
     }

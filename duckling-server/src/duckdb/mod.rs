@@ -26,5 +26,8 @@ use libduckdb_sys::v2 as ffi;
 
 /// A borrowed view of `text` for the C API; valid while `text` is.
 fn view(text: &str) -> ffi::duckdb_v2_str {
-    ffi::duckdb_v2_str { ptr: text.as_ptr().cast(), len: text.len() as u64 }
+    ffi::duckdb_v2_str {
+        ptr: text.as_ptr().cast(),
+        len: text.len() as u64,
+    }
 }

@@ -47,7 +47,11 @@ impl ArrowResult<'_> {
         statement: &Statement,
         batch_rows_max: usize,
     ) -> Result<Self, RemoteError> {
-        let mut result = Self { raw: ptr::null_mut(), schema: None, _connection: PhantomData };
+        let mut result = Self {
+            raw: ptr::null_mut(),
+            schema: None,
+            _connection: PhantomData,
+        };
         check(|error| {
             // SAFETY: connection and statement are live; no parameters are passed.
             unsafe {
@@ -136,9 +140,8 @@ impl ArrowResult<'_> {
     pub fn result_kind(&self) -> Result<ResultKind, RemoteError> {
         let mut kind = ResultType::DUCKDB_V2_RESULT_TYPE_QUERY_RESULT;
         // SAFETY: the result is live.
-        match check_code(|error| unsafe {
-            ffi::duckdb_v2_arrow_result_get_result_type(self.raw, &raw mut kind, error)
-        }) {
+        match check_code(|error| unsafe { ffi::duckdb_v2_arrow_result_get_result_type(self.raw, &raw mut kind, error) })
+        {
             Ok(()) => {}
             Err((Code::DUCKDB_V2_ERROR_INPUT_METADATA_DEFERRED, _)) => return Ok(ResultKind::Nothing),
             Err((_, error)) => return Err(error),
@@ -198,5 +201,8 @@ pub fn rows_changed(batch: &RecordBatch) -> u64 {
 }
 
 fn arrow_error(error: &ArrowError) -> RemoteError {
-    RemoteError::new(ExceptionType::Serialization, format!("reading DuckDB's Arrow result: {error}"))
+    RemoteError::new(
+        ExceptionType::Serialization,
+        format!("reading DuckDB's Arrow result: {error}"),
+    )
 }

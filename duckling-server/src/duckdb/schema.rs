@@ -27,14 +27,21 @@ impl SchemaHandle {
     }
 
     fn column(&self, index: u64) -> Result<(String, String), RemoteError> {
-        let mut name = ffi::duckdb_v2_identifier_t { ptr: ptr::null(), len: 0 };
+        let mut name = ffi::duckdb_v2_identifier_t {
+            ptr: ptr::null(),
+            len: 0,
+        };
         let mut logical_type: ffi::duckdb_v2_logical_type_handle = ptr::null_mut();
         check(|error| {
             // SAFETY: the schema is live and `index` below its count; name and type are borrowed from the schema.
             unsafe { ffi::duckdb_v2_schema_get_field(self.0, index, &raw mut name, &raw mut logical_type, error) }
         })?;
         // SAFETY: DuckDB owns `len` bytes at `ptr` for as long as the schema lives; an empty view is never read.
-        let name = if name.len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(name.ptr.cast::<u8>(), name.len as usize) } };
+        let name = if name.len == 0 {
+            &[]
+        } else {
+            unsafe { std::slice::from_raw_parts(name.ptr.cast::<u8>(), name.len as usize) }
+        };
         Ok((String::from_utf8_lossy(name).into_owned(), type_text(logical_type)?))
     }
 }
@@ -42,27 +49,24 @@ impl SchemaHandle {
 /// # Precondition
 /// `logical_type` is live.
 fn type_text(logical_type: ffi::duckdb_v2_logical_type_handle) -> Result<String, RemoteError> {
-        let mut length = 0;
-        check(|error| {
-            // SAFETY: the type is borrowed from the live schema; a null buffer asks for the length only.
-            unsafe {
-                ffi::duckdb_v2_logical_type_to_text(logical_type, ptr::null_mut(), 0, &raw mut length, error)
-            }
-        })?;
-        let mut text = vec![0u8; length as usize + 1];
-        check(|error| {
-            // SAFETY: the buffer has room for `length` bytes and the terminator.
-            unsafe {
-                ffi::duckdb_v2_logical_type_to_text(
-                    logical_type,
-                    text.as_mut_ptr().cast(),
-                    text.len() as u64,
-                    &raw mut length,
-                    error,
-                )
-            }
-        })?;
-        text.truncate(length as usize);
-        Ok(String::from_utf8_lossy(&text).into_owned())
+    let mut length = 0;
+    check(|error| {
+        // SAFETY: the type is borrowed from the live schema; a null buffer asks for the length only.
+        unsafe { ffi::duckdb_v2_logical_type_to_text(logical_type, ptr::null_mut(), 0, &raw mut length, error) }
+    })?;
+    let mut text = vec![0u8; length as usize + 1];
+    check(|error| {
+        // SAFETY: the buffer has room for `length` bytes and the terminator.
+        unsafe {
+            ffi::duckdb_v2_logical_type_to_text(
+                logical_type,
+                text.as_mut_ptr().cast(),
+                text.len() as u64,
+                &raw mut length,
+                error,
+            )
+        }
+    })?;
+    text.truncate(length as usize);
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
-

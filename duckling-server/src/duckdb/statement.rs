@@ -56,12 +56,19 @@ impl Statement {
     }
 
     fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {
-        let mut statement = Self { raw, kind: StatementKind::Other, text: String::new() };
+        let mut statement = Self {
+            raw,
+            kind: StatementKind::Other,
+            text: String::new(),
+        };
         let mut kind = Type::DUCKDB_V2_STATEMENT_TYPE_INVALID;
         // SAFETY: `raw` is a live statement.
         check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_type(raw, &raw mut kind, error) })?;
         statement.kind = classify(kind);
-        let mut text = ffi::duckdb_v2_str { ptr: ptr::null(), len: 0 };
+        let mut text = ffi::duckdb_v2_str {
+            ptr: ptr::null(),
+            len: 0,
+        };
         // SAFETY: `raw` is a live statement.
         check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_text(raw, &raw mut text, error) })?;
         if !text.ptr.is_null() {
