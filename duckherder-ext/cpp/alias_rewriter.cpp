@@ -24,21 +24,33 @@ using namespace duckdb;
 AliasRewriter::AliasRewriter(RemoteCatalog &catalog) : catalog(catalog) {
 }
 
-bool AliasRewriter::Resolve(QualifiedName &name) const {
-	if (!name.Schema().empty() && name.Schema() != Identifier::DefaultSchema()) {
+bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_name) {
+	if (Identifier(schema_name) != Identifier::DefaultSchema()) {
 		return false;
 	}
+	Buffer remote_schema;
+	Buffer remote_table;
+	auto found = Check([&](DhBuffer *error) {
+		return Api().alias_resolve(catalog.Remote()->Get(), Text(table_name), remote_schema.Slot(), remote_table.Slot(),
+		                           error);
+	});
+	if (found) {
+		auto schema = remote_schema.ToString();
+		schema_name = schema.empty() ? string(DEFAULT_SCHEMA) : schema;
+		table_name = remote_table.ToString();
+	}
+	return found;
+}
+
+bool AliasRewriter::Resolve(QualifiedName &name) const {
 	if (name.Schema().empty() && hidden.find(name.Name()) != hidden.end()) {
 		return false;
 	}
-	Buffer schema_name;
-	Buffer table_name;
-	auto found = Check([&](DhBuffer *error) {
-		return Api().alias_resolve(catalog.Remote()->Get(), Text(name.Name().GetIdentifierName()), schema_name.Slot(),
-		                        table_name.Slot(), error);
-	});
+	auto schema_name = name.Schema().empty() ? string(DEFAULT_SCHEMA) : name.Schema().GetIdentifierName();
+	auto table_name = name.Name().GetIdentifierName();
+	auto found = ResolveAlias(catalog, schema_name, table_name);
 	if (found) {
-		name = QualifiedName(Identifier(), Identifier(schema_name.ToString()), Identifier(table_name.ToString()));
+		name = QualifiedName(Identifier(), Identifier(schema_name), Identifier(table_name));
 	}
 	return found;
 }

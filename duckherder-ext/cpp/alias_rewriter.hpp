@@ -10,6 +10,9 @@ namespace duckherder {
 
 class RemoteCatalog;
 
+//! Replaces a local name by the remote one it is registered for; whether it was.
+bool ResolveAlias(RemoteCatalog &catalog, duckdb::string &schema_name, duckdb::string &table_name);
+
 class AliasRewriter {
 public:
 	explicit AliasRewriter(RemoteCatalog &catalog);

@@ -1,15 +1,21 @@
 #include "remote_catalog.hpp"
 
 #include "alias_rewriter.hpp"
+#include "remote_insert.hpp"
 #include "remote_query.hpp"
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
 
+#include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/query_node.hpp"
 #include "duckdb/parser/sql_statement.hpp"
+#include "duckdb/planner/operator/logical_create_table.hpp"
+#include "duckdb/planner/operator/logical_insert.hpp"
+#include "duckdb/planner/parsed_data/bound_create_table_info.hpp"
 #include "duckdb/storage/database_size.hpp"
 
 namespace duckherder {
@@ -136,14 +142,44 @@ optional_ptr<CatalogEntry> RemoteCatalog::CreateSchema(CatalogTransaction, Creat
 	ThrowLocalRowsNotSupported("CREATE SCHEMA");
 }
 
-PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlanGenerator &, LogicalCreateTable &,
-                                                   PhysicalOperator &) {
-	ThrowLocalRowsNotSupported("CREATE TABLE AS");
+PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlanGenerator &planner,
+                                                   LogicalCreateTable &op, PhysicalOperator &plan) {
+	auto &info = op.info->Base();
+	UploadTarget target;
+	target.schema_name = op.schema.name.GetIdentifierName();
+	target.table_name = info.GetTableName().GetIdentifierName();
+	ResolveAlias(*this, target.schema_name, target.table_name);
+	target.mode = info.on_conflict == OnCreateConflict::REPLACE_ON_CONFLICT ? DhCreateOrReplace : DhCreate;
+	for (auto &column : info.columns.Logical()) {
+		target.column_names.push_back(column.Name().GetIdentifierName());
+	}
+	auto &insert = planner.Make<RemoteInsert>(*this, std::move(target), op.estimated_cardinality);
+	insert.children.push_back(plan);
+	return insert;
 }
 
-PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerator &, LogicalInsert &,
-                                            optional_ptr<PhysicalOperator>) {
-	ThrowLocalRowsNotSupported("INSERT");
+PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerator &planner, LogicalInsert &op,
+                                            optional_ptr<PhysicalOperator> plan) {
+	if (op.return_chunk) {
+		ThrowLocalRowsNotSupported("INSERT ... RETURNING");
+	}
+	if (op.on_conflict_info.action_type != OnConflictAction::THROW) {
+		ThrowLocalRowsNotSupported("INSERT ... ON CONFLICT");
+	}
+	if (!plan) {
+		ThrowLocalRowsNotSupported("INSERT DEFAULT VALUES");
+	}
+	auto &table = op.table.Cast<RemoteTable>();
+	UploadTarget target;
+	target.schema_name = table.RemoteSchemaName();
+	target.table_name = table.RemoteTableName();
+	target.mode = DhAppend;
+	for (auto &column : table.GetColumns().Physical()) {
+		target.column_names.push_back(column.Name().GetIdentifierName());
+	}
+	auto &insert = planner.Make<RemoteInsert>(*this, std::move(target), op.estimated_cardinality);
+	insert.children.push_back(*plan);
+	return insert;
 }
 
 PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &, PhysicalPlanGenerator &, LogicalDelete &,

@@ -1,9 +1,12 @@
 #include "remote_schema.hpp"
 
+#include "alias_rewriter.hpp"
 #include "remote_catalog.hpp"
 #include "remote_transaction.hpp"
 
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
+#include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/planner/parsed_data/bound_create_table_info.hpp"
 
 namespace duckherder {
 
@@ -39,15 +42,7 @@ optional_ptr<CatalogEntry> RemoteSchema::LookupEntry(CatalogTransaction transact
 	auto &context = transaction.GetContext();
 	auto schema_name = name.GetIdentifierName();
 	auto table_name = lookup_info.GetEntryName();
-	Buffer alias_schema;
-	Buffer alias_table;
-	if (name == Identifier::DefaultSchema() && Check([&](DhBuffer *error) {
-		    return Api().alias_resolve(remote_catalog.Remote()->Get(), Text(table_name), alias_schema.Slot(),
-		                            alias_table.Slot(), error);
-	    })) {
-		schema_name = alias_schema.ToString().empty() ? string(DEFAULT_SCHEMA) : alias_schema.ToString();
-		table_name = alias_table.ToString();
-	}
+	ResolveAlias(remote_catalog, schema_name, table_name);
 	// The pushdown optimizer asks, without a place in the query, only whether the table exists: the server will find out
 	// itself if that is no longer so. The binder goes on to use the columns, so these must be current.
 	auto validate = lookup_info.GetErrorContext().query_location.IsValid();
@@ -92,8 +87,13 @@ optional_ptr<CatalogEntry> RemoteSchema::CreateFunction(CatalogTransaction, Crea
 	ThrowLocalRowsNotSupported("CREATE FUNCTION");
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateTable(CatalogTransaction, BoundCreateTableInfo &) {
-	ThrowLocalRowsNotSupported("CREATE TABLE");
+optional_ptr<CatalogEntry> RemoteSchema::CreateTable(CatalogTransaction transaction, BoundCreateTableInfo &info) {
+	// What gets here is CREATE TABLE AS, of local rows, for a table that exists; all else is planned or sent whole.
+	auto &base = info.Base();
+	if (base.on_conflict == OnCreateConflict::ERROR_ON_CONFLICT) {
+		throw CatalogException("Table with name \"%s\" already exists!", base.GetTableName().GetIdentifierName());
+	}
+	return LookupEntry(transaction, EntryLookupInfo(CatalogType::TABLE_ENTRY, QualifiedName(base.GetTableName())));
 }
 
 optional_ptr<CatalogEntry> RemoteSchema::CreateView(CatalogTransaction, CreateViewInfo &) {

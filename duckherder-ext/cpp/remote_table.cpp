@@ -4,7 +4,9 @@
 #include "remote_query.hpp"
 
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
+#include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parser.hpp"
 #include "duckdb/storage/statistics/base_statistics.hpp"
 #include "duckdb/storage/table_storage_info.hpp"
 
@@ -16,14 +18,35 @@ static string Quoted(const string &identifier) {
 	return "\"" + StringUtil::Replace(identifier, "\"", "\"\"") + "\"";
 }
 
+//! The default that an INSERT of this process's rows fills in.
+static void SetDefault(ColumnDefinition &column, const string &sql) {
+	if (sql.empty()) {
+		return;
+	}
+	try {
+		auto expressions = Parser::GetBuiltinParser().ParseExpressionList(sql);
+		if (expressions.size() == 1) {
+			column.SetDefaultValue(std::move(expressions[0]));
+		}
+	} catch (std::exception &) { // NOLINT: the table stays usable, an INSERT will say what it misses
+		column.SetDefaultValue(make_uniq<FunctionExpression>(Identifier("duckherder_default_not_known_here"),
+		                                                     vector<unique_ptr<ParsedExpression>>()));
+	}
+}
+
 RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, CreateTableInfo &info,
                          shared_ptr<TablesHandle> described_p, const DhTableView &view)
     : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
-      identity(view.identity), remote_name(Quoted(String(view.schema_name)) + "." + Quoted(String(view.table_name))),
+      identity(view.identity), remote_schema_name(String(view.schema_name)),
+      remote_table_name(String(view.table_name)),
       columns(info.columns.Copy()) {
 	if (view.has_estimated_rows) {
 		estimated_rows = view.estimated_rows;
 	}
+}
+
+string RemoteTable::RemoteName() const {
+	return Quoted(remote_schema_name) + "." + Quoted(remote_table_name);
 }
 
 shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog &catalog, SchemaCatalogEntry &schema,
@@ -42,7 +65,9 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 			// A type of the server that is unknown here arrives as text; the table stays usable.
 			type = LogicalType::VARCHAR;
 		}
-		info.columns.AddColumn(ColumnDefinition(Identifier(String(column.name)), std::move(type)));
+		ColumnDefinition definition(Identifier(String(column.name)), std::move(type));
+		SetDefault(definition, String(column.default_sql));
+		info.columns.AddColumn(std::move(definition));
 		if (column.not_null) {
 			info.constraints.push_back(make_uniq<NotNullConstraint>(LogicalIndex(i)));
 		}

@@ -24,10 +24,15 @@ public:
 	const void *Identity() const {
 		return identity;
 	}
-	//! Its name on the server, quoted.
-	const duckdb::string &RemoteName() const {
-		return remote_name;
+	//! Its names on the server.
+	const duckdb::string &RemoteSchemaName() const {
+		return remote_schema_name;
 	}
+	const duckdb::string &RemoteTableName() const {
+		return remote_table_name;
+	}
+	//! Both, quoted.
+	duckdb::string RemoteName() const;
 	duckdb::optional_idx EstimatedRows() const {
 		return estimated_rows;
 	}
@@ -51,7 +56,8 @@ private:
 	//! Keeps what `identity` points at from being freed and its address used again.
 	duckdb::shared_ptr<TablesHandle> described;
 	const void *identity;
-	duckdb::string remote_name;
+	duckdb::string remote_schema_name;
+	duckdb::string remote_table_name;
 	duckdb::optional_idx estimated_rows;
 	duckdb::ColumnList columns;
 };

@@ -15,3 +15,4 @@ mod remote;
 mod runtime;
 mod scan;
 mod session;
+mod upload;

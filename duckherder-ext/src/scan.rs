@@ -31,7 +31,22 @@ pub struct Scan {
     schema: SchemaRef,
     batches: flume::Receiver<Result<Numbered>>,
     rows_read: AtomicU64,
-    pump: Option<AbortHandle>,
+    _pump: Option<Pump>,
+}
+
+/// What moves the batches; stopped when this is dropped.
+struct Pump {
+    task: AbortHandle,
+    remote: Arc<Remote>,
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        // In a forked child there is no such task, and its runtime's locks must not be touched.
+        if self.remote.check_process().is_ok() {
+            self.task.abort();
+        }
+    }
 }
 
 impl Scan {
@@ -39,14 +54,14 @@ impl Scan {
     pub fn stream(remote: Arc<Remote>, stream: QueryStream, recording: Recording) -> Result<Self> {
         let schema = stream.schema();
         let (sender, batches) = flume::bounded(BATCHES_AHEAD);
-        let pump = runtime::handle()?
-            .spawn(pump(remote, stream, recording, sender))
+        let task = runtime::handle()?
+            .spawn(pump(Arc::clone(&remote), stream, recording, sender))
             .abort_handle();
         Ok(Self {
             schema,
             batches,
             rows_read: AtomicU64::new(0),
-            pump: Some(pump),
+            _pump: Some(Pump { task, remote }),
         })
     }
 
@@ -60,7 +75,7 @@ impl Scan {
             schema: history::schema(),
             batches,
             rows_read: AtomicU64::new(0),
-            pump: None,
+            _pump: None,
         })
     }
 
@@ -93,14 +108,6 @@ impl Scan {
                 }
                 Err(flume::RecvTimeoutError::Timeout) => {}
             }
-        }
-    }
-}
-
-impl Drop for Scan {
-    fn drop(&mut self) {
-        if let Some(pump) = &self.pump {
-            pump.abort();
         }
     }
 }

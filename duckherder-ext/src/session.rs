@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use duckherder_client::{ClientError, QueryOptions, Session};
+use arrow::datatypes::SchemaRef;
+use duckherder_client::{ClientError, IngestTarget, QueryOptions, Session};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
@@ -14,6 +15,7 @@ use crate::history::Recording;
 use crate::remote::Remote;
 use crate::runtime::{self, InterruptCheck, Never};
 use crate::scan::Scan;
+use crate::upload::Upload;
 
 /// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
@@ -161,6 +163,31 @@ impl RemoteSession {
                 Err(error)
             }
         }
+    }
+
+    /// Starts sending rows to a table.
+    ///
+    /// # Errors
+    /// The connection's; what the server thinks of it is learnt later.
+    pub fn upload(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        target: IngestTarget,
+        schema: SchemaRef,
+        transactional: bool,
+    ) -> Result<Upload> {
+        let begin_transaction = self.joins_now(transactional)?;
+        // A session that the server has lost is noticed here: an upload cannot be repeated.
+        self.request(interrupt, |session| async move { session.keep_alive().await })?;
+        let session = self.session(interrupt)?;
+        if begin_transaction {
+            self.note_begun(None);
+        }
+        let target = IngestTarget {
+            begin_transaction,
+            ..target
+        };
+        Upload::start(Arc::clone(&self.remote), session, target, schema)
     }
 
     /// Whether the next statement is to begin the server's part of the transaction.
@@ -351,6 +378,15 @@ impl RemoteSession {
     fn forget_stale_catalog(&self, error: &RemoteError) {
         if matches!(error.kind, ExceptionType::Catalog | ExceptionType::Binder) {
             self.remote.cache().clear();
+        }
+    }
+}
+
+impl Drop for RemoteSession {
+    fn drop(&mut self) {
+        if self.remote.check_process().is_err() {
+            // A forked child's copy: closing it would use the parent's runtime, whose threads are not here.
+            std::mem::forget(lock(&self.session).take());
         }
     }
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::duckdb::DatabaseOptions;
 
+/// The path that means a database without a file.
+pub const IN_MEMORY: &str = ":memory:";
+
 /// Configuration of a [`Duckling`](crate::Duckling).
 #[derive(Debug, Clone)]
 pub struct DucklingConfig {
@@ -18,7 +21,7 @@ pub struct DucklingConfig {
 impl Default for DucklingConfig {
     fn default() -> Self {
         Self {
-            database: ":memory:".to_owned(),
+            database: IN_MEMORY.to_owned(),
             database_options: DatabaseOptions::default(),
             limits: Limits::default(),
         }

@@ -40,7 +40,7 @@ pub fn run(
         connection.execute("BEGIN TRANSACTION")?;
     }
     let outcome = take(connection, request, schema, batches);
-    if request.mode() == IngestMode::Create {
+    if creates(request) {
         sessions.advance_epoch();
     }
     if !own_transaction {
@@ -67,8 +67,9 @@ fn take(
     } else {
         &request.schema_name
     };
-    if request.mode() == IngestMode::Create {
-        connection.execute(&create_table(schema_name, &request.table_name, schema)?)?;
+    if creates(request) {
+        let replace = request.mode() == IngestMode::CreateOrReplace;
+        connection.execute(&create_table(schema_name, &request.table_name, schema, replace)?)?;
     }
     let mut appender = Appender::new(connection, schema_name, &request.table_name, schema)?;
     let mut rows = 0;
@@ -97,7 +98,11 @@ fn take(
     Ok(rows)
 }
 
-fn create_table(schema_name: &str, table_name: &str, schema: &Schema) -> Result<String, RemoteError> {
+fn creates(request: &IngestRequest) -> bool {
+    matches!(request.mode(), IngestMode::Create | IngestMode::CreateOrReplace)
+}
+
+fn create_table(schema_name: &str, table_name: &str, schema: &Schema, replace: bool) -> Result<String, RemoteError> {
     if schema.fields().is_empty() {
         return Err(RemoteError::new(
             ExceptionType::InvalidInput,
@@ -109,8 +114,9 @@ fn create_table(schema_name: &str, table_name: &str, schema: &Schema) -> Result<
         .iter()
         .map(|field| Ok(format!("{} {}", identifier(field.name()), sql_type(field)?)))
         .collect::<Result<Vec<_>, RemoteError>>()?;
+    let or_replace = if replace { "OR REPLACE " } else { "" };
     Ok(format!(
-        "CREATE TABLE {}.{} ({})",
+        "CREATE {or_replace}TABLE {}.{} ({})",
         identifier(schema_name),
         identifier(table_name),
         columns.join(", ")
@@ -185,9 +191,9 @@ mod tests {
             Field::new("l", DataType::List(item.into()), true),
         ]);
         assert_eq!(
-            create_table("main", "t", &schema).unwrap(),
+            create_table("main", "t", &schema, false).unwrap(),
             "CREATE TABLE \"main\".\"t\" (\"a\"\"b\" INTEGER, \"l\" DECIMAL(10,2)[])"
         );
-        assert!(create_table("main", "t", &Schema::empty()).is_err());
+        assert!(create_table("main", "t", &Schema::empty(), true).is_err());
     }
 }

@@ -23,6 +23,7 @@ mod config;
 pub mod duckdb;
 mod error;
 mod ingest;
+mod plain;
 mod queue;
 mod routing;
 mod server;
@@ -30,6 +31,6 @@ mod service;
 mod session;
 mod statement;
 
-pub use config::{DucklingConfig, Limits};
+pub use config::{DucklingConfig, IN_MEMORY, Limits};
 pub use error::ServerError;
 pub use server::Duckling;

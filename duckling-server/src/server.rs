@@ -12,7 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
-use crate::config::DucklingConfig;
+use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::duckdb::Database;
 use crate::error::ServerError;
 use crate::service::DucklingService;
@@ -27,6 +27,8 @@ const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 /// A server with its database open, not yet listening.
 pub struct Duckling {
     sessions: Arc<Sessions>,
+    /// Whether there is a file to checkpoint.
+    has_file: bool,
 }
 
 impl Duckling {
@@ -35,12 +37,14 @@ impl Duckling {
     /// # Errors
     /// [`ServerError::OpenDatabase`] with DuckDB's own error.
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
+        let has_file = config.database != IN_MEMORY;
         let database =
             Database::open(&config.database, &config.database_options).map_err(|source| ServerError::OpenDatabase {
                 path: config.database,
                 source,
             })?;
         Ok(Self {
+            has_file,
             sessions: Arc::new(Sessions::new(database, Arc::new(config.limits))),
         })
     }
@@ -106,6 +110,9 @@ impl Duckling {
 
     async fn close(self) -> Result<(), ServerError> {
         self.sessions.close_all();
+        if !self.has_file {
+            return Ok(());
+        }
         let database = self.sessions.database().clone();
         let checkpoint = tokio::task::spawn_blocking(move || database.connect()?.execute("FORCE CHECKPOINT"));
         match checkpoint.await {

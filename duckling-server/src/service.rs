@@ -36,6 +36,9 @@ use crate::{catalog, ingest, statement};
 /// Tables described in one answer of `ListTables`.
 const TABLES_PER_ANSWER: usize = 256;
 
+/// An upload is, to the session, an INSERT.
+const INGEST_SQL: &str = "INSERT";
+
 /// Batches of an upload read ahead of the database.
 const INGEST_BATCHES_AHEAD: usize = 4;
 
@@ -218,7 +221,7 @@ impl DucklingService {
         })?;
         let session = self.sessions.get(&request.session_id)?;
         let permit = self.sessions.admit().await?;
-        let lease = session.lease_primary().await?;
+        let lease = session.lease(INGEST_SQL, request.begin_transaction).await?;
         let registration = register(&lease, request.statement_id)?;
         let (sender, receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
         let feed = feed(first, batches, end, sender);

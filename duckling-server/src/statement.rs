@@ -11,6 +11,7 @@ use duckherder_proto::{ExceptionType, Message, RemoteError};
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Statement, StatementKind};
+use crate::plain::Plain;
 use crate::queue::Producer;
 use crate::routing::TransactionControl;
 use crate::session::{Lease, Sessions};
@@ -90,7 +91,8 @@ fn stream(
     let schema = result.schema()?;
     let result_kind = result.result_kind()?;
     let mut encoder = BatchEncoder::new(limits.message_bytes);
-    producer.send(encoder.schema(&schema))?;
+    let plain = Plain::new(&schema);
+    producer.send(encoder.schema(plain.schema(&schema)))?;
     let mut summary = StatementSummary {
         result_kind: result_kind.into(),
         ..StatementSummary::default()
@@ -100,6 +102,9 @@ fn stream(
             summary.rows_changed = crate::duckdb::rows_changed(&batch);
         }
         summary.rows += batch.num_rows() as u64;
+        let batch = plain
+            .batch(batch)
+            .map_err(|error| RemoteError::new(ExceptionType::Serialization, format!("sending the result: {error}")))?;
         encoder.encode(&batch, &mut |message| {
             summary.bytes += (message.data_body.len() + message.data_header.len()) as u64;
             producer.send(message)

@@ -31,6 +31,24 @@ typedef enum DhStatus {
 } DhStatus;
 
 /**
+ * What to do about the table that rows are sent to.
+ */
+typedef enum DhIngestMode {
+  /**
+   * It exists.
+   */
+  DhAppend = 0,
+  /**
+   * It must not exist, and is made.
+   */
+  DhCreate = 1,
+  /**
+   * It is made anew.
+   */
+  DhCreateOrReplace = 2,
+} DhIngestMode;
+
+/**
  * Result columns; what its views point at lives as long as it.
  */
 typedef struct DhColumns DhColumns;
@@ -54,6 +72,11 @@ typedef struct DhSession DhSession;
  * Schemas and tables; what its views point at lives as long as it.
  */
 typedef struct DhTables DhTables;
+
+/**
+ * An upload under way.
+ */
+typedef struct DhUpload DhUpload;
 
 /**
  * Text that the receiver owns and frees with [`buffer_free`].
@@ -373,4 +396,35 @@ typedef struct DhApi {
   enum DhStatus (*columns_get)(const struct DhColumns *columns,
                                size_t index,
                                struct DhColumnView *view);
+  /**
+   * Starts sending rows of an Arrow schema to a table.
+   */
+  enum DhStatus (*upload_start)(const struct DhSession *session,
+                                struct DhText schema_name,
+                                struct DhText table_name,
+                                enum DhIngestMode mode,
+                                bool transactional,
+                                const struct ArrowSchema *schema,
+                                const struct DhText *type_texts,
+                                struct DhInterrupt interrupt,
+                                struct DhUpload **upload,
+                                struct DhBuffer *error);
+  /**
+   * Sends a batch: a struct array, which is taken over.
+   */
+  enum DhStatus (*upload_push)(const struct DhUpload *upload,
+                               struct ArrowArray *array,
+                               struct DhInterrupt interrupt,
+                               struct DhBuffer *error);
+  /**
+   * Ends an upload and waits until the server has kept it; the number of rows goes to `rows`.
+   */
+  enum DhStatus (*upload_finish)(struct DhUpload *upload,
+                                 struct DhInterrupt interrupt,
+                                 uint64_t *rows,
+                                 struct DhBuffer *error);
+  /**
+   * Frees an upload; one that was not finished is broken off.
+   */
+  void (*upload_free)(struct DhUpload *upload);
 } DhApi;

@@ -7,7 +7,8 @@ use super::catalog::{DhColumnView, DhColumns, DhTableView, DhTables};
 use super::query::{ArrowArray, ArrowSchema, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
 use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText};
-use super::{catalog, local, query, remote, types};
+use super::upload::{DhIngestMode, DhUpload};
+use super::{catalog, local, query, remote, types, upload};
 
 /// What C++ can ask for. What each function promises and asks for is documented with its definition.
 #[repr(C)]
@@ -158,6 +159,35 @@ pub struct DhApi {
     pub columns_free: unsafe extern "C" fn(columns: *mut DhColumns),
     /// One result column. `DhEnd` past the end.
     pub columns_get: unsafe extern "C" fn(columns: *const DhColumns, index: usize, view: *mut DhColumnView) -> DhStatus,
+    /// Starts sending rows of an Arrow schema to a table.
+    pub upload_start: unsafe extern "C" fn(
+        session: *const DhSession,
+        schema_name: DhText,
+        table_name: DhText,
+        mode: DhIngestMode,
+        transactional: bool,
+        schema: *const ArrowSchema,
+        type_texts: *const DhText,
+        interrupt: DhInterrupt,
+        upload: *mut *mut DhUpload,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Sends a batch: a struct array, which is taken over.
+    pub upload_push: unsafe extern "C" fn(
+        upload: *const DhUpload,
+        array: *mut ArrowArray,
+        interrupt: DhInterrupt,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Ends an upload and waits until the server has kept it; the number of rows goes to `rows`.
+    pub upload_finish: unsafe extern "C" fn(
+        upload: *mut DhUpload,
+        interrupt: DhInterrupt,
+        rows: *mut u64,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Frees an upload; one that was not finished is broken off.
+    pub upload_free: unsafe extern "C" fn(upload: *mut DhUpload),
 }
 
 /// The functions of this library.
@@ -196,4 +226,8 @@ pub(super) static API: DhApi = DhApi {
     tables_column: catalog::tables_column,
     columns_free: catalog::columns_free,
     columns_get: catalog::columns_get,
+    upload_start: upload::upload_start,
+    upload_push: upload::upload_push,
+    upload_finish: upload::upload_finish,
+    upload_free: upload::upload_free,
 };

@@ -43,7 +43,7 @@ fn to_json(error: &ExtError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ffi::types::dh_buffer_free;
+    use crate::ffi::types::buffer_free;
 
     struct PanicsOnDrop;
 
@@ -63,7 +63,7 @@ mod tests {
         let text = unsafe { std::slice::from_raw_parts(error.ptr, error.len) };
         let text = String::from_utf8(text.to_vec()).unwrap();
         // SAFETY: freed once.
-        unsafe { dh_buffer_free(error) };
+        unsafe { buffer_free(error) };
         text
     }
 

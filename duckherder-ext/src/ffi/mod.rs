@@ -15,6 +15,7 @@ mod local;
 mod query;
 mod remote;
 mod types;
+mod upload;
 
 pub use api::DhApi;
 use guard::guard;

@@ -37,10 +37,10 @@ pub(super) unsafe extern "C" fn remote_attach(
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
-        // SAFETY: the caller's promise; an empty list may come as null.
         let options = if options_len == 0 {
             &[]
         } else {
+            // SAFETY: the caller's promise; only an empty list may come as null.
             unsafe { std::slice::from_raw_parts(options, options_len) }
         };
         let mut pairs = Vec::with_capacity(options.len());

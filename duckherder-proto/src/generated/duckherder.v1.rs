@@ -292,6 +292,8 @@ pub enum IngestMode {
     Append = 1,
     /// The table must not exist; it is made from the stream's schema.
     Create = 2,
+    /// As CREATE, but a table of that name is dropped first.
+    CreateOrReplace = 3,
 }
 impl IngestMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -303,6 +305,7 @@ impl IngestMode {
             Self::Unspecified => "INGEST_MODE_UNSPECIFIED",
             Self::Append => "INGEST_MODE_APPEND",
             Self::Create => "INGEST_MODE_CREATE",
+            Self::CreateOrReplace => "INGEST_MODE_CREATE_OR_REPLACE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -311,6 +314,7 @@ impl IngestMode {
             "INGEST_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "INGEST_MODE_APPEND" => Some(Self::Append),
             "INGEST_MODE_CREATE" => Some(Self::Create),
+            "INGEST_MODE_CREATE_OR_REPLACE" => Some(Self::CreateOrReplace),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use libduckdb_sys as ffi;
 
 use super::connection::Connection;
+use super::error::parse_text;
 
 /// Appends record batches to one table, by position, casting to the table's types.
 ///
@@ -126,12 +127,11 @@ impl<'connection> Appender<'connection> {
 }
 
 fn check_data(data: ffi::duckdb_error_data) -> Result<(), RemoteError> {
-    // SAFETY: null means success; else the error data is ours and destroyed in `take_error`.
     if data.is_null() {
-        Ok(())
-    } else {
-        Err(unsafe { take_error(data) })
+        return Ok(());
     }
+    // SAFETY: error data that the caller was handed and has not destroyed.
+    Err(unsafe { take_error(data) })
 }
 
 /// # Safety
@@ -151,8 +151,7 @@ unsafe fn take_error(mut data: ffi::duckdb_error_data) -> RemoteError {
         ffi::duckdb_destroy_error_data(&raw mut data);
         message
     };
-    let (kind, message) = message.split_once(" Error: ").unwrap_or(("Invalid Input", &message));
-    RemoteError::new(ExceptionType::from_name(kind), message)
+    parse_text(&message).unwrap_or_else(|| RemoteError::new(ExceptionType::InvalidInput, message))
 }
 
 fn c_string(text: &str) -> Result<CString, RemoteError> {

@@ -48,31 +48,42 @@ fn text_of(info: ffi::duckdb_v2_error_info_handle) -> String {
 /// Connections run with `errors_as_json`, so the text is a flat JSON object (DuckDB `StringUtil::ExceptionToJSONMap`),
 /// mostly with the exception type in front of it once more. Errors of the API itself are plain text.
 fn parse(code: Code, text: &str) -> RemoteError {
-    let (named, body) = split_type(text);
-    if let Ok(mut map) = serde_json::from_str::<BTreeMap<String, String>>(body) {
+    parse_text(text).unwrap_or_else(|| {
+        let kind = match code {
+            Code::DUCKDB_V2_ERROR_RUNTIME_INTERRUPT => ExceptionType::Interrupt,
+            Code::DUCKDB_V2_ERROR_RESOURCE_OUT_OF_MEMORY => ExceptionType::OutOfMemory,
+            Code::DUCKDB_V2_ERROR_INPUT_INVALID => ExceptionType::InvalidInput,
+            _ => ExceptionType::Io,
+        };
+        let message = if text.is_empty() {
+            format!("DuckDB failed without a message ({code:?})")
+        } else {
+            text.to_owned()
+        };
+        RemoteError::new(kind, message)
+    })
+}
+
+/// The parts of a text that names its exception type, in JSON or in front.
+pub(super) fn parse_text(text: &str) -> Option<RemoteError> {
+    let json = text.find(JSON_START).map(|start| &text[start..]);
+    if let Some(mut map) = json.and_then(|json| serde_json::from_str::<BTreeMap<String, String>>(json).ok()) {
         let kind = map.remove("exception_type").unwrap_or_default();
         let message = map.remove("exception_message").unwrap_or_default();
         map.remove("stack_trace");
         map.remove("stack_trace_pointers");
-        return RemoteError {
+        return Some(RemoteError {
             kind: ExceptionType::from_name(&kind),
             message,
             extra_info: map,
-        };
+        });
     }
-    let kind = named.unwrap_or(match code {
-        Code::DUCKDB_V2_ERROR_RUNTIME_INTERRUPT => ExceptionType::Interrupt,
-        Code::DUCKDB_V2_ERROR_RESOURCE_OUT_OF_MEMORY => ExceptionType::OutOfMemory,
-        Code::DUCKDB_V2_ERROR_INPUT_INVALID => ExceptionType::InvalidInput,
-        _ => ExceptionType::Io,
-    });
-    let message = if body.is_empty() {
-        format!("DuckDB failed without a message ({code:?})")
-    } else {
-        body.to_owned()
-    };
-    RemoteError::new(kind, message)
+    let (kind, message) = split_type(text);
+    Some(RemoteError::new(kind?, message))
 }
+
+/// How DuckDB's JSON errors begin.
+const JSON_START: &str = "{\"exception_type\"";
 
 /// The exception type in front of a text, and the rest.
 fn split_type(text: &str) -> (Option<ExceptionType>, &str) {
@@ -94,7 +105,11 @@ mod tests {
     #[test]
     fn json_errors_keep_all_parts() {
         let text = r#"{"exception_type":"Binder","exception_message":"no \"x\"","position":"7"}"#;
-        for text in [text.to_owned(), format!("Binder Error: {text}")] {
+        for text in [
+            text.to_owned(),
+            format!("Binder Error: {text}"),
+            format!("Failed to append: {text}"),
+        ] {
             let error = parse(Code::DUCKDB_V2_ERROR_QUERY_BINDER, &text);
             assert_eq!(
                 (error.kind, error.message.as_str()),

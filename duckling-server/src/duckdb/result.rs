@@ -119,8 +119,8 @@ impl ArrowResult<'_> {
             unsafe { ffi::duckdb_v2_arrow_result_step(self.raw, (&raw mut array).cast(), &raw mut status, error) }
         })?;
         match status {
-            // SAFETY: the result is live.
             StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING => {
+                // SAFETY: the result is live.
                 check(|error| unsafe { ffi::duckdb_v2_arrow_result_wait(self.raw, error) })
             }
             StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => {

@@ -36,19 +36,21 @@ impl SchemaHandle {
             // SAFETY: the schema is live and `index` below its count; name and type are borrowed from the schema.
             unsafe { ffi::duckdb_v2_schema_get_field(self.0, index, &raw mut name, &raw mut logical_type, error) }
         })?;
-        // SAFETY: DuckDB owns `len` bytes at `ptr` for as long as the schema lives; an empty view is never read.
         let name = if name.len == 0 {
             &[]
         } else {
+            // SAFETY: DuckDB owns `len` bytes at `ptr` for as long as the schema lives.
             unsafe { std::slice::from_raw_parts(name.ptr.cast::<u8>(), name.len as usize) }
         };
-        Ok((String::from_utf8_lossy(name).into_owned(), type_text(logical_type)?))
+        // SAFETY: the type is borrowed from the live schema.
+        let type_text = unsafe { type_text(logical_type) }?;
+        Ok((String::from_utf8_lossy(name).into_owned(), type_text))
     }
 }
 
-/// # Precondition
+/// # Safety
 /// `logical_type` is live.
-fn type_text(logical_type: ffi::duckdb_v2_logical_type_handle) -> Result<String, RemoteError> {
+unsafe fn type_text(logical_type: ffi::duckdb_v2_logical_type_handle) -> Result<String, RemoteError> {
     let mut length = 0;
     check(|error| {
         // SAFETY: the type is borrowed from the live schema; a null buffer asks for the length only.

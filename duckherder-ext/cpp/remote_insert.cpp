@@ -1,0 +1,148 @@
+#include "remote_insert.hpp"
+
+#include "remote_catalog.hpp"
+
+#include "duckdb/common/arrow/arrow_appender.hpp"
+#include "duckdb/common/arrow/arrow_converter.hpp"
+#include "duckdb/common/arrow/arrow_type_extension.hpp"
+#include "duckdb/common/arrow/arrow_wrapper.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+namespace {
+
+//! A batch is sent when it has so many bytes or rows.
+constexpr idx_t BATCH_BYTES = 2 * 1024 * 1024;
+constexpr idx_t BATCH_ROWS = 64 * 1024;
+
+//! Exact types, and the layouts that every Arrow implementation reads.
+ClientProperties ArrowProperties(ClientContext &context) {
+	auto properties = context.GetClientProperties();
+	properties.time_zone = "UTC";
+	properties.arrow_offset_size = ArrowOffsetSize::REGULAR;
+	properties.arrow_use_list_view = false;
+	properties.produce_arrow_string_view = false;
+	properties.arrow_lossless_conversion = true;
+	return properties;
+}
+
+//! One thread at a time: rows keep their order.
+struct InsertState : public GlobalSinkState {
+	//! Started with the first rows: what produces them may need the session's connection before.
+	UploadHandle upload;
+	unique_ptr<ArrowAppender> appender;
+	idx_t rows = 0;
+};
+
+struct CountState : public GlobalSourceState {
+	bool done = false;
+};
+
+void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTarget &target,
+                 const vector<LogicalType> &types, InsertState &state) {
+	auto properties = ArrowProperties(context);
+	ArrowSchemaWrapper schema;
+	ArrowConverter::ToArrowSchema(&schema.arrow_schema, types, target.column_names, properties);
+	vector<string> names;
+	for (auto &type : types) {
+		names.push_back(type.ToString());
+	}
+	vector<DhText> texts;
+	for (auto &name : names) {
+		texts.push_back(Text(name));
+	}
+	Check([&](DhBuffer *error) {
+		return Api().upload_start(catalog.Session(context), Text(target.schema_name), Text(target.table_name),
+		                          target.mode, !context.transaction.IsAutoCommit(), &schema.arrow_schema, texts.data(),
+		                          InterruptOf(context), state.upload.Slot(), error);
+	});
+}
+
+void SendBatch(ClientContext &context, InsertState &state) {
+	if (!state.appender) {
+		return;
+	}
+	ArrowArrayWrapper batch;
+	batch.arrow_array = state.appender->Finalize();
+	state.appender.reset();
+	Check([&](DhBuffer *error) {
+		return Api().upload_push(state.upload.Get(), &batch.arrow_array, InterruptOf(context), error);
+	});
+}
+
+} // namespace
+
+RemoteInsert::RemoteInsert(PhysicalPlan &plan, RemoteCatalog &catalog, UploadTarget target, idx_t estimated_cardinality)
+    : PhysicalOperator(plan, PhysicalOperatorType::EXTENSION, {LogicalType::BIGINT}, estimated_cardinality),
+      catalog(catalog), target(std::move(target)) {
+}
+
+string RemoteInsert::GetName() const {
+	return target.mode == DhAppend ? "DUCKHERDER_INSERT" : "DUCKHERDER_CREATE_TABLE_AS";
+}
+
+InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
+	InsertionOrderPreservingMap<string> result;
+	result["Duckling"] = catalog.GetName().GetIdentifierName() + " (" + catalog.GetConnectDisplay() + ")";
+	result["Table"] = target.schema_name + "." + target.table_name;
+	return result;
+}
+
+unique_ptr<GlobalSinkState> RemoteInsert::GetGlobalSinkState(ClientContext &) const {
+	return make_uniq<InsertState>();
+}
+
+SinkResultType RemoteInsert::Sink(ExecutionContext &context, DataChunk &chunk, OperatorSinkInput &input) const {
+	auto &state = input.global_state.Cast<InsertState>();
+	if (!state.upload) {
+		StartUpload(context.client, catalog, target, chunk.GetTypes(), state);
+	}
+	if (!state.appender) {
+		auto properties = ArrowProperties(context.client);
+		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context.client, chunk.GetTypes());
+		state.appender = make_uniq<ArrowAppender>(chunk.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
+	}
+	state.appender->Append(chunk, 0, chunk.size(), chunk.size());
+	if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
+		SendBatch(context.client, state);
+	}
+	return SinkResultType::NEED_MORE_INPUT;
+}
+
+SinkFinalizeType RemoteInsert::Finalize(Pipeline &, Event &, ClientContext &context,
+                                        OperatorSinkFinalizeInput &input) const {
+	auto &state = input.global_state.Cast<InsertState>();
+	if (!state.upload && target.mode == DhAppend) {
+		return SinkFinalizeType::READY;
+	}
+	if (!state.upload) {
+		// A table without rows is a table.
+		StartUpload(context, catalog, target, children[0].get().GetTypes(), state);
+	}
+	SendBatch(context, state);
+	uint64_t rows = 0;
+	Check([&](DhBuffer *error) {
+		return Api().upload_finish(state.upload.Get(), InterruptOf(context), &rows, error);
+	});
+	state.rows = rows;
+	return SinkFinalizeType::READY;
+}
+
+unique_ptr<GlobalSourceState> RemoteInsert::GetGlobalSourceState(ClientContext &) const {
+	return make_uniq<CountState>();
+}
+
+SourceResultType RemoteInsert::GetDataInternal(ExecutionContext &, DataChunk &chunk, OperatorSourceInput &input) const {
+	auto &count = input.global_state.Cast<CountState>();
+	if (count.done) {
+		return SourceResultType::FINISHED;
+	}
+	count.done = true;
+	chunk.SetChildCardinality(1);
+	chunk.data[0].SetValue(0, Value::BIGINT(NumericCast<int64_t>(sink_state->Cast<InsertState>().rows)));
+	return SourceResultType::FINISHED;
+}
+
+} // namespace duckherder

@@ -1,0 +1,1 @@
+//! What SQL files cannot say: the client crate, faults, processes, time.
