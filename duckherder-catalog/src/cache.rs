@@ -7,6 +7,9 @@ use duckherder_proto::v1::TableDescription;
 
 use crate::name::fold;
 
+/// Tables remembered; beyond it, everything is forgotten, which costs look-ups.
+const TABLES_MAX: usize = 65_536;
+
 /// Descriptions of remote tables, all true at one epoch of the server's catalog.
 ///
 /// Only what exists is kept. That a table does not exist is never remembered: the answer would be wrong as soon as
@@ -43,6 +46,9 @@ impl SchemaCache {
             && **known == table
         {
             return Arc::clone(known);
+        }
+        if self.tables.len() >= TABLES_MAX {
+            self.tables.clear();
         }
         let table = Arc::new(table);
         self.tables.insert(key, Arc::clone(&table));

@@ -1,11 +1,17 @@
 //! The Arrow Flight client of Duckherder: SQL on a duckling, results as Arrow record batches.
 //!
-//! ```no_run
+//! ```
 //! use duckherder_client::{Client, ClientError, ClientOptions};
 //! use futures::TryStreamExt;
 //!
-//! # async fn example() -> Result<(), ClientError> {
-//! let client = Client::connect(ClientOptions::new("localhost", 8815)).await?;
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+//! # let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+//! # let port = listener.local_addr().unwrap().port();
+//! # let duckling = duckling_server::Duckling::open(duckling_server::DucklingConfig::default()).unwrap();
+//! # runtime.spawn(duckling.serve(listener, std::future::pending()));
+//! # async fn example(port: u16) -> Result<(), ClientError> {
+//! // A duckling listens on `port`; 8815 unless it was told otherwise.
+//! let client = Client::connect(ClientOptions::new("localhost", port)).await?;
 //! client.execute("CREATE TABLE ducks (name VARCHAR, grams INTEGER)").await?;
 //! let rows = client.execute("INSERT INTO ducks VALUES ('mallard', 1100), ('teal', 330)").await?;
 //! assert_eq!(rows, 2);
@@ -23,20 +29,27 @@
 //! assert_eq!(rows, 2);
 //! # Ok(())
 //! # }
+//! # runtime.block_on(example(port)).unwrap();
 //! ```
 //!
 //! Without async, the same:
 //!
-//! ```no_run
+//! ```
 //! use duckherder_client::{ClientError, ClientOptions, blocking::Client};
 //!
-//! # fn example() -> Result<(), ClientError> {
-//! let client = Client::connect(ClientOptions::new("localhost", 8815))?;
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+//! # let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+//! # let port = listener.local_addr().unwrap().port();
+//! # let duckling = duckling_server::Duckling::open(duckling_server::DucklingConfig::default()).unwrap();
+//! # runtime.spawn(duckling.serve(listener, std::future::pending()));
+//! # fn example(port: u16) -> Result<(), ClientError> {
+//! let client = Client::connect(ClientOptions::new("localhost", port))?;
 //! for batch in client.query("FROM range(3)")? {
 //!     assert_eq!(batch?.num_rows(), 3);
 //! }
 //! # Ok(())
 //! # }
+//! # example(port).unwrap();
 //! ```
 //!
 //! # Sessions and transactions

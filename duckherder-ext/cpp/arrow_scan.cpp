@@ -157,6 +157,10 @@ unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanH
 	return std::move(state);
 }
 
+idx_t ArrowScanRowsRead(const GlobalTableFunctionState &state) {
+	return Api().scan_rows_read(state.Cast<ArrowScanState>().scan.Get());
+}
+
 void SetUpArrowScan(TableFunction &function) {
 	function.function = Read;
 	function.init_local = InitThread;

@@ -18,6 +18,9 @@ void DeduplicateNames(duckdb::vector<duckdb::Identifier> &names);
 duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeArrowScan(duckdb::ClientContext &context, ScanHandle scan,
                                                                    duckdb::vector<duckdb::LogicalType> types);
 
+//! Rows that a scan has read so far.
+duckdb::idx_t ArrowScanRowsRead(const duckdb::GlobalTableFunctionState &state);
+
 //! Sets the callbacks that read such a state: any number of threads, order kept.
 void SetUpArrowScan(duckdb::TableFunction &function);
 

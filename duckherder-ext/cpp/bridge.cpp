@@ -1,5 +1,7 @@
 #include "bridge.hpp"
 
+#include "duckdb/common/type_visitor.hpp"
+
 namespace duckherder {
 
 using namespace duckdb;
@@ -30,7 +32,7 @@ DhInterrupt InterruptOf(ClientContext &context) {
 bool TryParseType(ClientContext &context, const string &text, LogicalType &type) {
 	try {
 		type = UnboundType::TryParseAndDefaultBind(text);
-		if (type.id() != LogicalTypeId::INVALID) {
+		if (type.id() != LogicalTypeId::INVALID && !TypeVisitor::Contains(type, LogicalTypeId::UNBOUND)) {
 			return true;
 		}
 	} catch (std::exception &) { // NOLINT: not a built-in type, then
@@ -38,7 +40,7 @@ bool TryParseType(ClientContext &context, const string &text, LogicalType &type)
 	try {
 		// What an extension or the user has defined, JSON among them.
 		type = TransformStringToLogicalType(text, context);
-		return true;
+		return !TypeVisitor::Contains(type, LogicalTypeId::UNBOUND);
 	} catch (std::exception &) {
 		return false;
 	}

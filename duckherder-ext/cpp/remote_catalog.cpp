@@ -6,13 +6,20 @@
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
 
+#include "duckdb/common/arrow/arrow_wrapper.hpp"
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/expression/star_expression.hpp"
+#include "duckdb/parser/parsed_data/create_index_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/query_node.hpp"
+#include "duckdb/parser/query_node/select_node.hpp"
 #include "duckdb/parser/sql_statement.hpp"
+#include "duckdb/parser/statement/create_statement.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/planner/binder.hpp"
 #include "duckdb/planner/operator/logical_create_table.hpp"
 #include "duckdb/planner/operator/logical_insert.hpp"
 #include "duckdb/planner/parsed_data/bound_create_table_info.hpp"
@@ -30,6 +37,23 @@ RemoteCatalog::~RemoteCatalog() = default;
 
 DhSession *RemoteCatalog::Session(ClientContext &context) {
 	return RemoteSession::Of(context, *this)->Open(context);
+}
+
+void RemoteCatalog::Execute(CatalogTransaction transaction, const string &sql) {
+	auto &context = transaction.GetContext();
+	ScanHandle scan;
+	Check([&](DhBuffer *error) {
+		return Api().scan_start(Session(context), Text(sql), !context.transaction.IsAutoCommit(), true,
+		                        InterruptOf(context), scan.Slot(), error);
+	});
+	auto more = true;
+	while (more) {
+		ArrowArrayWrapper batch;
+		uint64_t index;
+		more = Check([&](DhBuffer *error) {
+			return Api().scan_next(scan.Get(), InterruptOf(context), &batch.arrow_array, &index, error);
+		});
+	}
 }
 
 void RemoteCatalog::Initialize(bool) {
@@ -138,8 +162,11 @@ void ThrowLocalRowsNotSupported(const char *statement) {
 	                              statement);
 }
 
-optional_ptr<CatalogEntry> RemoteCatalog::CreateSchema(CatalogTransaction, CreateSchemaInfo &) {
-	ThrowLocalRowsNotSupported("CREATE SCHEMA");
+optional_ptr<CatalogEntry> RemoteCatalog::CreateSchema(CatalogTransaction transaction, CreateSchemaInfo &info) {
+	auto copy = info.Copy();
+	copy->SetQualifiedName(QualifiedName({info.SchemaName()}, Identifier()));
+	Execute(transaction, copy->ToString());
+	return SchemaEntry(info.SchemaName());
 }
 
 PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlanGenerator &planner,
@@ -192,8 +219,31 @@ PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &, PhysicalPlanGenerat
 	ThrowLocalRowsNotSupported("UPDATE");
 }
 
-void RemoteCatalog::DropSchema(ClientContext &, DropInfo &) {
-	ThrowLocalRowsNotSupported("DROP SCHEMA");
+unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, CreateStatement &stmt,
+                                                           TableCatalogEntry &table, unique_ptr<LogicalOperator>) {
+	// DuckDB's own way of doing it writes into the scan's data, which it takes for its own.
+	auto &remote_table = table.Cast<RemoteTable>();
+	auto info = unique_ptr_cast<CreateInfo, CreateIndexInfo>(stmt.info->Copy());
+	info->table = Identifier(remote_table.RemoteTableName());
+	info->SetQualifiedName(
+	    QualifiedName(Identifier(), Identifier(remote_table.RemoteSchemaName()), info->GetIndexName()));
+	auto select = make_uniq<SelectNode>();
+	select->select_list.push_back(make_uniq<StarExpression>());
+	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::COUNT);
+	SelectStatement statement;
+	statement.node = std::move(select);
+	return Binder::CreateBinder(binder.context)->Bind(static_cast<SQLStatement &>(statement)).plan;
+}
+
+PhysicalOperator &RemoteCatalog::PlanMergeInto(ClientContext &, PhysicalPlanGenerator &, LogicalMergeInto &,
+                                               PhysicalOperator &) {
+	ThrowLocalRowsNotSupported("MERGE");
+}
+
+void RemoteCatalog::DropSchema(ClientContext &context, DropInfo &info) {
+	auto copy = info.Copy();
+	copy->SetQualifiedName(QualifiedName(info.GetQualifiedName().Name()));
+	Execute(GetCatalogTransaction(context), copy->ToString());
 }
 
 } // namespace duckherder

@@ -22,6 +22,8 @@ public:
 	}
 	//! The session of `context`, opened if need be.
 	DhSession *Session(duckdb::ClientContext &context);
+	//! Runs a statement on the duckling to its end. DDL comes here where the optimizer did not ship the whole statement.
+	void Execute(duckdb::CatalogTransaction transaction, const duckdb::string &sql);
 
 	duckdb::string GetCatalogType() override {
 		return TYPE;
@@ -67,6 +69,11 @@ public:
 	                                     duckdb::LogicalDelete &op, duckdb::PhysicalOperator &plan) override;
 	duckdb::PhysicalOperator &PlanUpdate(duckdb::ClientContext &context, duckdb::PhysicalPlanGenerator &planner,
 	                                     duckdb::LogicalUpdate &op, duckdb::PhysicalOperator &plan) override;
+	duckdb::unique_ptr<duckdb::LogicalOperator>
+	BindCreateIndex(duckdb::Binder &binder, duckdb::CreateStatement &stmt, duckdb::TableCatalogEntry &table,
+	                duckdb::unique_ptr<duckdb::LogicalOperator> plan) override;
+	duckdb::PhysicalOperator &PlanMergeInto(duckdb::ClientContext &context, duckdb::PhysicalPlanGenerator &planner,
+	                                        duckdb::LogicalMergeInto &op, duckdb::PhysicalOperator &plan) override;
 
 private:
 	void DropSchema(duckdb::ClientContext &context, duckdb::DropInfo &info) override;

@@ -279,9 +279,10 @@ string ScanSql(const TableScanData &data, const vector<column_t> &column_ids, ve
 			types.push_back(LogicalType::BOOLEAN);
 			continue;
 		}
-		if (column_id >= columns.LogicalColumnCount()) {
-			throw NotImplementedException("a duckling's table has no row ids here: \"%s\"",
-			                              data.table->name.GetIdentifierName());
+		if (column_id == COLUMN_IDENTIFIER_ROW_ID) {
+			list += "rowid";
+			types.push_back(LogicalType::ROW_TYPE);
+			continue;
 		}
 		auto &column = columns.GetColumn(LogicalIndex(column_id));
 		list += "\"" + StringUtil::Replace(column.Name().GetIdentifierName(), "\"", "\"\"") + "\"";
@@ -307,6 +308,14 @@ unique_ptr<NodeStatistics> TableScanCardinality(ClientContext &, const FunctionD
 	return rows.IsValid() ? make_uniq<NodeStatistics>(rows.GetIndex()) : make_uniq<NodeStatistics>();
 }
 
+double TableScanProgress(ClientContext &, const FunctionData *bind_data, const GlobalTableFunctionState *state) {
+	auto rows = bind_data->Cast<TableScanData>().table->EstimatedRows();
+	if (!rows.IsValid() || rows.GetIndex() == 0 || !state) {
+		return -1;
+	}
+	return MinValue<double>(100, 100.0 * double(ArrowScanRowsRead(*state)) / double(rows.GetIndex()));
+}
+
 optional_ptr<TableCatalogEntry> TableScanTable(optional_ptr<const FunctionData> bind_data) {
 	return bind_data->Cast<TableScanData>().table.get();
 }
@@ -327,6 +336,7 @@ TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionDa
 	TableFunction function(Identifier(SCAN_FUNCTION), {}, nullptr, nullptr, TableScanInit);
 	SetUpArrowScan(function);
 	function.cardinality = TableScanCardinality;
+	function.table_scan_progress = TableScanProgress;
 	function.get_table_entry = TableScanTable;
 	function.to_string = TableScanToString;
 	function.projection_pushdown = true;

@@ -4,8 +4,15 @@
 #include "remote_catalog.hpp"
 #include "remote_transaction.hpp"
 
+#include "duckdb/parser/parsed_data/alter_info.hpp"
+#include "duckdb/parser/parsed_data/create_function_info.hpp"
+#include "duckdb/parser/parsed_data/create_index_info.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
+#include "duckdb/parser/parsed_data/create_sequence_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parsed_data/create_type_info.hpp"
+#include "duckdb/parser/parsed_data/create_view_info.hpp"
+#include "duckdb/parser/parsed_data/drop_info.hpp"
 #include "duckdb/planner/parsed_data/bound_create_table_info.hpp"
 
 namespace duckherder {
@@ -16,21 +23,21 @@ RemoteSchema::RemoteSchema(RemoteCatalog &catalog, CreateSchemaInfo &info)
     : SchemaCatalogEntry(catalog, info), remote_catalog(catalog) {
 }
 
-CatalogEntry &RemoteSchema::Entry(ClientContext &context, const shared_ptr<TablesHandle> &described, idx_t index) {
+CatalogEntry &RemoteSchema::Entry(ClientContext &context, const Identifier &local_name,
+                                  const shared_ptr<TablesHandle> &described, idx_t index) {
 	DhTableView view;
 	Api().tables_get(described->Get(), index, &view);
-	Identifier table_name(String(view.table_name));
 	auto &transaction = RemoteTransaction::Get(context, remote_catalog);
 	{
 		lock_guard<mutex> guard(lock);
-		auto known = tables[table_name].lock();
+		auto known = tables[local_name].lock();
 		if (known && known->Identity() == view.identity) {
 			return transaction.Keep(std::move(known));
 		}
 	}
-	auto table = RemoteTable::Make(context, remote_catalog, *this, described, index);
+	auto table = RemoteTable::Make(context, remote_catalog, *this, local_name, described, index);
 	lock_guard<mutex> guard(lock);
-	tables[table_name] = table;
+	tables[local_name] = table;
 	return transaction.Keep(std::move(table));
 }
 
@@ -42,7 +49,7 @@ optional_ptr<CatalogEntry> RemoteSchema::LookupEntry(CatalogTransaction transact
 	auto &context = transaction.GetContext();
 	auto schema_name = name.GetIdentifierName();
 	auto table_name = lookup_info.GetEntryName();
-	ResolveAlias(remote_catalog, schema_name, table_name);
+	auto is_alias = ResolveAlias(remote_catalog, schema_name, table_name);
 	// The pushdown optimizer asks, without a place in the query, only whether the table exists: the server will find out
 	// itself if that is no longer so. The binder goes on to use the columns, so these must be current.
 	auto validate = lookup_info.GetErrorContext().query_location.IsValid();
@@ -54,7 +61,10 @@ optional_ptr<CatalogEntry> RemoteSchema::LookupEntry(CatalogTransaction transact
 	if (!found) {
 		return nullptr;
 	}
-	return Entry(context, described, 0);
+	DhTableView view;
+	Api().tables_get(described->Get(), 0, &view);
+	auto local_name = is_alias ? lookup_info.GetEntryIdentifier() : Identifier(String(view.table_name));
+	return Entry(context, local_name, described, 0);
 }
 
 void RemoteSchema::Scan(ClientContext &context, CatalogType type,
@@ -70,7 +80,7 @@ void RemoteSchema::Scan(ClientContext &context, CatalogType type,
 		DhTableView view;
 		Api().tables_get(described->Get(), i, &view);
 		if (name == String(view.schema_name)) {
-			callback(Entry(context, described, i));
+			callback(Entry(context, Identifier(String(view.table_name)), described, i));
 		}
 	}
 }
@@ -79,41 +89,51 @@ void RemoteSchema::Scan(CatalogType, const std::function<void(CatalogEntry &)> &
 	// Without a connection there is no session to ask.
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateIndex(CatalogTransaction, CreateIndexInfo &, TableCatalogEntry &) {
-	ThrowLocalRowsNotSupported("CREATE INDEX");
+//! Ships the SQL of a definition, named as the server knows it.
+template <class INFO>
+static void Ship(RemoteCatalog &catalog, CatalogTransaction transaction, const Identifier &schema, const INFO &info) {
+	auto copy = info.Copy();
+	copy->SetQualifiedName(QualifiedName(Identifier(), schema, info.GetQualifiedName().Name()));
+	catalog.Execute(transaction, copy->ToString());
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateFunction(CatalogTransaction, CreateFunctionInfo &) {
-	ThrowLocalRowsNotSupported("CREATE FUNCTION");
+optional_ptr<CatalogEntry> RemoteSchema::CreateIndex(CatalogTransaction transaction, CreateIndexInfo &info,
+                                                     TableCatalogEntry &) {
+	Ship<CreateInfo>(remote_catalog, transaction, name, info);
+	return nullptr;
+}
+
+optional_ptr<CatalogEntry> RemoteSchema::CreateFunction(CatalogTransaction transaction, CreateFunctionInfo &info) {
+	Ship<CreateInfo>(remote_catalog, transaction, name, info);
+	return nullptr;
 }
 
 optional_ptr<CatalogEntry> RemoteSchema::CreateTable(CatalogTransaction transaction, BoundCreateTableInfo &info) {
-	// What gets here is CREATE TABLE AS, of local rows, for a table that exists; all else is planned or sent whole.
-	auto &base = info.Base();
-	if (base.on_conflict == OnCreateConflict::ERROR_ON_CONFLICT) {
-		throw CatalogException("Table with name \"%s\" already exists!", base.GetTableName().GetIdentifierName());
-	}
-	return LookupEntry(transaction, EntryLookupInfo(CatalogType::TABLE_ENTRY, QualifiedName(base.GetTableName())));
+	Ship<CreateInfo>(remote_catalog, transaction, name, info.Base());
+	return nullptr;
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateView(CatalogTransaction, CreateViewInfo &) {
-	ThrowLocalRowsNotSupported("CREATE VIEW");
+optional_ptr<CatalogEntry> RemoteSchema::CreateView(CatalogTransaction transaction, CreateViewInfo &info) {
+	Ship<CreateInfo>(remote_catalog, transaction, name, info);
+	return nullptr;
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateSequence(CatalogTransaction, CreateSequenceInfo &) {
-	ThrowLocalRowsNotSupported("CREATE SEQUENCE");
+optional_ptr<CatalogEntry> RemoteSchema::CreateSequence(CatalogTransaction transaction, CreateSequenceInfo &info) {
+	Ship<CreateInfo>(remote_catalog, transaction, name, info);
+	return nullptr;
 }
 
-optional_ptr<CatalogEntry> RemoteSchema::CreateType(CatalogTransaction, CreateTypeInfo &) {
-	ThrowLocalRowsNotSupported("CREATE TYPE");
+optional_ptr<CatalogEntry> RemoteSchema::CreateType(CatalogTransaction transaction, CreateTypeInfo &info) {
+	Ship<CreateInfo>(remote_catalog, transaction, name, info);
+	return nullptr;
 }
 
-void RemoteSchema::DropEntry(ClientContext &, DropInfo &) {
-	ThrowLocalRowsNotSupported("DROP");
+void RemoteSchema::DropEntry(ClientContext &context, DropInfo &info) {
+	Ship(remote_catalog, remote_catalog.GetCatalogTransaction(context), name, info);
 }
 
-void RemoteSchema::Alter(CatalogTransaction, AlterInfo &) {
-	ThrowLocalRowsNotSupported("ALTER");
+void RemoteSchema::Alter(CatalogTransaction transaction, AlterInfo &info) {
+	Ship(remote_catalog, transaction, name, info);
 }
 
 } // namespace duckherder

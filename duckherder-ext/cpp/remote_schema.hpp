@@ -35,8 +35,8 @@ public:
 
 private:
 	//! The entry of a described table, kept alive by the transaction.
-	duckdb::CatalogEntry &Entry(duckdb::ClientContext &context, const duckdb::shared_ptr<TablesHandle> &tables,
-	                            duckdb::idx_t index);
+	duckdb::CatalogEntry &Entry(duckdb::ClientContext &context, const duckdb::Identifier &local_name,
+	                            const duckdb::shared_ptr<TablesHandle> &tables, duckdb::idx_t index);
 
 	RemoteCatalog &remote_catalog;
 	duckdb::mutex lock;

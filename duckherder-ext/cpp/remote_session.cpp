@@ -2,6 +2,8 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/main/settings.hpp"
+
 namespace duckherder {
 
 using namespace duckdb;
@@ -29,7 +31,39 @@ DhSession *RemoteSession::Open(ClientContext &context) {
 			return Api().session_open(remote->Get(), InterruptOf(context), session.Slot(), error);
 		});
 	}
+	TellSettings(context);
 	return session.Get();
+}
+
+template <class SETTING>
+static void AddIfChanged(ClientContext &context, vector<string> &texts) {
+	Value value;
+	if (context.TryGetCurrentSetting(SETTING::Name, value) && !value.IsNull() &&
+	    !StringUtil::CIEquals(value.ToString(), SETTING::DefaultValue)) {
+		texts.push_back(SETTING::Name);
+		texts.push_back(value.ToString());
+	}
+}
+
+void RemoteSession::TellSettings(ClientContext &context) {
+	// Those that change what a statement means. Others are the server's own business.
+	vector<string> texts;
+	AddIfChanged<DefaultNullOrderSetting>(context, texts);
+	AddIfChanged<DefaultOrderSetting>(context, texts);
+	AddIfChanged<DefaultCollationSetting>(context, texts);
+	AddIfChanged<IeeeFloatingPointOpsSetting>(context, texts);
+	AddIfChanged<IntegerDivisionSetting>(context, texts);
+	AddIfChanged<LambdaSyntaxSetting>(context, texts);
+	AddIfChanged<OldImplicitCastingSetting>(context, texts);
+	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
+	AddIfChanged<ScalarSubqueryErrorOnMultipleRowsSetting>(context, texts);
+	vector<DhOption> settings;
+	for (idx_t i = 0; i < texts.size(); i += 2) {
+		settings.push_back(DhOption {Text(texts[i]), Text(texts[i + 1])});
+	}
+	Check([&](DhBuffer *error) {
+		return Api().session_settings(session.Get(), settings.data(), settings.size(), error);
+	});
 }
 
 DhSession *RemoteSession::IfOpen() {

@@ -25,6 +25,8 @@ public:
 	DhSession *IfOpen();
 
 private:
+	void TellSettings(duckdb::ClientContext &context);
+
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;
 	SessionHandle session;

@@ -50,10 +50,11 @@ string RemoteTable::RemoteName() const {
 }
 
 shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog &catalog, SchemaCatalogEntry &schema,
-                                          const shared_ptr<TablesHandle> &described, idx_t index) {
+                                          const Identifier &local_name, const shared_ptr<TablesHandle> &described,
+                                          idx_t index) {
 	DhTableView view;
 	Api().tables_get(described->Get(), index, &view);
-	CreateTableInfo info(schema, Identifier(String(view.table_name)));
+	CreateTableInfo info(schema, local_name);
 	if (view.comment.len > 0) {
 		info.comment = Value(String(view.comment));
 	}
@@ -92,11 +93,12 @@ TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
 virtual_column_map_t RemoteTable::GetVirtualColumns() const {
 	virtual_column_map_t result;
 	result.insert({COLUMN_IDENTIFIER_EMPTY, TableColumn(Identifier(), LogicalType::BOOLEAN)});
+	result.insert({COLUMN_IDENTIFIER_ROW_ID, TableColumn("rowid", LogicalType::ROW_TYPE)});
 	return result;
 }
 
 vector<column_t> RemoteTable::GetRowIdColumns() const {
-	return {};
+	return {COLUMN_IDENTIFIER_ROW_ID};
 }
 
 } // namespace duckherder

@@ -15,8 +15,10 @@ public:
 	RemoteTable(RemoteCatalog &catalog, duckdb::SchemaCatalogEntry &schema, duckdb::CreateTableInfo &info,
 	            duckdb::shared_ptr<TablesHandle> described, const DhTableView &view);
 
+	//! `local_name` is the alias it is known by here, or else its own name.
 	static duckdb::shared_ptr<RemoteTable> Make(duckdb::ClientContext &context, RemoteCatalog &catalog,
 	                                            duckdb::SchemaCatalogEntry &schema,
+	                                            const duckdb::Identifier &local_name,
 	                                            const duckdb::shared_ptr<TablesHandle> &described,
 	                                            duckdb::idx_t index);
 

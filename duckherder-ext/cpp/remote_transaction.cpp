@@ -2,6 +2,8 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/main/settings.hpp"
+
 namespace duckherder {
 
 using namespace duckdb;
@@ -33,6 +35,10 @@ RemoteTransactionManager::RemoteTransactionManager(AttachedDatabase &db, RemoteC
 Transaction &RemoteTransactionManager::StartTransaction(ClientContext &context) {
 	auto transaction = make_uniq<RemoteTransaction>(*this, context, RemoteSession::Of(context, catalog));
 	auto &result = *transaction;
+	if (!context.transaction.IsAutoCommit() && Settings::Get<ImmediateTransactionModeSetting>(context)) {
+		auto session = result.Session().Open(context);
+		Check([&](DhBuffer *error) { return Api().session_begin(session, InterruptOf(context), error); });
+	}
 	lock_guard<mutex> guard(lock);
 	transactions[result] = std::move(transaction);
 	return result;

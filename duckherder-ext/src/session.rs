@@ -1,5 +1,6 @@
 //! One client connection's session on an attached duckling.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,33 @@ pub struct RemoteSession {
     /// `None` after it was lost.
     session: Mutex<Option<Session>>,
     transaction: Mutex<TransactionState>,
+    settings: Mutex<Settings>,
+}
+
+/// Settings of the client connection that change what a statement means.
+#[derive(Debug, Default)]
+struct Settings {
+    /// Those that are not at their defaults here, name and value.
+    wanted: BTreeMap<String, String>,
+    /// What the server's session has been told.
+    applied: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// The SQL that brings the server's session up to date; empty if it is.
+    fn changes(&self) -> String {
+        let set = self
+            .wanted
+            .iter()
+            .filter(|(name, value)| self.applied.get(*name) != Some(*value))
+            .map(|(name, value)| format!("SET SESSION {name} = '{}';", value.replace('\'', "''")));
+        let reset = self
+            .applied
+            .keys()
+            .filter(|name| !self.wanted.contains_key(*name))
+            .map(|name| format!("RESET SESSION {name};"));
+        set.chain(reset).collect()
+    }
 }
 
 /// The server's part of the client connection's transaction.
@@ -71,6 +99,7 @@ impl RemoteSession {
             remote,
             session: Mutex::new(None),
             transaction: Mutex::new(TransactionState::None),
+            settings: Mutex::default(),
         };
         opened.session(interrupt)?;
         Ok(opened)
@@ -88,7 +117,28 @@ impl RemoteSession {
             client.open_session().await.map_err(ForUser::for_user)
         })?;
         *slot = Some(session.clone());
+        lock(&self.settings).applied.clear();
         Ok(session)
+    }
+
+    /// Says which settings of the client connection are not at their defaults. They reach the server with the next
+    /// request.
+    pub fn want_settings(&self, wanted: BTreeMap<String, String>) {
+        lock(&self.settings).wanted = wanted;
+    }
+
+    fn apply_settings(&self, interrupt: &dyn InterruptCheck, session: &Session) -> Result<()> {
+        let mut settings = lock(&self.settings);
+        let changes = settings.changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let session = session.clone();
+        runtime::wait(interrupt, async move {
+            session.execute(changes).await.map_err(ForUser::for_user)
+        })?;
+        settings.applied = settings.wanted.clone();
+        Ok(())
     }
 
     /// Runs a request on the session. If the server does not have the session (any more), nothing was run: a new session
@@ -100,8 +150,7 @@ impl RemoteSession {
     {
         let mut repeated = false;
         loop {
-            let call = request(self.session(interrupt)?);
-            let error = match runtime::wait(interrupt, async move { call.await.map_err(ForUser::for_user) }) {
+            let error = match self.request_once(interrupt, &request) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -118,6 +167,17 @@ impl RemoteSession {
             }
             repeated = true;
         }
+    }
+
+    fn request_once<T, F>(&self, interrupt: &dyn InterruptCheck, request: &impl Fn(Session) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = std::result::Result<T, ClientError>> + Send + 'static,
+    {
+        let session = self.session(interrupt)?;
+        self.apply_settings(interrupt, &session)?;
+        let call = request(session);
+        runtime::wait(interrupt, async move { call.await.map_err(ForUser::for_user) })
     }
 
     /// Gives a broken session up; whether a transaction went with it.
@@ -212,6 +272,24 @@ impl RemoteSession {
         } else {
             TransactionState::Open
         };
+    }
+
+    /// Begins the server's part of the client connection's transaction now, instead of with its first statement.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub fn begin(&self, interrupt: &dyn InterruptCheck) -> Result<()> {
+        if self.joins_now(true)? {
+            let options = QueryOptions {
+                begin_transaction: true,
+            };
+            let outcome = self.request(interrupt, |session| async move {
+                session.execute_with("SELECT 1", options).await
+            });
+            self.note_begun(outcome.as_ref().err());
+            outcome?;
+        }
+        Ok(())
     }
 
     /// The columns of a statement's result, without running it.
@@ -393,4 +471,21 @@ impl Drop for RemoteSession {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_told_when_they_change() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut settings = Settings {
+            wanted: map(&[("a", "x'y"), ("b", "1")]),
+            applied: map(&[("b", "1"), ("c", "2")]),
+        };
+        assert_eq!(settings.changes(), "SET SESSION a = 'x''y';RESET SESSION c;");
+        settings.applied = settings.wanted.clone();
+        assert_eq!(settings.changes(), "");
+    }
 }

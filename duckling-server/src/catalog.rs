@@ -23,10 +23,14 @@ pub fn lookup_table(
     table_name: &str,
 ) -> Result<Option<TableDescription>, RemoteError> {
     let schema_name = if schema_name.is_empty() { "main" } else { schema_name };
-    let qualified = literal(&format!("{}.{}", identifier(schema_name), identifier(table_name)));
+    // With the database, or DuckDB's own views (duckdb_tables, sqlite_master …) would be found.
+    let qualified = literal(&format!(".{}.{}", identifier(schema_name), identifier(table_name)));
     let columns = rows(
         connection,
-        &format!("SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info({qualified})"),
+        &format!(
+            "SELECT name, type, \"notnull\", dflt_value FROM \
+             pragma_table_info('\"' || replace(current_database(), '\"', '\"\"') || '\"' || {qualified})"
+        ),
     );
     let columns = match columns {
         Ok(columns) => columns,

@@ -99,6 +99,12 @@ impl Producer {
         Ok(())
     }
 
+    /// Whether the consumer has gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.lock().closed
+    }
+
     /// Ends the stream.
     pub fn finish(self, outcome: Result<(), RemoteError>) {
         self.set_outcome(outcome);

@@ -187,13 +187,7 @@ impl DucklingService {
         drop(tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
             debug!(sql = request.sql, "running");
-            let outcome = statement::run(
-                &sessions,
-                &mut lease,
-                &request.sql,
-                request.begin_transaction,
-                &producer,
-            );
+            let outcome = statement::run(&sessions, &mut lease, &request, &registration, &producer);
             if let Err(error) = &outcome {
                 debug!(%error, "failed");
             }
@@ -226,7 +220,7 @@ impl DucklingService {
         let (sender, receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
         let feed = feed(first, batches, end, sender);
         let work = ingest_work(Arc::clone(&self.sessions), lease, request, schema, receiver);
-        let cancel = CancelOnDrop::new(registration.canceller());
+        let cancel = CancelOnDrop::new(registration.abandoner());
         let (rows, ()) = futures::join!(blocking(work), feed);
         cancel.disarm();
         drop((registration, permit));
@@ -380,7 +374,7 @@ impl AnswerStream {
     fn new(consumer: Consumer, registration: &Registration) -> Self {
         Self {
             consumer,
-            cancel: CancelOnDrop::new(registration.canceller()),
+            cancel: CancelOnDrop::new(registration.abandoner()),
         }
     }
 

@@ -168,7 +168,7 @@ pub struct Session {
     in_transaction: AtomicBool,
     /// A statement has changed settings, temporary tables or the like: only `primary` has them.
     stateful: AtomicBool,
-    running: Mutex<HashMap<u64, Interrupter>>,
+    running: Mutex<HashMap<u64, Running>>,
     last_used: Mutex<Instant>,
 }
 
@@ -265,10 +265,16 @@ impl Session {
 
     /// Makes a statement known to [`Session::cancel`] until the returned registration is dropped.
     pub fn register(self: &Arc<Self>, statement_id: u64, interrupter: Interrupter) -> Registration {
-        lock(&self.running).insert(statement_id, interrupter);
+        let stops_by_itself = Arc::new(AtomicBool::new(false));
+        let running = Running {
+            interrupter,
+            stops_by_itself: Arc::clone(&stops_by_itself),
+        };
+        lock(&self.running).insert(statement_id, running);
         Registration {
             session: Arc::clone(self),
             statement_id,
+            stops_by_itself,
         }
     }
 
@@ -278,13 +284,23 @@ impl Session {
         let running = lock(&self.running);
         running
             .get(&statement_id)
-            .inspect(|interrupter| interrupter.interrupt())
+            .inspect(|running| running.interrupter.interrupt())
             .is_some()
     }
 
+    /// The client has stopped reading a statement's result.
+    fn abandon(&self, statement_id: u64) {
+        let running = lock(&self.running);
+        if let Some(running) = running.get(&statement_id)
+            && !running.stops_by_itself.load(Ordering::SeqCst)
+        {
+            running.interrupter.interrupt();
+        }
+    }
+
     pub fn interrupt_all(&self) {
-        for interrupter in lock(&self.running).values() {
-            interrupter.interrupt();
+        for running in lock(&self.running).values() {
+            running.interrupter.interrupt();
         }
     }
 }
@@ -309,19 +325,29 @@ impl Drop for Waiting<'_> {
     }
 }
 
+struct Running {
+    interrupter: Interrupter,
+    stops_by_itself: Arc<AtomicBool>,
+}
+
 /// A running statement's entry in its session.
 pub struct Registration {
     session: Arc<Session>,
     statement_id: u64,
+    stops_by_itself: Arc<AtomicBool>,
 }
 
 impl Registration {
-    /// Interrupts this statement, if it still runs.
-    pub fn canceller(&self) -> impl FnOnce() + Send + use<> {
+    /// For the client's end: tells the statement, if it still runs, that its result is not wanted any more.
+    pub fn abandoner(&self) -> impl FnOnce() + Send + use<> {
         let (session, statement_id) = (Arc::clone(&self.session), self.statement_id);
-        move || {
-            session.cancel(statement_id);
-        }
+        move || session.abandon(statement_id)
+    }
+
+    /// The statement looks itself whether its client has gone. An interrupt would be an error, and an error would abort
+    /// the transaction that the statement reads in.
+    pub fn stops_by_itself(&self) {
+        self.stops_by_itself.store(true, Ordering::SeqCst);
     }
 }
 

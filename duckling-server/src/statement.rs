@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::{FlightData, SchemaAsIpc};
-use duckherder_proto::v1::{ColumnDescription, ResultKind, StatementSummary};
+use duckherder_proto::v1::{ColumnDescription, ExecuteRequest, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message, RemoteError};
 
 use crate::config::Limits;
@@ -14,21 +14,21 @@ use crate::duckdb::{ArrowResult, Statement, StatementKind};
 use crate::plain::Plain;
 use crate::queue::Producer;
 use crate::routing::TransactionControl;
-use crate::session::{Lease, Sessions};
+use crate::session::{Lease, Registration, Sessions};
 
-/// Runs all statements of `sql` and streams the last one's result; the summary is the last message.
+/// Runs all statements of a request and streams the last one's result; the summary is the last message.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
-    sql: &str,
-    begin_transaction: bool,
+    request: &ExecuteRequest,
+    registration: &Registration,
     producer: &Producer,
 ) -> Result<(), RemoteError> {
     let started = Instant::now();
-    if begin_transaction {
+    if request.begin_transaction {
         begin(lease)?;
     }
-    let mut statements = lease.connection()?.parse(sql)?;
+    let mut statements = lease.connection()?.parse(&request.sql)?;
     let last = statements
         .pop()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no SQL statement to run"))?;
@@ -36,6 +36,9 @@ pub fn run(
         let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
         note_effects(sessions, lease, statement, outcome.is_ok());
         outcome?;
+    }
+    if last.kind() == StatementKind::Read && lease.session.in_transaction() {
+        registration.stops_by_itself();
     }
     let outcome = stream(lease, &last, sessions.limits(), producer);
     note_effects(sessions, lease, &last, outcome.is_ok());
@@ -61,6 +64,7 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
 fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succeeded: bool) {
     match statement.kind() {
         StatementKind::Read | StatementKind::Write => {}
+        StatementKind::Catalog => sessions.advance_epoch(),
         StatementKind::Transaction => match TransactionControl::of(statement.text()) {
             TransactionControl::Begin => {
                 if succeeded {
@@ -97,7 +101,7 @@ fn stream(
         result_kind: result_kind.into(),
         ..StatementSummary::default()
     };
-    while let Some(batch) = result.next_batch()? {
+    while let Some(batch) = result.next_batch(&|| producer.is_closed())? {
         if result_kind == ResultKind::ChangedRows {
             summary.rows_changed = crate::duckdb::rows_changed(&batch);
         }

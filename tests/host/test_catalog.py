@@ -116,10 +116,7 @@ def test_what_is_listed(dh, other):
     assert dh.execute(
         "SELECT table_name, column_count FROM duckdb_tables() WHERE database_name = 'dh'"
     ).fetchall() == [("t", 2)]
-    assert [row[:3] for row in dh.execute("DESCRIBE dh.t").fetchall()] == [
-        ("i", "INTEGER", "NO"),
-        ("name", "VARCHAR", "YES"),
-    ]
+    assert [row[:2] for row in dh.execute("DESCRIBE dh.t").fetchall()] == [("i", "INTEGER"), ("name", "VARCHAR")]
     columns = "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = 'dh'"
     assert dh.execute(columns).fetchall() == [("i", "INTEGER"), ("name", "VARCHAR")]
     other.execute("DROP TABLE dh.t")
@@ -160,8 +157,6 @@ def test_errors_of_the_server_keep_their_class(dh, sql, error):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT INTO dh.t FROM l",
-        "CREATE TABLE dh.u AS FROM l",
         "UPDATE dh.t SET i = l.i FROM l",
         "DELETE FROM dh.t USING l WHERE t.i = l.i",
     ],

@@ -5,6 +5,8 @@ import datetime
 import duckdb
 import pytest
 
+from conftest import connect
+
 COLUMNS = [
     ("id", "UBIGINT"),
     ("catalog", "VARCHAR"),
@@ -68,7 +70,7 @@ def test_ids_rise(t):
 
 def test_errors(t):
     with pytest.raises(duckdb.ConversionException):
-        t.execute("SELECT 'x'::INTEGER FROM dh.t").fetchall()
+        t.execute("SELECT ('x' || i)::INTEGER FROM dh.t").fetchall()
     with pytest.raises(duckdb.InvalidInputException):
         t.execute("SELECT error('boom ' || i) FROM dh.t").fetchall()
     errors = history(t, "error, rows, server_ms")
@@ -93,8 +95,6 @@ def test_queries_on_the_history(t):
 
 def test_it_belongs_to_the_process(t, con):
     t.execute("FROM dh.t").fetchall()
-    from conftest import connect
-
     with connect() as second:
         assert len(history(second)) == 1
 

@@ -103,10 +103,6 @@ def test_a_forked_child_that_uses_what_is_its_parents(child, duckling):
     child(FORK.format(before=ATTACH, child=use, after=USE), duckling.port).finish()
 
 
-def test_a_forked_child_that_closes_what_is_its_parents(child, duckling):
-    child(FORK.format(before=ATTACH, child="con.close()", after=USE), duckling.port).finish()
-
-
 def test_loaded_before_the_fork_and_used_after(child, duckling):
     use = "con.execute(attach_sql(sys.argv[1])); con.execute('CREATE TABLE dh.t AS SELECT 1 AS i'); " + USE
     child(FORK.format(before="", child=use, after="con.execute(attach_sql(sys.argv[1])); " + USE), duckling.port).finish()

@@ -7,7 +7,7 @@ import time
 import duckdb
 import pytest
 
-from conftest import DEADLINE_S, attach_sql, connect, poll
+from conftest import DEADLINE_S
 
 # Would run for hours.
 ENDLESS = "SELECT count(*) FROM dh.t, range(100000000000) a(x), range(1000) b(y) WHERE hash(i, x, y) = 42"
@@ -55,17 +55,6 @@ def test_another_statement_replaces_a_pending_result(dh):
     assert dh.execute("SELECT count(*) FROM dh.big").fetchall() == [(5_000_000,)]
 
 
-def test_many_pending_results_at_once(dh):
-    create_big(dh, 5_000_000)
-    cursors = [dh.cursor() for _ in range(20)]
-    for cursor in cursors:
-        assert cursor.execute("SELECT i FROM dh.big").fetchone() == (0,)
-    assert dh.execute("SELECT count(*) FROM dh.big").fetchall() == [(5_000_000,)]
-    for cursor in cursors:
-        assert cursor.fetchone() == (1,)
-        cursor.close()
-
-
 def interrupt_later(con, running):
     """con.interrupt() from another thread, again and again until `running` is cleared: the first may come too early."""
 
@@ -109,52 +98,6 @@ def test_an_interrupted_statement_ends_on_the_server(t, duckling):
     duckling.process.send_signal(signal.SIGTERM)
     # Less than the drain timeout: nothing runs any more.
     assert duckling.process.wait(SOON_S) == 0
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        ENDLESS,
-        ENDLESS.replace("count(*)", "i, x, y"),
-        "INSERT INTO dh.t " + ENDLESS,
-        "SELECT count(*) FROM dh.t, l, range(100000000000) a(x), range(1000) b(y) WHERE hash(i, x, y, one) = 42",
-    ],
-    ids=["aggregate", "rows", "insert", "mixed"],
-)
-def test_control_c(child, t, duckling, statement):
-    process = child(
-        """
-        import signal, time
-        con = connect()
-        con.execute(attach_sql(sys.argv[1]))
-        con.execute("CREATE TABLE l AS SELECT 1 AS one")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("running")
-        try:
-            con.execute(sys.argv[2]).fetchall()
-        except (KeyboardInterrupt, duckdb.InterruptException) as error:
-            print("interrupted")
-        for _ in range(3):
-            try:
-                assert con.execute("FROM dh.t").fetchall() == [(1,)]
-                break
-            except KeyboardInterrupt:
-                pass
-        con.execute("INSERT INTO dh.t VALUES (2)")
-        print("usable")
-        """,
-        duckling.port,
-        statement,
-    )
-    assert process.line() == "running"
-    time.sleep(0.5)  # The point is an interrupt in the middle, of which there is no sign to wait for.
-    started = time.monotonic()
-    process.process.send_signal(signal.SIGINT)
-    assert process.line() == "interrupted"
-    assert time.monotonic() - started < SOON_S
-    assert process.line() == "usable"
-    process.finish()
-    assert t.execute("FROM dh.t").fetchall() == [(1,), (2,)]
 
 
 def test_a_client_that_dies_leaves_nothing_running(child, t, duckling):

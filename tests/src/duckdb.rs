@@ -177,7 +177,9 @@ impl Connection {
         loop {
             let mut statement = Statement(ptr::null_mut());
             // SAFETY: the iterator is live; null marks its end.
-            check(|error| unsafe { ffi::duckdb_v2_statement_iterator_next(statements.0, &raw mut statement.0, error) })?;
+            check(|error| unsafe {
+                ffi::duckdb_v2_statement_iterator_next(statements.0, &raw mut statement.0, error)
+            })?;
             if statement.0.is_null() {
                 return output.ok_or_else(|| SqlError("there is no statement".to_owned()));
             }

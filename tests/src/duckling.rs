@@ -132,7 +132,15 @@ impl DucklingProcess {
     /// If there is no binary (build it with `cargo build -p duckling-server`), or it does not start.
     pub fn start(database: &Path) -> Result<Self> {
         let mut child = Command::new(binary()?)
-            .args(["serve", "--listen", "127.0.0.1:0", "--threads", "2", "--drain-timeout", "1"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--threads",
+                "2",
+                "--drain-timeout",
+                "1",
+            ])
             .arg("--database")
             .arg(database)
             .stdin(Stdio::null())
@@ -146,7 +154,10 @@ impl DucklingProcess {
         }
         let Some(port) = line.trim().rsplit(':').next().and_then(|port| port.parse().ok()) else {
             let _ = child.kill();
-            bail!("the duckling printed {line:?} instead of its address, and ended with {:?}", child.wait());
+            bail!(
+                "the duckling printed {line:?} instead of its address, and ended with {:?}",
+                child.wait()
+            );
         };
         Ok(Self { child, port })
     }
@@ -193,7 +204,10 @@ impl DucklingProcess {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            anyhow::ensure!(started.elapsed() < deadline, "the duckling still runs after {deadline:?}");
+            anyhow::ensure!(
+                started.elapsed() < deadline,
+                "the duckling still runs after {deadline:?}"
+            );
             std::thread::yield_now();
         }
     }
@@ -211,7 +225,11 @@ fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let test = std::env::current_exe()?;
-    let beside = test.ancestors().skip(2).map(|directory| directory.join("duckling")).next();
+    let beside = test
+        .ancestors()
+        .skip(2)
+        .map(|directory| directory.join("duckling"))
+        .next();
     beside
         .filter(|path| path.is_file())
         .context("no duckling binary is built: cargo build -p duckling-server, or set DUCKLING")

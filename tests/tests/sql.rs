@@ -16,8 +16,7 @@ use duckherder_tests::duckdb::{Connection, DuckDb, SqlError};
 use duckherder_tests::duckling::LocalDuckling;
 use libtest_mimic::{Arguments, Failed, Trial};
 use sqllogictest::{
-    DBOutput, DefaultColumnType, MakeConnection, Runner, default_normalizer, default_validator,
-    strict_column_validator,
+    DBOutput, DefaultColumnType, MakeConnection, Runner, default_normalizer, default_validator, strict_column_validator,
 };
 
 /// With this environment variable the files are rewritten with what the statements give back: to be read before use.
@@ -109,7 +108,13 @@ where
     if is_differential && engine != Engine::Plain {
         return Ok(());
     }
-    let updating = runner.update_test_file(file, " ", default_validator, default_normalizer, strict_column_validator);
+    let updating = runner.update_test_file(
+        file,
+        " ",
+        default_validator,
+        default_normalizer,
+        strict_column_validator,
+    );
     futures::executor::block_on(updating).map_err(|error| Failed::from(error.to_string()))
 }
 
@@ -125,7 +130,11 @@ impl sqllogictest::DB for Client {
         if let Some(rows) = output.rows_changed() {
             return Ok(DBOutput::StatementComplete(rows));
         }
-        let types = output.columns.iter().map(|(_, data_type)| column_type(data_type)).collect();
+        let types = output
+            .columns
+            .iter()
+            .map(|(_, data_type)| column_type(data_type))
+            .collect();
         let rows = output.rows.iter().map(|row| row.iter().map(value).collect()).collect();
         Ok(DBOutput::Rows { types, rows })
     }

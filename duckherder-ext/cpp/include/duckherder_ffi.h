@@ -397,6 +397,19 @@ typedef struct DhApi {
                                size_t index,
                                struct DhColumnView *view);
   /**
+   * Says which settings of the client connection are not at their defaults.
+   */
+  enum DhStatus (*session_settings)(const struct DhSession *session,
+                                    const struct DhOption *settings,
+                                    size_t settings_len,
+                                    struct DhBuffer *error);
+  /**
+   * Begins the server's part of the transaction now.
+   */
+  enum DhStatus (*session_begin)(const struct DhSession *session,
+                                 struct DhInterrupt interrupt,
+                                 struct DhBuffer *error);
+  /**
    * Starts sending rows of an Arrow schema to a table.
    */
   enum DhStatus (*upload_start)(const struct DhSession *session,

@@ -159,6 +159,16 @@ pub struct DhApi {
     pub columns_free: unsafe extern "C" fn(columns: *mut DhColumns),
     /// One result column. `DhEnd` past the end.
     pub columns_get: unsafe extern "C" fn(columns: *const DhColumns, index: usize, view: *mut DhColumnView) -> DhStatus,
+    /// Says which settings of the client connection are not at their defaults.
+    pub session_settings: unsafe extern "C" fn(
+        session: *const DhSession,
+        settings: *const DhOption,
+        settings_len: usize,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Begins the server's part of the transaction now.
+    pub session_begin:
+        unsafe extern "C" fn(session: *const DhSession, interrupt: DhInterrupt, error: *mut DhBuffer) -> DhStatus,
     /// Starts sending rows of an Arrow schema to a table.
     pub upload_start: unsafe extern "C" fn(
         session: *const DhSession,
@@ -226,6 +236,8 @@ pub(super) static API: DhApi = DhApi {
     tables_column: catalog::tables_column,
     columns_free: catalog::columns_free,
     columns_get: catalog::columns_get,
+    session_settings: remote::session_settings,
+    session_begin: remote::session_begin,
     upload_start: upload::upload_start,
     upload_push: upload::upload_push,
     upload_finish: upload::upload_finish,

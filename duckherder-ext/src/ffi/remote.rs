@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
 use crate::attach::AttachOptions;
+use crate::error::Result;
 use crate::remote::Remote;
 use crate::session::RemoteSession;
 
@@ -37,17 +38,8 @@ pub(super) unsafe extern "C" fn remote_attach(
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
-        let options = if options_len == 0 {
-            &[]
-        } else {
-            // SAFETY: the caller's promise; only an empty list may come as null.
-            unsafe { std::slice::from_raw_parts(options, options_len) }
-        };
-        let mut pairs = Vec::with_capacity(options.len());
-        for option in options {
-            // SAFETY: the caller's promise.
-            pairs.push(unsafe { (option.name.to_owned()?, option.value.to_owned()?) });
-        }
+        // SAFETY: the caller's promise.
+        let pairs = unsafe { self::options(options, options_len)? };
         let pairs: Vec<(&str, &str)> = pairs
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -180,6 +172,58 @@ pub(super) unsafe extern "C" fn session_free(session: *mut DhSession) {
             Ok(DhStatus::DhOk)
         });
     }
+}
+
+/// Says which settings of the client connection are not at their defaults.
+///
+/// # Safety
+/// `session` is live, `settings` points at `settings_len` of them, texts are valid for the call, `error` is a place for
+/// one buffer.
+pub(super) unsafe extern "C" fn session_settings(
+    session: *const DhSession,
+    settings: *const DhOption,
+    settings_len: usize,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, settings) = unsafe { (&(*session).0, options(settings, settings_len)?) };
+        session.want_settings(settings.into_iter().collect());
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Begins the server's part of the transaction now.
+///
+/// # Safety
+/// `session` is live; `error` is a place for one buffer.
+pub(super) unsafe extern "C" fn session_begin(
+    session: *const DhSession,
+    interrupt: DhInterrupt,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        unsafe { &(*session).0 }.begin(&interrupt)?;
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Names and values, copied.
+///
+/// # Safety
+/// `options` points at `options_len` of them, whose texts are valid; it may be null if there are none.
+unsafe fn options(options: *const DhOption, options_len: usize) -> Result<Vec<(String, String)>> {
+    if options_len == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the caller's promise.
+    let options = unsafe { std::slice::from_raw_parts(options, options_len) };
+    // SAFETY: the caller's promise.
+    options
+        .iter()
+        .map(|option| unsafe { Ok((option.name.to_owned()?, option.value.to_owned()?)) })
+        .collect()
 }
 
 /// Commits the server's part of the transaction, if it has one.

@@ -80,7 +80,7 @@ pub struct StatementSummary {
     pub rows: u64,
     #[prost(uint64, tag = "4")]
     pub bytes: u64,
-    /// From the arrival of the request to the last batch, on the server.
+    /// On the server, from when the statement had its connection to its last batch.
     #[prost(uint64, tag = "5")]
     pub elapsed_us: u64,
     /// The catalog's epoch after the statement.

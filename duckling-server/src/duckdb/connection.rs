@@ -117,7 +117,7 @@ impl Connection {
             let mut result = self.run(statement, 0)?;
             let schema = result.schema()?;
             let mut batches = Vec::new();
-            while let Some(batch) = result.next_batch()? {
+            while let Some(batch) = result.next_batch(&|| false)? {
                 batches.push(batch);
             }
             collected = (schema, batches);

@@ -123,9 +123,7 @@ impl ArrowResult<'_> {
                 // SAFETY: the result is live.
                 check(|error| unsafe { ffi::duckdb_v2_arrow_result_wait(self.raw, error) })
             }
-            StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => {
-                Err(RemoteError::new(ExceptionType::Interrupt, "Interrupted!"))
-            }
+            StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => Err(interrupted()),
             _ => {
                 self.schema = Some(Arc::new(Schema::empty()));
                 Ok(())
@@ -153,28 +151,31 @@ impl ArrowResult<'_> {
         })
     }
 
-    /// The next batch, blocking; `None` at the end.
+    /// The next batch, blocking; `None` at the end. `stopped` is asked in between: once it says so, the statement is not
+    /// run any further.
     ///
     /// # Errors
-    /// DuckDB's error; `INTERRUPT` if the statement was cancelled.
-    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+    /// DuckDB's error; `INTERRUPT` if the statement was cancelled or stopped.
+    pub fn next_batch(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<RecordBatch>, RemoteError> {
         let schema = self.schema()?;
-        let mut array = FFI_ArrowArray::empty();
-        check(|error| {
-            // SAFETY: the result is live; `array` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
-            unsafe { ffi::duckdb_v2_arrow_result_fetch_array(self.raw, (&raw mut array).cast(), error) }
-        })?;
-        if array.is_released() {
-            return Ok(None);
+        loop {
+            let mut array = FFI_ArrowArray::empty();
+            let mut status = StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING;
+            check(|error| {
+                // SAFETY: the result is live; `array` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
+                unsafe { ffi::duckdb_v2_arrow_result_step(self.raw, (&raw mut array).cast(), &raw mut status, error) }
+            })?;
+            match status {
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK => return record_batch(schema, array).map(Some),
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_FINISHED => return Ok(None),
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => return Err(interrupted()),
+                _ if stopped() => return Err(interrupted()),
+                _ => {
+                    // SAFETY: the result is live.
+                    check(|error| unsafe { ffi::duckdb_v2_arrow_result_wait(self.raw, error) })?;
+                }
+            }
         }
-        // SAFETY: `array` is what DuckDB produced for exactly this schema.
-        let data = unsafe { from_ffi_and_data_type(array, DataType::Struct(schema.fields().clone())) }
-            .map_err(|error| arrow_error(&error))?;
-        let rows = StructArray::from(data);
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let batch = RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options)
-            .map_err(|error| arrow_error(&error))?;
-        Ok(Some(batch))
     }
 
     /// Runs to the end, dropping rows; the number of rows changed, 0 for statements that change none.
@@ -198,6 +199,19 @@ pub fn rows_changed(batch: &RecordBatch) -> u64 {
         .and_then(|column| column.as_primitive_opt::<Int64Type>())
         .filter(|column| !column.is_empty())
         .map_or(0, |column| column.value(0).unsigned_abs())
+}
+
+fn record_batch(schema: SchemaRef, array: FFI_ArrowArray) -> Result<RecordBatch, RemoteError> {
+    // SAFETY: `array` is what DuckDB produced for exactly this schema.
+    let data = unsafe { from_ffi_and_data_type(array, DataType::Struct(schema.fields().clone())) }
+        .map_err(|error| arrow_error(&error))?;
+    let rows = StructArray::from(data);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options).map_err(|error| arrow_error(&error))
+}
+
+fn interrupted() -> RemoteError {
+    RemoteError::new(ExceptionType::Interrupt, "Interrupted!")
 }
 
 fn arrow_error(error: &ArrowError) -> RemoteError {

@@ -21,6 +21,8 @@ pub enum StatementKind {
     Write,
     /// BEGIN, COMMIT, ROLLBACK.
     Transaction,
+    /// Changes the catalog, and nothing of the session: CREATE, ALTER, DROP of what is not temporary.
+    Catalog,
     /// Everything else: may change the catalog, or the session (SET, PREPARE, ATTACH …).
     Other,
 }
@@ -64,7 +66,6 @@ impl Statement {
         let mut kind = Type::DUCKDB_V2_STATEMENT_TYPE_INVALID;
         // SAFETY: `raw` is a live statement.
         check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_type(raw, &raw mut kind, error) })?;
-        statement.kind = classify(kind);
         let mut text = ffi::duckdb_v2_str {
             ptr: ptr::null(),
             len: 0,
@@ -76,11 +77,12 @@ impl Statement {
             let bytes = unsafe { std::slice::from_raw_parts(text.ptr.cast::<u8>(), text.len as usize) };
             statement.text = String::from_utf8_lossy(bytes).into_owned();
         }
+        statement.kind = classify(kind, &statement.text);
         Ok(statement)
     }
 }
 
-fn classify(kind: Type) -> StatementKind {
+fn classify(kind: Type, text: &str) -> StatementKind {
     match kind {
         Type::DUCKDB_V2_STATEMENT_TYPE_SELECT | Type::DUCKDB_V2_STATEMENT_TYPE_EXPLAIN => StatementKind::Read,
         Type::DUCKDB_V2_STATEMENT_TYPE_INSERT
@@ -88,6 +90,9 @@ fn classify(kind: Type) -> StatementKind {
         | Type::DUCKDB_V2_STATEMENT_TYPE_DELETE
         | Type::DUCKDB_V2_STATEMENT_TYPE_MERGE_INTO => StatementKind::Write,
         Type::DUCKDB_V2_STATEMENT_TYPE_TRANSACTION => StatementKind::Transaction,
+        // A temporary table belongs to the session. The word may be somewhere else in the text: then it costs a wait.
+        Type::DUCKDB_V2_STATEMENT_TYPE_CREATE if !text.to_ascii_lowercase().contains("temp") => StatementKind::Catalog,
+        Type::DUCKDB_V2_STATEMENT_TYPE_ALTER | Type::DUCKDB_V2_STATEMENT_TYPE_DROP => StatementKind::Catalog,
         _ => StatementKind::Other,
     }
 }

@@ -1,1 +1,18 @@
 //! What SQL files cannot say: the client crate, faults, processes, time.
+//!
+//! Nothing here sleeps: what has to become true is waited for, up to a deadline.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod client;
+mod differential;
+mod faults;
+mod hostile;
+mod script;
+mod streaming;
+mod support;
