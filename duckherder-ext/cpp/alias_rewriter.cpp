@@ -2,6 +2,7 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/subquery_expression.hpp"
 #include "duckdb/parser/parsed_data/alter_info.hpp"
 #include "duckdb/parser/parsed_data/create_index_info.hpp"
@@ -75,6 +76,19 @@ void AliasRewriter::RewriteExpression(ParsedExpression &expression) {
 	    expression, [&](unique_ptr<ParsedExpression> &child) { RewriteExpression(*child); });
 }
 
+//! Columns of an index name no other table than its own: the name can go.
+static void StripTable(ParsedExpression &expression, const Identifier &table) {
+	if (expression.GetExpressionClass() == ExpressionClass::COLUMN_REF) {
+		auto &column = expression.Cast<ColumnRefExpression>();
+		if (column.ColumnNames().size() > 1 && column.ColumnNames()[0] == table) {
+			auto &names = column.ColumnNamesMutable();
+			names.erase(names.begin());
+		}
+	}
+	ParsedExpressionIterator::EnumerateChildren(
+	    expression, [&](unique_ptr<ParsedExpression> &child) { StripTable(*child, table); });
+}
+
 void AliasRewriter::CollectHidden(QueryNode &node) {
 	for (auto &entry : node.cte_map.map) {
 		hidden.insert(entry.first);
@@ -113,7 +127,14 @@ void AliasRewriter::Rewrite(SQLStatement &statement) {
 			// An index has its table's schema.
 			auto &index = info.Cast<CreateIndexInfo>();
 			QualifiedName table(Identifier(), info.GetQualifiedName().Schema(), index.table);
+			auto local_name = index.table;
 			if (Resolve(table)) {
+				for (auto &expression : index.expressions) {
+					StripTable(*expression, local_name);
+				}
+				for (auto &expression : index.parsed_expressions) {
+					StripTable(*expression, local_name);
+				}
 				index.table = table.Name();
 				index.SetQualifiedName(QualifiedName(Identifier(), table.Schema(), index.GetIndexName()));
 			}

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use duckherder_client::{IngestTarget, Session};
 use duckherder_proto::ExceptionType;
 use duckherder_proto::v1::{IngestResponse, StatementSummary};
+use futures::{Stream, stream};
 use tokio::task::AbortHandle;
 
 use crate::error::{ExtError, ForUser, Result};
@@ -20,7 +21,8 @@ const BATCHES_AHEAD: usize = 4;
 /// An upload under way. Dropped before [`Upload::finish`], it is broken off, and the server keeps nothing of it.
 pub struct Upload {
     schema: SchemaRef,
-    batches: Option<flume::Sender<Result<RecordBatch>>>,
+    /// `None` as an item is the upload's end; an end without it is that of a broken-off one.
+    batches: flume::Sender<Option<RecordBatch>>,
     outcome: flume::Receiver<Result<IngestResponse>>,
     task: AbortHandle,
     remote: Arc<Remote>,
@@ -39,13 +41,13 @@ impl Upload {
         let (sender, outcome) = flume::bounded(1);
         let sent_schema = Arc::clone(&schema);
         let task = runtime::handle()?.spawn(async move {
-            let answer = session.ingest(target, sent_schema, queue.into_stream()).await;
+            let answer = session.ingest(target, sent_schema, until_end(queue)).await;
             let _ = sender.send(answer.map_err(ForUser::for_user));
         });
         let task = task.abort_handle();
         Ok(Self {
             schema,
-            batches: Some(batches),
+            batches,
             outcome,
             task,
             remote,
@@ -63,12 +65,12 @@ impl Upload {
     /// # Errors
     /// The server's, if it has refused the upload; `INTERRUPT`.
     pub fn push(&self, interrupt: &dyn InterruptCheck, batch: RecordBatch) -> Result<()> {
-        let Some(batches) = &self.batches else {
-            return Err(ended());
-        };
-        let mut item = Ok(batch);
+        self.send(interrupt, Some(batch))
+    }
+
+    fn send(&self, interrupt: &dyn InterruptCheck, mut item: Option<RecordBatch>) -> Result<()> {
         loop {
-            item = match batches.send_timeout(item, INTERRUPT_CHECK_INTERVAL) {
+            item = match self.batches.send_timeout(item, INTERRUPT_CHECK_INTERVAL) {
                 Ok(()) => return Ok(()),
                 Err(flume::SendTimeoutError::Timeout(_)) if interrupt.is_interrupted() => {
                     return Err(runtime::interrupted());
@@ -90,8 +92,7 @@ impl Upload {
     /// # Errors
     /// The server's, the connection's; `INTERRUPT`. Nothing is kept then.
     pub fn finish(&mut self, interrupt: &dyn InterruptCheck) -> Result<u64> {
-        self.batches = None;
-        let outcome = self.wait(interrupt);
+        let outcome = self.send(interrupt, None).and_then(|()| self.wait(interrupt));
         let recording = self.recording.take();
         match outcome {
             Ok(response) => {
@@ -132,10 +133,21 @@ impl Drop for Upload {
     fn drop(&mut self) {
         // In a forked child there is no such task, and its runtime's locks must not be touched.
         if self.remote.check_process().is_ok() {
-            // Before the queue's end is seen, which would look like the upload's own.
             self.task.abort();
         }
     }
+}
+
+/// The batches up to the end; an error if the queue ends before it.
+fn until_end(queue: flume::Receiver<Option<RecordBatch>>) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    stream::unfold(Some(queue), |queue| async move {
+        let queue = queue?;
+        match queue.recv_async().await {
+            Ok(Some(batch)) => Some((Ok(batch), Some(queue))),
+            Ok(None) => None,
+            Err(flume::RecvError::Disconnected) => Some((Err(runtime::interrupted()), None)),
+        }
+    })
 }
 
 fn ended() -> ExtError {

@@ -23,7 +23,24 @@ pub fn lookup_table(
     table_name: &str,
 ) -> Result<Option<TableDescription>, RemoteError> {
     let schema_name = if schema_name.is_empty() { "main" } else { schema_name };
-    // With the database, or DuckDB's own views (duckdb_tables, sqlite_master …) would be found.
+    // Not found must not be an error: that would abort the session's transaction.
+    let about = rows(
+        connection,
+        &format!(
+            "SELECT table_name, estimated_size, comment, false FROM duckdb_tables() WHERE {0} \
+             AND lower(table_name) = lower({1}) UNION ALL \
+             SELECT view_name, NULL, comment, true FROM duckdb_views() WHERE {0} AND lower(view_name) = lower({1})",
+            format_args!(
+                "database_name = current_database() AND NOT internal AND lower(schema_name) = lower({})",
+                literal(schema_name)
+            ),
+            literal(table_name)
+        ),
+    )?;
+    let Some(about) = about.into_iter().next() else {
+        return Ok(None);
+    };
+    let table_name = about.text(0).unwrap_or(table_name);
     let qualified = literal(&format!(".{}.{}", identifier(schema_name), identifier(table_name)));
     let columns = rows(
         connection,
@@ -31,36 +48,13 @@ pub fn lookup_table(
             "SELECT name, type, \"notnull\", dflt_value FROM \
              pragma_table_info('\"' || replace(current_database(), '\"', '\"\"') || '\"' || {qualified})"
         ),
-    );
-    let columns = match columns {
-        Ok(columns) => columns,
-        Err(error) if error.kind == ExceptionType::Catalog => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let about = rows(
-        connection,
-        &format!(
-            "SELECT table_name, estimated_size, comment FROM duckdb_tables() WHERE database_name = current_database() \
-             AND lower(schema_name) = lower({}) AND lower(table_name) = lower({})",
-            literal(schema_name),
-            literal(table_name)
-        ),
     )?;
-    let about = about.into_iter().next();
     Ok(Some(TableDescription {
         schema_name: schema_name.to_owned(),
-        table_name: about
-            .as_ref()
-            .and_then(|row| row.text(0))
-            .unwrap_or(table_name)
-            .to_owned(),
-        is_view: about.is_none(),
-        estimated_rows: about.as_ref().and_then(|row| row.text(1)?.parse().ok()),
-        comment: about
-            .as_ref()
-            .and_then(|row| row.text(2))
-            .unwrap_or_default()
-            .to_owned(),
+        table_name: table_name.to_owned(),
+        is_view: about.flag(3),
+        estimated_rows: about.text(1).and_then(|text| text.parse().ok()),
+        comment: about.text(2).unwrap_or_default().to_owned(),
         columns: columns.iter().map(|row| column(row, 0)).collect(),
     }))
 }
@@ -112,7 +106,7 @@ pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
             TableDescription {
                 schema_name: schema_name.to_owned(),
                 table_name: table_name.to_owned(),
-                is_view: row.text(2) == Some("true"),
+                is_view: row.flag(2),
                 columns: columns_of.remove(&(schema_name, table_name)).unwrap_or_default(),
                 estimated_rows: row.text(3).and_then(|text| text.parse().ok()),
                 comment: row.text(4).unwrap_or_default().to_owned(),
@@ -164,7 +158,7 @@ fn column(row: &Row, first: usize) -> ColumnDescription {
     ColumnDescription {
         name: row.text(first).unwrap_or_default().to_owned(),
         type_text: row.text(first + 1).unwrap_or_default().to_owned(),
-        not_null: row.text(first + 2) == Some("true"),
+        not_null: row.flag(first + 2),
         default_sql: row.text(first + 3).map(str::to_owned),
     }
 }
@@ -175,6 +169,11 @@ struct Row(Vec<Option<String>>);
 impl Row {
     fn text(&self, index: usize) -> Option<&str> {
         self.0.get(index)?.as_deref()
+    }
+
+    /// A BOOLEAN, which lossless Arrow results hold as an 8-bit number.
+    fn flag(&self, index: usize) -> bool {
+        matches!(self.text(index), Some("1" | "true"))
     }
 }
 

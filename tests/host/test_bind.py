@@ -27,11 +27,7 @@ def rows(con):
 )
 @pytest.mark.parametrize("prefix", ["EXPLAIN ", "PREPARE p AS "])
 def test_explain_and_prepare_change_nothing(t, prefix, sql):
-    try:
-        t.execute(prefix + sql)
-    except Exception as error:
-        # DuckDB cannot prepare or explain every statement; it must not run it then either.
-        assert "dh" not in str(error) or "already" not in str(error)
+    t.execute(prefix + sql)
     assert t.execute("SELECT i FROM dh.t ORDER BY i").fetchall() == [(0,), (1,), (2,)]
     assert t.execute("SHOW TABLES FROM dh").fetchall() == [("t",)]
 

@@ -53,8 +53,8 @@ fn the_blocking_client_does_what_the_async_one_does() {
         assert_eq!(result.summary(), Some(&summary(11)));
         assert_eq!(client.execute("FROM t").unwrap(), 0);
 
-        // One message for the schema, one for each batch.
-        assert_eq!(client.ingest("t", batches(20)).unwrap(), 21);
+        // One message for the schema, one for each batch, one for the end.
+        assert_eq!(client.ingest("t", batches(20)).unwrap(), 22);
         let session = client.open_session().unwrap();
         let schema = batch(0).schema();
         assert_eq!(
@@ -62,7 +62,7 @@ fn the_blocking_client_does_what_the_async_one_does() {
                 .ingest(IngestTarget::append("t"), schema, batches(0))
                 .unwrap()
                 .rows,
-            1
+            2
         );
         let failing = [Ok(batch(1)), Err("the disk is on fire".into())];
         let error = client.ingest::<_, BoxError>("t", failing).unwrap_err();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow_flight::{FlightData, PutResult};
 use duckherder_proto::command::Command;
-use duckherder_proto::v1::{IngestMode, IngestResponse};
+use duckherder_proto::v1::{IngestEnd, IngestMode, IngestResponse};
 use duckherder_proto::{ExceptionType, Message, RemoteError};
 use futures::channel::mpsc;
 use futures::future::{self, BoxFuture};
@@ -23,16 +23,22 @@ fn kept(rows: u64) -> PutResult {
     }
 }
 
-/// Reads an upload as a server does: its end is what makes it commit.
+/// Reads an upload as a server does: the `IngestEnd` is what makes it commit.
 async fn read(mut messages: Streaming<FlightData>, notes: &UnboundedSender<String>) -> Result<u64, Status> {
     let first = messages.message().await?.expect("a schema");
     let decoder = Decoder::new(&first).unwrap();
     let _ = notes.send("began".to_owned());
     let mut rows = 0;
     while let Some(message) = messages.message().await? {
+        if message.data_header.is_empty() {
+            let end = IngestEnd::decode(&*message.app_metadata).unwrap();
+            assert_eq!(end.rows, rows);
+            assert!(messages.message().await?.is_none());
+            return Ok(rows);
+        }
         rows += decoder.batch(message).unwrap().num_rows() as u64;
     }
-    Ok(rows)
+    Err(Status::aborted("cut off"))
 }
 
 /// A server that notes how each upload ended. It answers its headers after the upload, or (`early`) before it.

@@ -20,6 +20,10 @@ use crate::upload::Upload;
 pub struct DhUpload(Upload);
 
 /// What to do about the table that rows are sent to.
+#[expect(
+    clippy::enum_variant_names,
+    reason = "C has one name space for the values of all enumerations"
+)]
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DhIngestMode {
