@@ -3,6 +3,7 @@
 #include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/query_result.hpp"
+#include "duckdb/parallel/async_result.hpp"
 
 namespace duckherder {
 
@@ -34,8 +35,13 @@ struct ArrowThreadState : public LocalTableFunctionState {
 	//! The batch being read, and where in it.
 	ArrowScanLocalState arrow;
 	bool has_batch = false;
+	bool at_end = false;
 	//! Columns as they arrive, when some are to be cast.
 	DataChunk arriving;
+
+	bool Unread() const {
+		return has_batch && arrow.chunk_offset < NumericCast<idx_t>(arrow.chunk->arrow_array.length);
+	}
 };
 
 void ReadSchema(ClientContext &context, const DhScan *scan, ArrowTableSchema &schema) {
@@ -54,27 +60,71 @@ unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableF
 	return std::move(result);
 }
 
-//! Takes the next batch with rows; false at the end.
-bool NextBatch(ClientContext &context, ArrowScanState &global, ArrowThreadState &local) {
-	local.has_batch = false;
-	while (true) {
+//! Makes an arrived batch the one to read.
+void Take(ArrowThreadState &local, shared_ptr<ArrowArrayWrapper> batch, idx_t index) {
+	local.arrow.Reset();
+	local.arrow.chunk = std::move(batch);
+	local.arrow.batch_index = index;
+	local.has_batch = true;
+}
+
+//! Waits for a batch on another thread: the one that executes the query must stay free to notice an interrupt.
+class WaitForBatch : public AsyncTask {
+public:
+	WaitForBatch(ClientContext &context, ArrowScanState &global, ArrowThreadState &local)
+	    : context(context), global(global), local(local) {
+	}
+
+	void Execute() override {
 		auto batch = make_shared_ptr<ArrowArrayWrapper>();
 		uint64_t index = 0;
 		auto found = Check([&](DhBuffer *error) {
 			return Api().scan_next(global.scan.Get(), InterruptOf(context), &batch->arrow_array, &index, error);
 		});
-		if (!found) {
-			return false;
+		if (found) {
+			Take(local, std::move(batch), index);
+		} else {
+			local.at_end = true;
 		}
-		if (batch->arrow_array.length == 0) {
-			continue;
-		}
-		local.arrow.Reset();
-		local.arrow.chunk = std::move(batch);
-		local.arrow.batch_index = index;
-		local.has_batch = true;
-		return true;
 	}
+
+private:
+	ClientContext &context;
+	ArrowScanState &global;
+	ArrowThreadState &local;
+};
+
+enum class Next { BATCH, END, BLOCKED };
+
+//! Gets the next batch that has rows.
+Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
+	while (!local.at_end) {
+		auto batch = make_shared_ptr<ArrowArrayWrapper>();
+		uint64_t index = 0;
+		auto pending = false;
+		auto found = Check([&](DhBuffer *error) {
+			auto status = Api().scan_try_next(global.scan.Get(), &batch->arrow_array, &index, error);
+			pending = status == DhPending;
+			return pending ? DhEnd : status;
+		});
+		if (pending) {
+			vector<unique_ptr<AsyncTask>> tasks;
+			tasks.push_back(make_uniq<WaitForBatch>(context, global, local));
+			local.has_batch = false;
+			AsyncResult blocked(std::move(tasks), TaskSchedulerType::ASYNC);
+			if (input.HandleBlocked(blocked)) {
+				return Next::BLOCKED;
+			}
+		} else if (found) {
+			Take(local, std::move(batch), index);
+		} else {
+			break;
+		}
+		if (local.Unread()) {
+			return Next::BATCH;
+		}
+	}
+	return Next::END;
 }
 
 void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
@@ -91,9 +141,14 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 	auto &global = input.global_state->Cast<ArrowScanState>();
 	auto &local = input.local_state->Cast<ArrowThreadState>();
 	auto &arrow = local.arrow;
-	auto exhausted = !local.has_batch || arrow.chunk_offset >= NumericCast<idx_t>(arrow.chunk->arrow_array.length);
-	if (exhausted && !NextBatch(context, global, local)) {
-		return;
+	if (!local.Unread()) {
+		switch (NextBatch(context, input, global, local)) {
+		case Next::BATCH:
+			break;
+		case Next::END:
+		case Next::BLOCKED:
+			return;
+		}
 	}
 	auto left = NumericCast<idx_t>(arrow.chunk->arrow_array.length) - arrow.chunk_offset;
 	auto rows = MinValue<idx_t>(STANDARD_VECTOR_SIZE, left);

@@ -89,6 +89,24 @@ impl Scan {
         self.rows_read.load(Ordering::Relaxed)
     }
 
+    /// The next batch if it is here already, `Some(None)` at the end, `None` if one has to wait.
+    ///
+    /// # Errors
+    /// The server's, the connection's.
+    pub fn try_next(&self) -> Result<Option<Option<Numbered>>> {
+        match self.batches.try_recv() {
+            Ok(item) => self.count(item?).map(Some),
+            Err(flume::TryRecvError::Disconnected) => Ok(Some(None)),
+            Err(flume::TryRecvError::Empty) => Ok(None),
+        }
+    }
+
+    fn count(&self, item: Numbered) -> Result<Option<Numbered>> {
+        self.rows_read
+            .fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
+        Ok(Some(item))
+    }
+
     /// The next batch, blocking; `None` at the end.
     ///
     /// # Errors
@@ -96,12 +114,7 @@ impl Scan {
     pub fn next(&self, interrupt: &dyn InterruptCheck) -> Result<Option<Numbered>> {
         loop {
             match self.batches.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
-                Ok(item) => {
-                    let item = item?;
-                    self.rows_read
-                        .fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
-                    return Ok(Some(item));
-                }
+                Ok(item) => return self.count(item?),
                 Err(flume::RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => {
                     return Err(runtime::interrupted());

@@ -19,6 +19,10 @@ use crate::duckdb::{Connection, Database, Interrupter};
 use crate::queue::Hurry;
 use crate::routing::may_run_beside;
 
+/// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
+/// transaction aborted with it.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
 /// Opaque, unguessable: whoever has it can use the session.
 pub type SessionId = [u8; 16];
 
@@ -166,6 +170,8 @@ pub struct Session {
     spare: Mutex<Vec<Connection>>,
     spare_permits: Arc<Semaphore>,
     in_transaction: AtomicBool,
+    /// A statement of the open transaction was interrupted, which rolls the transaction back.
+    aborted: AtomicBool,
     /// A statement has changed settings, temporary tables or the like: only `primary` has them.
     stateful: AtomicBool,
     running: Mutex<HashMap<u64, Running>>,
@@ -182,6 +188,7 @@ impl Session {
             spare: Mutex::default(),
             spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
             in_transaction: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
             stateful: AtomicBool::new(false),
             running: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
@@ -206,7 +213,13 @@ impl Session {
     }
 
     pub fn set_in_transaction(&self, value: bool) {
+        self.aborted.store(false, Ordering::SeqCst);
         self.in_transaction.store(value, Ordering::SeqCst);
+    }
+
+    /// Whether the open transaction can only be rolled back. DuckDB would take a COMMIT of it for a ROLLBACK, silently.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
     }
 
     pub fn set_stateful(&self) {
@@ -282,25 +295,37 @@ impl Session {
     pub fn cancel(&self, statement_id: u64) -> bool {
         // Under the lock: a statement that has just ended must not pass its interrupt on to the next one.
         let running = lock(&self.running);
-        running
-            .get(&statement_id)
-            .inspect(|running| running.interrupter.interrupt())
-            .is_some()
+        let found = running.get(&statement_id);
+        if let Some(running) = found {
+            self.interrupt(running);
+        }
+        found.is_some()
     }
 
-    /// The client has stopped reading a statement's result.
-    fn abandon(&self, statement_id: u64) {
+    fn interrupt(&self, running: &Running) {
+        if self.in_transaction() {
+            self.aborted.store(true, Ordering::SeqCst);
+        }
+        running.interrupter.interrupt();
+    }
+
+    /// The client has stopped reading a statement's result. Returns whether the statement still has to be cancelled, a
+    /// while from now, if it has not noticed by itself.
+    fn abandon(&self, statement_id: u64) -> bool {
         let running = lock(&self.running);
-        if let Some(running) = running.get(&statement_id)
-            && !running.stops_by_itself.load(Ordering::SeqCst)
-        {
-            running.interrupter.interrupt();
+        match running.get(&statement_id) {
+            Some(running) if running.stops_by_itself.load(Ordering::SeqCst) => true,
+            Some(running) => {
+                self.interrupt(running);
+                false
+            }
+            None => false,
         }
     }
 
     pub fn interrupt_all(&self) {
         for running in lock(&self.running).values() {
-            running.interrupter.interrupt();
+            self.interrupt(running);
         }
     }
 }
@@ -341,7 +366,16 @@ impl Registration {
     /// For the client's end: tells the statement, if it still runs, that its result is not wanted any more.
     pub fn abandoner(&self) -> impl FnOnce() + Send + use<> {
         let (session, statement_id) = (Arc::clone(&self.session), self.statement_id);
-        move || session.abandon(statement_id)
+        move || {
+            if session.abandon(statement_id)
+                && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            {
+                runtime.spawn(async move {
+                    tokio::time::sleep(STOP_GRACE).await;
+                    session.cancel(statement_id);
+                });
+            }
+        }
     }
 
     /// The statement looks itself whether its client has gone. An interrupt would be an error, and an error would abort

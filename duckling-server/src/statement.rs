@@ -40,6 +40,9 @@ pub fn run(
     if last.kind() == StatementKind::Read && lease.session.in_transaction() {
         registration.stops_by_itself();
     }
+    if commits(&last) && lease.session.is_aborted() {
+        return refuse_commit(sessions, lease);
+    }
     let outcome = stream(lease, &last, sessions.limits(), producer);
     note_effects(sessions, lease, &last, outcome.is_ok());
     let mut summary = outcome?;
@@ -58,6 +61,22 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
         lease.session.set_in_transaction(true);
     }
     Ok(())
+}
+
+fn commits(statement: &Statement) -> bool {
+    statement.kind() == StatementKind::Transaction
+        && TransactionControl::of(statement.text()) == TransactionControl::Commit
+}
+
+/// Rolls an aborted transaction back and says so.
+fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<(), RemoteError> {
+    let _ = lease.connection()?.execute("ROLLBACK");
+    lease.session.set_in_transaction(false);
+    sessions.advance_epoch();
+    Err(RemoteError::new(
+        ExceptionType::Transaction,
+        "cannot commit: a statement of this transaction was interrupted, so it has been rolled back",
+    ))
 }
 
 /// Keeps the session's and the catalog's books after a statement. A failed statement may have changed something too.

@@ -116,11 +116,32 @@ def test_what_is_listed(dh, other):
     assert dh.execute(
         "SELECT table_name, column_count FROM duckdb_tables() WHERE database_name = 'dh'"
     ).fetchall() == [("t", 2)]
-    assert [row[:2] for row in dh.execute("DESCRIBE dh.t").fetchall()] == [("i", "INTEGER"), ("name", "VARCHAR")]
+    assert [row[:3] for row in dh.execute("DESCRIBE dh.t").fetchall()] == [
+        ("i", "INTEGER", "NO"),
+        ("name", "VARCHAR", "YES"),
+    ]
     columns = "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = 'dh'"
     assert dh.execute(columns).fetchall() == [("i", "INTEGER"), ("name", "VARCHAR")]
     other.execute("DROP TABLE dh.t")
     assert dh.execute("SHOW TABLES FROM dh").fetchall() == []
+
+
+def test_json(dh):
+    dh.execute("CREATE TABLE dh.t AS SELECT '{\"a\": 1}'::JSON AS j, 1 AS i")
+    assert dh.execute("FROM dh.t").fetchall() == [('{"a": 1}', 1)]
+    assert dh.execute("SELECT json_extract(j, '$.a') FROM dh.t").fetchall() == [("1",)]
+    dh.execute("CREATE TABLE l AS SELECT 1 AS i")
+    assert dh.execute("SELECT j FROM dh.t JOIN l USING (i)").fetchall() == [('{"a": 1}',)]
+
+
+def test_types_of_the_user(dh):
+    dh.execute("CREATE TYPE dh.mood AS ENUM ('good', 'bad')")
+    dh.execute("CREATE TYPE dh.euro AS DECIMAL(10, 2)")
+    dh.execute("CREATE TABLE dh.t (m mood, e euro)")
+    dh.execute("INSERT INTO dh.t VALUES ('good', 1.5)")
+    dh.execute("CREATE TABLE l AS SELECT 1 AS one")
+    for sql in ["SELECT m::VARCHAR, e::VARCHAR FROM dh.t", "SELECT m::VARCHAR, e::VARCHAR FROM dh.t, l"]:
+        assert dh.execute(sql).fetchall() == [("good", "1.50")]
 
 
 def test_names_ignore_case(dh):

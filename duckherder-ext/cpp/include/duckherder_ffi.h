@@ -28,6 +28,10 @@ typedef enum DhStatus {
    * Badly; `error` is set.
    */
   DhFailed = 2,
+  /**
+   * Not yet: the call would have to wait.
+   */
+  DhPending = 3,
 } DhStatus;
 
 /**
@@ -319,6 +323,13 @@ typedef struct DhApi {
                              struct ArrowArray *array,
                              uint64_t *index,
                              struct DhBuffer *error);
+  /**
+   * As `scan_next`, but `DhPending` instead of waiting.
+   */
+  enum DhStatus (*scan_try_next)(const struct DhScan *scan,
+                                 struct ArrowArray *array,
+                                 uint64_t *index,
+                                 struct DhBuffer *error);
   /**
    * Rows handed out so far.
    */

@@ -106,6 +106,13 @@ pub struct DhApi {
         index: *mut u64,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// As `scan_next`, but `DhPending` instead of waiting.
+    pub scan_try_next: unsafe extern "C" fn(
+        scan: *const DhScan,
+        array: *mut ArrowArray,
+        index: *mut u64,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
     /// Rows handed out so far.
     pub scan_rows_read: unsafe extern "C" fn(scan: *const DhScan) -> u64,
     /// Ends a result; the statement is cancelled if it still runs.
@@ -222,6 +229,7 @@ pub(super) static API: DhApi = DhApi {
     scan_schema: query::scan_schema,
     scan_type_text: query::scan_type_text,
     scan_next: query::scan_next,
+    scan_try_next: query::scan_try_next,
     scan_rows_read: query::scan_rows_read,
     scan_free: query::scan_free,
     describe: query::describe,

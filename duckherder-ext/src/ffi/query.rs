@@ -9,7 +9,7 @@ use super::catalog::{DhColumns, columns};
 use super::remote::DhSession;
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
 use crate::error::ExtError;
-use crate::scan::Scan;
+use crate::scan::{Numbered, Scan};
 use crate::session::Access;
 
 /// A result being read.
@@ -107,18 +107,43 @@ pub(super) unsafe extern "C" fn scan_next(
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise.
-        let scan = unsafe { &(*scan).0 };
-        let Some(next) = scan.next(&interrupt)? else {
-            return Ok(DhStatus::DhEnd);
-        };
-        let exported = FFI_ArrowArray::new(&StructArray::from(next.batch).to_data());
+        let next = unsafe { &(*scan).0 }.next(&interrupt)?;
         // SAFETY: the caller's promise.
-        unsafe {
-            array.write(exported);
-            index.write(next.index);
-        }
-        Ok(DhStatus::DhOk)
+        Ok(unsafe { hand_out(next, array, index) })
     })
+}
+
+/// As [`scan_next`], but `DhPending` instead of waiting.
+///
+/// # Safety
+/// As for [`scan_next`].
+pub(super) unsafe extern "C" fn scan_try_next(
+    scan: *const DhScan,
+    array: *mut ArrowArray,
+    index: *mut u64,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let Some(next) = unsafe { &(*scan).0 }.try_next()? else {
+            return Ok(DhStatus::DhPending);
+        };
+        // SAFETY: the caller's promise.
+        Ok(unsafe { hand_out(next, array, index) })
+    })
+}
+
+/// # Safety
+/// The outputs are places for one each.
+unsafe fn hand_out(next: Option<Numbered>, array: *mut ArrowArray, index: *mut u64) -> DhStatus {
+    let Some(next) = next else { return DhStatus::DhEnd };
+    let exported = FFI_ArrowArray::new(&StructArray::from(next.batch).to_data());
+    // SAFETY: the caller's promise.
+    unsafe {
+        array.write(exported);
+        index.write(next.index);
+    }
+    DhStatus::DhOk
 }
 
 /// Rows handed out so far.

@@ -15,6 +15,8 @@ pub enum DhStatus {
     DhEnd = 1,
     /// Badly; `error` is set.
     DhFailed = 2,
+    /// Not yet: the call would have to wait.
+    DhPending = 3,
 }
 
 /// UTF-8 text that somebody else owns. `ptr` may be null if `len` is 0.

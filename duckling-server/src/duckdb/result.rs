@@ -27,6 +27,9 @@ use ffi::DUCKDB_V2_RESULT_TYPE as ResultType;
 /// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
 pub struct ArrowResult<'connection> {
     raw: ffi::duckdb_v2_arrow_result_handle,
+    connection: Arc<ConnectionHandle>,
+    /// Nothing of the statement runs any more.
+    ended: bool,
     schema: Option<SchemaRef>,
     _connection: PhantomData<&'connection mut Connection>,
 }
@@ -36,6 +39,12 @@ unsafe impl Send for ArrowResult<'_> {}
 
 impl Drop for ArrowResult<'_> {
     fn drop(&mut self) {
+        if !self.ended {
+            // Destroying waits for the threads that run the statement, and these look for an interrupt only. The
+            // connection's next statement clears it.
+            // SAFETY: the connection is live; the call is documented as safe at any time.
+            unsafe { ffi::duckdb_v2_connection_interrupt(self.connection.raw, ptr::null_mut()) };
+        }
         // SAFETY: the handle came from `statement_execute_arrow` and is destroyed only here.
         unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
     }
@@ -49,6 +58,9 @@ impl ArrowResult<'_> {
     ) -> Result<Self, RemoteError> {
         let mut result = Self {
             raw: ptr::null_mut(),
+            connection: Arc::clone(connection),
+            // Not before something runs.
+            ended: true,
             schema: None,
             _connection: PhantomData,
         };
@@ -67,6 +79,7 @@ impl ArrowResult<'_> {
                 )
             }
         })?;
+        result.ended = false;
         Ok(result)
     }
 
@@ -167,8 +180,14 @@ impl ArrowResult<'_> {
             })?;
             match status {
                 StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK => return record_batch(schema, array).map(Some),
-                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_FINISHED => return Ok(None),
-                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => return Err(interrupted()),
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_FINISHED => {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CANCELLED => {
+                    self.ended = true;
+                    return Err(interrupted());
+                }
                 _ if stopped() => return Err(interrupted()),
                 _ => {
                     // SAFETY: the result is live.
@@ -182,10 +201,11 @@ impl ArrowResult<'_> {
     ///
     /// # Errors
     /// DuckDB's error; `INTERRUPT` if the statement was cancelled.
-    pub fn drain(self) -> Result<u64, RemoteError> {
+    pub fn drain(mut self) -> Result<u64, RemoteError> {
         let mut rows_changed = 0;
         // SAFETY: the result is live.
         check(|error| unsafe { ffi::duckdb_v2_arrow_result_drain(self.raw, &raw mut rows_changed, error) })?;
+        self.ended = true;
         Ok(rows_changed)
     }
 }
