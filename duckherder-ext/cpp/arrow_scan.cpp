@@ -4,6 +4,7 @@
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/query_result.hpp"
 #include "duckdb/parallel/async_result.hpp"
+#include "duckdb/parallel/interrupt.hpp"
 
 namespace duckherder {
 
@@ -35,7 +36,6 @@ struct ArrowThreadState : public LocalTableFunctionState {
 	//! The batch being read, and where in it.
 	ArrowScanLocalState arrow;
 	bool has_batch = false;
-	bool at_end = false;
 	//! Columns as they arrive, when some are to be cast.
 	DataChunk arriving;
 
@@ -60,71 +60,47 @@ unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableF
 	return std::move(result);
 }
 
-//! Makes an arrived batch the one to read.
-void Take(ArrowThreadState &local, shared_ptr<ArrowArrayWrapper> batch, idx_t index) {
+void Wake(void *context) {
+	unique_ptr<InterruptState> parked(static_cast<InterruptState *>(context));
+	try {
+		parked->Callback();
+	} catch (...) { // NOLINT: nothing may be thrown into Rust; a query that cannot be woken has ended
+	}
+}
+
+void Discard(void *context) {
+	delete static_cast<InterruptState *>(context);
+}
+
+enum class Next { BATCH, END, PARKED };
+
+//! Gets the next batch, which may be without rows. Where DuckDB allows, it parks the task instead of blocking the
+//! thread: the one that executes the query must stay free to notice an interrupt.
+Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
+	auto batch = make_shared_ptr<ArrowArrayWrapper>();
+	uint64_t index = 0;
+	auto parked = false;
+	auto found = Check([&](DhBuffer *error) {
+		if (!input.interrupt_state || input.results_execution_mode != AsyncResultsExecutionMode::TASK_EXECUTOR) {
+			return Api().scan_next(global.scan.Get(), InterruptOf(context), &batch->arrow_array, &index, error);
+		}
+		DhWaker waker {Wake, Discard, make_uniq<InterruptState>(*input.interrupt_state).release()};
+		auto status = Api().scan_next_or_wake(global.scan.Get(), waker, &batch->arrow_array, &index, error);
+		parked = status == DhPending;
+		return parked ? DhEnd : status;
+	});
+	if (parked) {
+		input.async_result = SourceResultType::BLOCKED;
+		return Next::PARKED;
+	}
+	if (!found) {
+		return Next::END;
+	}
 	local.arrow.Reset();
 	local.arrow.chunk = std::move(batch);
 	local.arrow.batch_index = index;
 	local.has_batch = true;
-}
-
-//! Waits for a batch on another thread: the one that executes the query must stay free to notice an interrupt.
-class WaitForBatch : public AsyncTask {
-public:
-	WaitForBatch(ClientContext &context, ArrowScanState &global, ArrowThreadState &local)
-	    : context(context), global(global), local(local) {
-	}
-
-	void Execute() override {
-		auto batch = make_shared_ptr<ArrowArrayWrapper>();
-		uint64_t index = 0;
-		auto found = Check([&](DhBuffer *error) {
-			return Api().scan_next(global.scan.Get(), InterruptOf(context), &batch->arrow_array, &index, error);
-		});
-		if (found) {
-			Take(local, std::move(batch), index);
-		} else {
-			local.at_end = true;
-		}
-	}
-
-private:
-	ClientContext &context;
-	ArrowScanState &global;
-	ArrowThreadState &local;
-};
-
-enum class Next { BATCH, END, BLOCKED };
-
-//! Gets the next batch that has rows.
-Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
-	while (!local.at_end) {
-		auto batch = make_shared_ptr<ArrowArrayWrapper>();
-		uint64_t index = 0;
-		auto pending = false;
-		auto found = Check([&](DhBuffer *error) {
-			auto status = Api().scan_try_next(global.scan.Get(), &batch->arrow_array, &index, error);
-			pending = status == DhPending;
-			return pending ? DhEnd : status;
-		});
-		if (pending) {
-			vector<unique_ptr<AsyncTask>> tasks;
-			tasks.push_back(make_uniq<WaitForBatch>(context, global, local));
-			local.has_batch = false;
-			AsyncResult blocked(std::move(tasks), TaskSchedulerType::ASYNC);
-			if (input.HandleBlocked(blocked)) {
-				return Next::BLOCKED;
-			}
-		} else if (found) {
-			Take(local, std::move(batch), index);
-		} else {
-			break;
-		}
-		if (local.Unread()) {
-			return Next::BATCH;
-		}
-	}
-	return Next::END;
+	return Next::BATCH;
 }
 
 void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
@@ -141,12 +117,8 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 	auto &global = input.global_state->Cast<ArrowScanState>();
 	auto &local = input.local_state->Cast<ArrowThreadState>();
 	auto &arrow = local.arrow;
-	if (!local.Unread()) {
-		switch (NextBatch(context, input, global, local)) {
-		case Next::BATCH:
-			break;
-		case Next::END:
-		case Next::BLOCKED:
+	while (!local.Unread()) {
+		if (NextBatch(context, input, global, local) != Next::BATCH) {
 			return;
 		}
 	}

@@ -1,7 +1,7 @@
 //! Results on their way to DuckDB's scan threads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -31,7 +31,35 @@ pub struct Scan {
     schema: SchemaRef,
     batches: flume::Receiver<Result<Numbered>>,
     rows_read: AtomicU64,
+    wakers: Wakers,
     _pump: Option<Pump>,
+}
+
+/// Wakes a scan thread that found no batch. Dropped without being called when nobody waits any more.
+pub type Waker = Box<dyn FnOnce() + Send>;
+
+type Wakers = Arc<Mutex<Vec<Waker>>>;
+
+fn lock(wakers: &Wakers) -> MutexGuard<'_, Vec<Waker>> {
+    wakers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls all wakers, and once more when dropped: the end is worth asking for as well.
+struct Wake(Wakers);
+
+impl Wake {
+    fn all(&self) {
+        let wakers = std::mem::take(&mut *lock(&self.0));
+        for waker in wakers {
+            waker();
+        }
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.all();
+    }
 }
 
 /// What moves the batches; stopped when this is dropped.
@@ -53,14 +81,22 @@ impl Scan {
     /// The result of a statement that runs on a duckling.
     pub fn stream(remote: Arc<Remote>, stream: QueryStream, recording: Recording) -> Result<Self> {
         let schema = stream.schema();
+        let wakers = Wakers::default();
         let (sender, batches) = flume::bounded(BATCHES_AHEAD);
         let task = runtime::handle()?
-            .spawn(pump(Arc::clone(&remote), stream, recording, sender))
+            .spawn(pump(
+                Arc::clone(&remote),
+                stream,
+                recording,
+                sender,
+                Wake(Arc::clone(&wakers)),
+            ))
             .abort_handle();
         Ok(Self {
             schema,
             batches,
             rows_read: AtomicU64::new(0),
+            wakers,
             _pump: Some(Pump { task, remote }),
         })
     }
@@ -75,6 +111,7 @@ impl Scan {
             schema: history::schema(),
             batches,
             rows_read: AtomicU64::new(0),
+            wakers: Wakers::default(),
             _pump: None,
         })
     }
@@ -89,11 +126,25 @@ impl Scan {
         self.rows_read.load(Ordering::Relaxed)
     }
 
-    /// The next batch if it is here already, `Some(None)` at the end, `None` if one has to wait.
+    /// The next batch if it is here already, `Some(None)` at the end. Else `None`, and `waker` is called, once, as soon as
+    /// it is worth asking again.
     ///
     /// # Errors
     /// The server's, the connection's.
-    pub fn try_next(&self) -> Result<Option<Option<Numbered>>> {
+    pub fn next_or_wake(&self, waker: Waker) -> Result<Option<Option<Numbered>>> {
+        if let Some(next) = self.try_next()? {
+            return Ok(Some(next));
+        }
+        let mut wakers = lock(&self.wakers);
+        // Again, now that the pump cannot miss the waker.
+        let next = self.try_next()?;
+        if next.is_none() {
+            wakers.push(waker);
+        }
+        Ok(next)
+    }
+
+    fn try_next(&self) -> Result<Option<Option<Numbered>>> {
         match self.batches.try_recv() {
             Ok(item) => self.count(item?).map(Some),
             Err(flume::TryRecvError::Disconnected) => Ok(Some(None)),
@@ -131,6 +182,7 @@ async fn pump(
     mut stream: QueryStream,
     recording: Recording,
     sender: flume::Sender<Result<Numbered>>,
+    wake: Wake,
 ) {
     let mut index = 0;
     while let Some(item) = stream.next().await {
@@ -140,6 +192,8 @@ async fn pump(
                 let error = error.for_user();
                 recording.finish(Err(error.to_string()));
                 let _ = sender.send_async(Err(error)).await;
+                drop(sender);
+                drop(wake);
                 return;
             }
         };
@@ -147,10 +201,12 @@ async fn pump(
         if sender.send_async(item).await.is_err() {
             return;
         }
+        wake.all();
     }
     let summary = stream.summary().cloned().unwrap_or_default();
     // Before the end is told: whoever sees the end must find the books in order.
     remote.cache().observe(summary.catalog_epoch);
     recording.finish(Ok(&summary));
     drop(sender);
+    drop(wake);
 }

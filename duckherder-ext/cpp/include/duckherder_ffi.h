@@ -139,6 +139,26 @@ typedef struct DhOption {
 } DhOption;
 
 /**
+ * How a scan thread is told that it is worth asking again. Exactly one of the two is called, once, from any thread,
+ * possibly after the call it was passed to: unless that call fails or answers anything but `DhPending`, in which case
+ * `discard` has been called.
+ */
+typedef struct DhWaker {
+  /**
+   * Wakes, and frees the context. Must not throw.
+   */
+  void (*wake)(void *context);
+  /**
+   * Frees the context. Must not throw.
+   */
+  void (*discard)(void *context);
+  /**
+   * Their argument.
+   */
+  void *context;
+} DhWaker;
+
+/**
  * One table or view.
  */
 typedef struct DhTableView {
@@ -324,12 +344,13 @@ typedef struct DhApi {
                              uint64_t *index,
                              struct DhBuffer *error);
   /**
-   * As `scan_next`, but `DhPending` instead of waiting.
+   * As `scan_next`, but `DhPending` instead of waiting: then `waker` is called.
    */
-  enum DhStatus (*scan_try_next)(const struct DhScan *scan,
-                                 struct ArrowArray *array,
-                                 uint64_t *index,
-                                 struct DhBuffer *error);
+  enum DhStatus (*scan_next_or_wake)(const struct DhScan *scan,
+                                     struct DhWaker waker,
+                                     struct ArrowArray *array,
+                                     uint64_t *index,
+                                     struct DhBuffer *error);
   /**
    * Rows handed out so far.
    */

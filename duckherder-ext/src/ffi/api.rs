@@ -6,7 +6,7 @@
 use super::catalog::{DhColumnView, DhColumns, DhTableView, DhTables};
 use super::query::{ArrowArray, ArrowSchema, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
-use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText};
+use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText, DhWaker};
 use super::upload::{DhIngestMode, DhUpload};
 use super::{catalog, local, query, remote, types, upload};
 
@@ -106,9 +106,10 @@ pub struct DhApi {
         index: *mut u64,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// As `scan_next`, but `DhPending` instead of waiting.
-    pub scan_try_next: unsafe extern "C" fn(
+    /// As `scan_next`, but `DhPending` instead of waiting: then `waker` is called.
+    pub scan_next_or_wake: unsafe extern "C" fn(
         scan: *const DhScan,
+        waker: DhWaker,
         array: *mut ArrowArray,
         index: *mut u64,
         error: *mut DhBuffer,
@@ -229,7 +230,7 @@ pub(super) static API: DhApi = DhApi {
     scan_schema: query::scan_schema,
     scan_type_text: query::scan_type_text,
     scan_next: query::scan_next,
-    scan_try_next: query::scan_try_next,
+    scan_next_or_wake: query::scan_next_or_wake,
     scan_rows_read: query::scan_rows_read,
     scan_free: query::scan_free,
     describe: query::describe,

@@ -7,6 +7,7 @@ use duckherder_proto::types::type_text;
 
 use super::catalog::{DhColumns, columns};
 use super::remote::DhSession;
+use super::types::{DhWaker, OwnedWaker};
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
 use crate::error::ExtError;
 use crate::scan::{Numbered, Scan};
@@ -113,19 +114,22 @@ pub(super) unsafe extern "C" fn scan_next(
     })
 }
 
-/// As [`scan_next`], but `DhPending` instead of waiting.
+/// As [`scan_next`], but `DhPending` instead of waiting: then `waker` is called.
 ///
 /// # Safety
-/// As for [`scan_next`].
-pub(super) unsafe extern "C" fn scan_try_next(
+/// As for [`scan_next`]; `waker` is as documented with [`DhWaker`].
+pub(super) unsafe extern "C" fn scan_next_or_wake(
     scan: *const DhScan,
+    waker: DhWaker,
     array: *mut ArrowArray,
     index: *mut u64,
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
+        let waker = OwnedWaker::new(waker);
         // SAFETY: the caller's promise.
-        let Some(next) = unsafe { &(*scan).0 }.try_next()? else {
+        let scan = unsafe { &(*scan).0 };
+        let Some(next) = scan.next_or_wake(Box::new(move || waker.wake()))? else {
             return Ok(DhStatus::DhPending);
         };
         // SAFETY: the caller's promise.

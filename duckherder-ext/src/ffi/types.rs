@@ -100,6 +100,46 @@ pub struct DhInterrupt {
     pub context: *mut c_void,
 }
 
+/// How a scan thread is told that it is worth asking again. Exactly one of the two is called, once, from any thread,
+/// possibly after the call it was passed to: unless that call fails or answers anything but `DhPending`, in which case
+/// `discard` has been called.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DhWaker {
+    /// Wakes, and frees the context. Must not throw.
+    pub wake: extern "C" fn(context: *mut c_void),
+    /// Frees the context. Must not throw.
+    pub discard: extern "C" fn(context: *mut c_void),
+    /// Their argument.
+    pub context: *mut c_void,
+}
+
+/// Owns a waker: wakes once or discards.
+pub(super) struct OwnedWaker(Option<DhWaker>);
+
+// SAFETY: the context may be used from any thread, as documented with `DhWaker`.
+unsafe impl Send for OwnedWaker {}
+
+impl OwnedWaker {
+    pub(super) fn new(waker: DhWaker) -> Self {
+        Self(Some(waker))
+    }
+
+    pub(super) fn wake(mut self) {
+        if let Some(waker) = self.0.take() {
+            (waker.wake)(waker.context);
+        }
+    }
+}
+
+impl Drop for OwnedWaker {
+    fn drop(&mut self) {
+        if let Some(waker) = self.0.take() {
+            (waker.discard)(waker.context);
+        }
+    }
+}
+
 impl InterruptCheck for DhInterrupt {
     fn is_interrupted(&self) -> bool {
         self.check.is_some_and(|check| check(self.context))
