@@ -55,6 +55,64 @@ def test_another_statement_replaces_a_pending_result(dh):
     assert dh.execute("SELECT count(*) FROM dh.big").fetchall() == [(5_000_000,)]
 
 
+def test_many_pending_results_at_once(dh):
+    create_big(dh, 5_000_000)
+    cursors = [dh.cursor() for _ in range(20)]
+    for cursor in cursors:
+        assert cursor.execute("SELECT i FROM dh.big").fetchone() == (0,)
+    assert dh.execute("SELECT count(*) FROM dh.big").fetchall() == [(5_000_000,)]
+    for cursor in cursors:
+        assert cursor.fetchone() == (1,)
+        cursor.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        ENDLESS,
+        ENDLESS.replace("count(*)", "i, x, y"),
+        "INSERT INTO dh.t " + ENDLESS,
+    ],
+    ids=["aggregate", "rows", "insert"],
+)
+def test_control_c(child, t, duckling, statement):
+    process = child(
+        """
+        import signal, time
+        con = connect()
+        con.execute(attach_sql(sys.argv[1]))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("running")
+        try:
+            con.execute(sys.argv[2]).fetchall()
+        except (KeyboardInterrupt, duckdb.InterruptException):
+            print("interrupted")
+        except RuntimeError as error:
+            # What DuckDB's Python client makes of Ctrl-C.
+            print("interrupted" if "interrupted" in str(error) else error)
+        for _ in range(3):
+            try:
+                assert con.execute("FROM dh.t").fetchall() == [(1,)]
+                break
+            except KeyboardInterrupt:
+                pass
+        con.execute("INSERT INTO dh.t VALUES (2)")
+        print("usable")
+        """,
+        duckling.port,
+        statement,
+    )
+    assert process.line() == "running"
+    time.sleep(0.5)  # The point is an interrupt in the middle, of which there is no sign to wait for.
+    started = time.monotonic()
+    process.process.send_signal(signal.SIGINT)
+    assert process.line() == "interrupted"
+    assert time.monotonic() - started < SOON_S
+    assert process.line() == "usable"
+    process.finish()
+    assert t.execute("FROM dh.t").fetchall() == [(1,), (2,)]
+
+
 def interrupt_later(con, running):
     """con.interrupt() from another thread, again and again until `running` is cleared: the first may come too early."""
 
@@ -70,7 +128,11 @@ def interrupt_later(con, running):
     return thread
 
 
-def test_interrupt_from_another_thread(t):
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_interrupt_from_another_thread(t, in_transaction):
+    if in_transaction:
+        t.begin()
+        t.execute("INSERT INTO dh.t VALUES (2)")
     running = threading.Event()
     thread = interrupt_later(t, running)
     started = time.monotonic()
@@ -79,6 +141,8 @@ def test_interrupt_from_another_thread(t):
     assert time.monotonic() - started < SOON_S
     running.clear()
     thread.join()
+    if in_transaction:
+        t.rollback()
     assert t.execute("FROM dh.t").fetchall() == [(1,)]
 
 
