@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tonic::{Status, Streaming};
 
 use super::server::{Answers, Script, Server, all};
-use super::{batch, soon};
+use super::{assert_protocol_error, batch, soon};
 use crate::decode::Decoder;
 use crate::{BoxError, ClientError, IngestTarget};
 
@@ -229,16 +229,7 @@ async fn a_server_may_refuse_before_it_has_read_everything() {
 async fn wrong_answers_are_errors() {
     for answers in [vec![], vec![kept(1), kept(1)], vec![kept(1)]] {
         let error = refusal(move || all(answers.clone())).await;
-        assert!(
-            matches!(
-                error,
-                ClientError::Protocol {
-                    operation: "Ingest",
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_protocol_error(&error, "Ingest");
     }
     let (script, events) = Script::new();
     let script = script.on_put(|messages| async move {
@@ -249,16 +240,7 @@ async fn wrong_answers_are_errors() {
     });
     let client = script.serve(events).await.connect().await;
     let error = soon(client.ingest("t", good(vec![batch(1)]))).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Protocol {
-                operation: "Ingest",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_protocol_error(&error, "Ingest");
 }
 
 #[tokio::test]

@@ -18,11 +18,29 @@ use arrow_flight::{FlightData, SchemaAsIpc};
 use duckherder_proto::Message;
 use duckherder_proto::v1::{ResultKind, StatementSummary};
 
+use crate::ClientError;
+
 /// Fails the test instead of hanging it.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work)
         .await
         .expect("it takes too long")
+}
+
+#[track_caller]
+fn assert_protocol_error(error: &ClientError, expected: &str) {
+    assert!(
+        matches!(error, ClientError::Protocol { operation, .. } if *operation == expected),
+        "{error:?}"
+    );
+}
+
+#[track_caller]
+fn assert_timeout_error(error: &ClientError, expected: &str) {
+    assert!(
+        matches!(error, ClientError::Timeout { operation, .. } if *operation == expected),
+        "{error:?}"
+    );
 }
 
 fn batch(rows: i64) -> RecordBatch {

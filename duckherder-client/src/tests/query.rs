@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::server::{Script, Server};
-use super::{answer, batch, batch_message, schema_message, soon, summary, summary_message};
+use super::{answer, assert_protocol_error, batch, batch_message, schema_message, soon, summary, summary_message};
 use crate::{Client, ClientError, ClientOptions, QueryOptions};
 
 async fn serve(messages: Vec<FlightData>) -> Server {
@@ -157,16 +157,7 @@ async fn short_results_are_errors() {
         "{without_batch}"
     );
     for error in [without_summary, empty, without_batch] {
-        assert!(
-            matches!(
-                error,
-                ClientError::Protocol {
-                    operation: "Execute",
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_protocol_error(&error, "Execute");
         assert_eq!(error.to_remote_error().kind, ExceptionType::Io);
     }
 }

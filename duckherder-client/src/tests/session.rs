@@ -5,8 +5,8 @@ use duckherder_proto::v1;
 use futures::stream::{self, StreamExt};
 
 use super::server::{Script, Server, all, hello};
-use super::soon;
-use crate::{Client, ClientError};
+use super::{assert_protocol_error, assert_timeout_error, soon};
+use crate::Client;
 
 fn table(name: &str) -> v1::TableDescription {
     v1::TableDescription {
@@ -104,27 +104,9 @@ async fn wrong_answers_are_errors() {
         .await;
         let client = server.connect().await;
         let error = soon(client.session().cancel(1)).await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ClientError::Protocol {
-                    operation: "Cancel",
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_protocol_error(&error, "Cancel");
         let error = soon(client.session().list_tables()).await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                ClientError::Protocol {
-                    operation: "ListTables",
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert_protocol_error(&error, "ListTables");
     }
 }
 
@@ -139,27 +121,9 @@ async fn no_answer_and_endless_answers_end_at_the_deadline() {
     let options = server.options().request_timeout(Duration::from_millis(200));
     let client = soon(Client::connect(options)).await.unwrap();
     let error = soon(client.session().cancel(1)).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Timeout {
-                operation: "Cancel",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_timeout_error(&error, "Cancel");
     let error = soon(client.session().list_tables()).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ClientError::Timeout {
-                operation: "ListTables",
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert_timeout_error(&error, "ListTables");
 }
 
 #[tokio::test]
