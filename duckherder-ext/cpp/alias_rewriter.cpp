@@ -3,8 +3,11 @@
 #include "remote_catalog.hpp"
 
 #include "duckdb/parser/expression/columnref_expression.hpp"
+#include "duckdb/parser/expression/constant_expression.hpp"
+#include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/expression/subquery_expression.hpp"
-#include "duckdb/parser/parsed_data/alter_info.hpp"
+#include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
+#include "duckdb/parser/parsed_data/alter_table_info.hpp"
 #include "duckdb/parser/parsed_data/create_index_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/parsed_data/create_view_info.hpp"
@@ -17,12 +20,28 @@
 #include "duckdb/parser/statement/drop_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/planner/binder.hpp"
 
 namespace duckherder {
 
 using namespace duckdb;
 
-AliasRewriter::AliasRewriter(RemoteCatalog &catalog) : catalog(catalog) {
+AliasRewriter::AliasRewriter(ClientContext &context, RemoteCatalog &catalog) : context(context), catalog(catalog) {
+}
+
+QualifiedName SequenceOf(ClientContext &context, const FunctionExpression &function) {
+	auto &arguments = function.GetArguments();
+	auto of_sequence = function.FunctionName() == Identifier("nextval") || function.FunctionName() == Identifier("currval");
+	if (!of_sequence || arguments.size() != 1 ||
+	    arguments[0].GetExpression().GetExpressionClass() != ExpressionClass::CONSTANT) {
+		return QualifiedName();
+	}
+	auto &literal = arguments[0].GetExpression().Cast<ConstantExpression>().GetLiteral();
+	if (literal.kind != LiteralKind::STRING) {
+		return QualifiedName();
+	}
+	CatalogEntryRetriever retriever(context);
+	return Binder::BindTableName(retriever, QualifiedName::Parse(literal.text));
 }
 
 bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_name) {
@@ -69,6 +88,15 @@ void AliasRewriter::RewriteTable(TableRef &ref) {
 }
 
 void AliasRewriter::RewriteExpression(ParsedExpression &expression) {
+	if (expression.GetExpressionClass() == ExpressionClass::FUNCTION) {
+		auto &function = expression.Cast<FunctionExpression>();
+		auto sequence = SequenceOf(context, function);
+		if (sequence.Catalog() == catalog.GetName()) {
+			QualifiedName remote_name(Identifier(), sequence.Schema(), sequence.Name());
+			function.GetArgumentsMutable()[0].GetExpressionMutable() =
+			    ConstantExpression::String(remote_name.ToString());
+		}
+	}
 	if (expression.GetExpressionClass() == ExpressionClass::SUBQUERY) {
 		Rewrite(*expression.Cast<SubqueryExpression>().SubqueryMutable()->node);
 	}
@@ -111,12 +139,39 @@ void AliasRewriter::Rewrite(QueryNode &node) {
 	    [&](TableRef &ref) { RewriteTable(ref); });
 }
 
+void AliasRewriter::RewriteType(LogicalType &type) const {
+	if (type.id() != LogicalTypeId::UNBOUND) {
+		return;
+	}
+	auto expression = UnboundType::GetTypeExpression(type)->Copy();
+	RemotePushdownOptimizer::StripCatalogName(*expression, catalog.GetName());
+	type = LogicalType::UNBOUND(std::move(expression));
+}
+
+void AliasRewriter::RewriteAlter(AlterInfo &info) {
+	if (info.type != AlterType::ALTER_SEQUENCE) {
+		Resolve(info.GetQualifiedNameMutable());
+	}
+	if (info.type != AlterType::ALTER_TABLE) {
+		return;
+	}
+	auto &alter = info.Cast<AlterTableInfo>();
+	if (alter.alter_table_type == AlterTableType::ADD_COLUMN) {
+		RewriteType(alter.Cast<AddColumnInfo>().new_column.TypeMutable());
+	} else if (alter.alter_table_type == AlterTableType::ALTER_COLUMN_TYPE) {
+		RewriteType(alter.Cast<ChangeColumnTypeInfo>().target_type);
+	}
+}
+
 void AliasRewriter::Rewrite(SQLStatement &statement) {
 	switch (statement.type) {
 	case StatementType::CREATE_STATEMENT: {
 		auto &info = *statement.Cast<CreateStatement>().info;
 		if (info.type == CatalogType::TABLE_ENTRY) {
 			Resolve(info.GetQualifiedNameMutable());
+			for (auto &column : info.Cast<CreateTableInfo>().columns.Logical()) {
+				RewriteType(const_cast<ColumnDefinition &>(column).TypeMutable());
+			}
 			auto &query = info.Cast<CreateTableInfo>().query;
 			if (query) {
 				Rewrite(*query->node);
@@ -148,13 +203,9 @@ void AliasRewriter::Rewrite(SQLStatement &statement) {
 		}
 		break;
 	}
-	case StatementType::ALTER_STATEMENT: {
-		auto &info = *statement.Cast<AlterStatement>().info;
-		if (info.type != AlterType::ALTER_SEQUENCE) {
-			Resolve(info.GetQualifiedNameMutable());
-		}
+	case StatementType::ALTER_STATEMENT:
+		RewriteAlter(*statement.Cast<AlterStatement>().info);
 		break;
-	}
 	default:
 		break;
 	}

@@ -1,6 +1,7 @@
 //! What LOAD does.
 
 #include "functions.hpp"
+#include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
 #include "remote_transaction.hpp"
@@ -45,8 +46,10 @@ static void Load(ExtensionLoader &loader) {
 	auto storage = make_shared_ptr<StorageExtension>();
 	storage->attach = Attach;
 	storage->create_transaction_manager = CreateTransactionManager;
-	StorageExtension::Register(DBConfig::GetConfig(loader.GetDatabaseInstance()), RemoteCatalog::TYPE,
-	                           std::move(storage));
+	auto &config = DBConfig::GetConfig(loader.GetDatabaseInstance());
+	StorageExtension::Register(config, RemoteCatalog::TYPE, std::move(storage));
+	RegisterPostBind(config);
+	RegisterRemoteBind(config);
 	RegisterRemoteQuery(loader);
 	RegisterFunctions(loader);
 }

@@ -1,6 +1,7 @@
 #include "remote_catalog.hpp"
 
 #include "alias_rewriter.hpp"
+#include "expression_visitor.hpp"
 #include "remote_insert.hpp"
 #include "remote_query.hpp"
 #include "remote_schema.hpp"
@@ -11,11 +12,13 @@
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/expression/parameter_expression.hpp"
 #include "duckdb/parser/expression/star_expression.hpp"
 #include "duckdb/parser/parsed_data/create_index_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/query_node.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/parser/query_node/set_operation_node.hpp"
 #include "duckdb/parser/sql_statement.hpp"
 #include "duckdb/parser/statement/create_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
@@ -69,6 +72,10 @@ string RemoteCatalog::GetDBPath() {
 
 string RemoteCatalog::GetConnectDisplay() {
 	return String(Api().remote_address(remote->Get()));
+}
+
+string RemoteCatalog::GetDisplayName() {
+	return GetName().GetIdentifierName() + " (" + GetConnectDisplay() + ")";
 }
 
 DatabaseSize RemoteCatalog::GetDatabaseSize(ClientContext &) {
@@ -125,23 +132,62 @@ bool RemoteCatalog::Supports(RemoteCapability) const {
 	return true;
 }
 
-unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<QueryNode> node) {
-	AliasRewriter(*this).Rewrite(*node);
-	return MakeRemoteQuery(*this, node->ToString(), ShapeOf(context, *node));
+//! Names the result columns with parameters in them before these become values, which would name them otherwise.
+static void NameAfterParameters(QueryNode &node) {
+	if (node.type == QueryNodeType::SET_OPERATION_NODE) {
+		auto &children = node.Cast<SetOperationNode>().children;
+		if (!children.empty()) {
+			NameAfterParameters(*children[0]);
+		}
+	}
+	if (node.type != QueryNodeType::SELECT_NODE) {
+		return;
+	}
+	for (auto &expression : node.Cast<SelectNode>().select_list) {
+		if (expression->GetAlias().empty() && expression->HasParameter()) {
+			expression->SetAlias(Identifier(expression->GetName()));
+		}
+	}
 }
 
-unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &, unique_ptr<SQLStatement> statement) {
-	AliasRewriter(*this).Rewrite(*statement);
-	return MakeRemoteQuery(*this, statement->ToString(), QueryShape::COUNT);
+//! The parameters in a query or statement, one of each name.
+template <class STATEMENT>
+static vector<unique_ptr<ParsedExpression>> CollectParameters(STATEMENT &statement) {
+	vector<unique_ptr<ParsedExpression>> parameters;
+	identifier_set_t seen;
+	VisitExpressions(statement, [&](unique_ptr<ParsedExpression> &expression) {
+		if (expression->GetExpressionClass() == ExpressionClass::PARAMETER &&
+		    seen.insert(expression->Cast<ParameterExpression>().Identifier()).second) {
+			auto parameter = expression->Copy();
+			// An alias would make it a named argument of our function.
+			parameter->SetAlias(Identifier());
+			parameters.push_back(std::move(parameter));
+		}
+	});
+	return parameters;
+}
+
+unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<QueryNode> node) {
+	AliasRewriter(context, *this).Rewrite(*node);
+	auto parameters = CollectParameters(*node);
+	if (!parameters.empty()) {
+		NameAfterParameters(*node);
+	}
+	return MakeRemoteQuery(*this, node->ToString(), ShapeOf(context, *node), std::move(parameters));
+}
+
+unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<SQLStatement> statement) {
+	AliasRewriter(context, *this).Rewrite(*statement);
+	auto parameters = CollectParameters(*statement);
+	return MakeRemoteQuery(*this, statement->ToString(), ShapeOf(*statement), std::move(parameters));
 }
 
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &, const string &sql) {
 	return MakeRemoteQuery(*this, sql, QueryShape::DESCRIBED);
 }
 
-bool RemoteCatalog::SupportsPushdown(const ParsedExpression &expression) {
-	// Parameters have their values here.
-	return expression.GetExpressionClass() != ExpressionClass::PARAMETER;
+bool RemoteCatalog::SupportsPushdown(const ParsedExpression &) {
+	return true;
 }
 
 bool RemoteCatalog::SupportsPushdown(const TableRef &) {
@@ -229,7 +275,7 @@ unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, Creat
 	    QualifiedName(Identifier(), Identifier(remote_table.RemoteSchemaName()), info->GetIndexName()));
 	auto select = make_uniq<SelectNode>();
 	select->select_list.push_back(make_uniq<StarExpression>());
-	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::COUNT);
+	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::NOTHING);
 	SelectStatement statement;
 	statement.node = std::move(select);
 	return Binder::CreateBinder(binder.context)->Bind(static_cast<SQLStatement &>(statement)).plan;

@@ -35,6 +35,8 @@ public:
 	}
 	duckdb::string GetDBPath() override;
 	duckdb::string GetConnectDisplay() override;
+	//! Name and address, as plans show them.
+	duckdb::string GetDisplayName();
 	duckdb::DatabaseSize GetDatabaseSize(duckdb::ClientContext &context) override;
 	void OnDetach(duckdb::ClientContext &context) override;
 

@@ -85,7 +85,7 @@ string RemoteInsert::GetName() const {
 
 InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
 	InsertionOrderPreservingMap<string> result;
-	result["Duckling"] = catalog.GetName().GetIdentifierName() + " (" + catalog.GetConnectDisplay() + ")";
+	result["Duckling"] = catalog.GetDisplayName();
 	result["Table"] = target.schema_name + "." + target.table_name;
 	return result;
 }

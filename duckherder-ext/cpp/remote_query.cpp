@@ -1,6 +1,7 @@
 #include "remote_query.hpp"
 
 #include "arrow_scan.hpp"
+#include "expression_visitor.hpp"
 #include "remote_catalog.hpp"
 #include "remote_table.hpp"
 
@@ -9,13 +10,17 @@
 #include "duckdb/main/extension/extension_loader.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/parser/expression/parameter_expression.hpp"
 #include "duckdb/parser/expression/subquery_expression.hpp"
 #include "duckdb/parser/parsed_expression_iterator.hpp"
+#include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node.hpp"
 #include "duckdb/parser/query_node/delete_query_node.hpp"
 #include "duckdb/parser/query_node/insert_query_node.hpp"
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/query_node/update_query_node.hpp"
+#include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/statement/create_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
 #include "duckdb/parser/tableref/table_function_ref.hpp"
 #include "duckdb/planner/binder.hpp"
@@ -33,8 +38,6 @@ static constexpr const char *SCAN_FUNCTION = "duckherder_scan";
 // Shapes
 //===--------------------------------------------------------------------===//
 
-static bool HasSideEffects(ClientContext &context, QueryNode &node);
-
 static bool HasSideEffects(ClientContext &context, const FunctionExpression &function) {
 	auto name = StringUtil::Lower(function.FunctionName().GetIdentifierName());
 	if (name == "nextval" || name == "setseed") {
@@ -46,19 +49,6 @@ static bool HasSideEffects(ClientContext &context, const FunctionExpression &fun
 		return Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL) != nullptr;
 	};
 	return !known(CatalogType::SCALAR_FUNCTION_ENTRY) && !known(CatalogType::TABLE_FUNCTION_ENTRY);
-}
-
-static bool HasSideEffects(ClientContext &context, ParsedExpression &expression) {
-	auto found = false;
-	if (expression.GetExpressionClass() == ExpressionClass::SUBQUERY) {
-		found = HasSideEffects(context, *expression.Cast<SubqueryExpression>().SubqueryMutable()->node);
-	} else if (expression.GetExpressionClass() == ExpressionClass::FUNCTION) {
-		found = HasSideEffects(context, expression.Cast<FunctionExpression>());
-	}
-	ParsedExpressionIterator::EnumerateChildren(expression, [&](unique_ptr<ParsedExpression> &child) {
-		found = found || HasSideEffects(context, *child);
-	});
-	return found;
 }
 
 static bool HasDml(QueryNode &node) {
@@ -81,8 +71,9 @@ static bool HasDml(QueryNode &node) {
 
 static bool HasSideEffects(ClientContext &context, QueryNode &node) {
 	auto found = HasDml(node);
-	ParsedExpressionIterator::EnumerateQueryNodeChildren(node, [&](unique_ptr<ParsedExpression> &expression) {
-		found = found || HasSideEffects(context, *expression);
+	VisitExpressions(node, [&](unique_ptr<ParsedExpression> &expression) {
+		found = found || (expression->GetExpressionClass() == ExpressionClass::FUNCTION &&
+		                  HasSideEffects(context, expression->Cast<FunctionExpression>()));
 	});
 	return found;
 }
@@ -105,14 +96,39 @@ QueryShape ShapeOf(ClientContext &context, QueryNode &node) {
 	}
 }
 
-unique_ptr<TableRef> MakeRemoteQuery(RemoteCatalog &catalog, const string &sql, QueryShape shape) {
+QueryShape ShapeOf(const SQLStatement &statement) {
+	if (statement.type == StatementType::CREATE_STATEMENT) {
+		auto &info = *statement.Cast<CreateStatement>().info;
+		if (info.type == CatalogType::TABLE_ENTRY && info.Cast<CreateTableInfo>().query) {
+			return QueryShape::COUNT;
+		}
+	}
+	return QueryShape::NOTHING;
+}
+
+unique_ptr<TableRef> MakeRemoteQuery(RemoteCatalog &catalog, const string &sql, QueryShape shape,
+                                     vector<unique_ptr<ParsedExpression>> parameters) {
 	vector<unique_ptr<ParsedExpression>> arguments;
 	arguments.push_back(ConstantExpression::String(catalog.GetName().GetIdentifierName()));
 	arguments.push_back(ConstantExpression::String(sql));
 	arguments.push_back(ConstantExpression::FromValue(Value::UTINYINT(static_cast<uint8_t>(shape))));
+	for (auto &parameter : parameters) {
+		auto &name = parameter->Cast<ParameterExpression>().Identifier();
+		arguments.push_back(ConstantExpression::String(name.GetIdentifierName()));
+		arguments.push_back(std::move(parameter));
+	}
 	auto result = make_uniq<TableFunctionRef>();
 	result->function = make_uniq<FunctionExpression>(Identifier(QUERY_FUNCTION), std::move(arguments));
 	return std::move(result);
+}
+
+bool IsRemoteQuery(const TableRef &ref) {
+	if (ref.type != TableReferenceType::TABLE_FUNCTION) {
+		return false;
+	}
+	auto &function = *ref.Cast<TableFunctionRef>().function;
+	return function.GetExpressionClass() == ExpressionClass::FUNCTION &&
+	       function.Cast<FunctionExpression>().FunctionName() == Identifier(QUERY_FUNCTION);
 }
 
 //===--------------------------------------------------------------------===//
@@ -130,18 +146,16 @@ struct StartedScan {
 };
 
 struct RemoteQueryData : public TableFunctionData {
-	RemoteQueryData(RemoteCatalog &catalog, string sql, QueryShape shape)
-	    : catalog(catalog), sql(std::move(sql)), shape(shape), started(make_shared_ptr<StartedScan>()) {
+	explicit RemoteQueryData(RemoteStatement statement)
+	    : statement(std::move(statement)), started(make_shared_ptr<StartedScan>()) {
 	}
 
-	RemoteCatalog &catalog;
-	string sql;
-	QueryShape shape;
+	RemoteStatement statement;
 	vector<LogicalType> types;
 	shared_ptr<StartedScan> started;
 
 	unique_ptr<FunctionData> Copy() const override {
-		auto copy = make_uniq<RemoteQueryData>(catalog, sql, shape);
+		auto copy = make_uniq<RemoteQueryData>(statement);
 		copy->types = types;
 		copy->started = started;
 		return std::move(copy);
@@ -157,12 +171,45 @@ struct RemoteQueryData : public TableFunctionData {
 		ScanHandle scan;
 		auto transactional = !context.transaction.IsAutoCommit();
 		Check([&](DhBuffer *error) {
-			return Api().scan_start(catalog.Session(context), Text(sql), transactional, shape != QueryShape::ROWS,
-			                     InterruptOf(context), scan.Slot(), error);
+			return Api().scan_start(statement.catalog.Session(context), Text(statement.sql), transactional,
+			                        statement.shape != QueryShape::ROWS, InterruptOf(context), scan.Slot(), error);
 		});
 		return scan;
 	}
 };
+
+//! Names and values of parameters come after the function's own arguments.
+constexpr idx_t FIRST_PARAMETER = 3;
+
+//! Puts values in the place of the parameters of `sql`.
+string WithParameterValues(ClientContext &context, const string &sql, const vector<Value> &arguments) {
+	if (arguments.size() <= FIRST_PARAMETER) {
+		return sql;
+	}
+	identifier_map_t<Value> values;
+	for (idx_t i = FIRST_PARAMETER; i + 1 < arguments.size(); i += 2) {
+		values[Identifier(StringValue::Get(arguments[i]))] = arguments[i + 1];
+	}
+	Parser parser(context);
+	parser.ParseQuery(sql);
+	if (parser.statements.size() != 1) {
+		throw InvalidInputException("%s: parameters are for one statement", QUERY_FUNCTION);
+	}
+	auto statement = std::move(parser.statements[0]);
+	VisitExpressions(*statement, [&](unique_ptr<ParsedExpression> &expression) {
+		if (expression->GetExpressionClass() != ExpressionClass::PARAMETER) {
+			return;
+		}
+		auto value = values.find(expression->Cast<ParameterExpression>().Identifier());
+		if (value == values.end()) {
+			throw InvalidInputException("no value for parameter %s", expression->ToString());
+		}
+		auto alias = expression->GetAlias();
+		expression = ConstantExpression::FromValue(value->second);
+		expression->SetAlias(std::move(alias));
+	});
+	return statement->ToString();
+}
 
 unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBindInput &input,
                                          vector<LogicalType> &return_types, vector<Identifier> &names) {
@@ -175,18 +222,26 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 	if (shape_value > static_cast<uint8_t>(QueryShape::DESCRIBED)) {
 		throw InvalidInputException("%s: unknown shape %d", QUERY_FUNCTION, shape_value);
 	}
-	auto data = make_uniq<RemoteQueryData>(catalog.Cast<RemoteCatalog>(), StringValue::Get(input.inputs[1]),
-	                                       static_cast<QueryShape>(shape_value));
+	auto data = make_uniq<RemoteQueryData>(
+	    RemoteStatement {catalog.Cast<RemoteCatalog>(),
+	                     WithParameterValues(context, StringValue::Get(input.inputs[1]), input.inputs),
+	                     static_cast<QueryShape>(shape_value),
+	                     {},
+	                     {}});
+	auto &statement = data->statement;
+	for (idx_t i = FIRST_PARAMETER; i < input.inputs.size(); i += 2) {
+		statement.parameters.emplace_back(StringValue::Get(input.inputs[i]));
+	}
 	if (input.binder) {
 		auto &properties = input.binder->GetStatementProperties();
-		if (data->shape == QueryShape::ROWS) {
+		if (statement.shape == QueryShape::ROWS) {
 			properties.RegisterDBRead(catalog, context);
 		} else {
 			// DuckDB then refuses writes to what is attached READ_ONLY, and to two databases in one transaction.
 			properties.RegisterDBModify(catalog, context, DatabaseModificationType::INSERT_DATA);
 		}
 	}
-	switch (data->shape) {
+	switch (statement.shape) {
 	case QueryShape::ROWS: {
 		auto scan = data->Start(context);
 		ArrowResultColumns(context, scan.Get(), return_types, names);
@@ -195,14 +250,15 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 		break;
 	}
 	case QueryShape::COUNT:
+	case QueryShape::NOTHING:
 		return_types.push_back(LogicalType::BIGINT);
 		names.emplace_back("Count");
 		break;
 	case QueryShape::DESCRIBED: {
 		ColumnsHandle columns;
 		Check([&](DhBuffer *error) {
-			return Api().describe(data->catalog.Session(context), Text(data->sql), InterruptOf(context), columns.Slot(),
-			                   error);
+			return Api().describe(statement.catalog.Session(context), Text(statement.sql), InterruptOf(context),
+			                      columns.Slot(), error);
 		});
 		DhColumnView column;
 		for (idx_t i = 0; Api().columns_get(columns.Get(), i, &column) == DhOk; i++) {
@@ -216,6 +272,7 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 		break;
 	}
 	}
+	statement.names = names;
 	DeduplicateNames(names);
 	data->types = return_types;
 	return std::move(data);
@@ -240,8 +297,8 @@ unique_ptr<GlobalTableFunctionState> RemoteQueryInit(ClientContext &context, Tab
 InsertionOrderPreservingMap<string> RemoteQueryToString(TableFunctionToStringInput &input) {
 	auto &data = input.bind_data->Cast<RemoteQueryData>();
 	InsertionOrderPreservingMap<string> result;
-	result["Duckling"] = data.catalog.GetName().GetIdentifierName() + " (" + data.catalog.GetConnectDisplay() + ")";
-	result["SQL"] = data.sql;
+	result["Duckling"] = data.statement.catalog.GetDisplayName();
+	result["SQL"] = data.statement.sql;
 	return result;
 }
 
@@ -324,7 +381,7 @@ InsertionOrderPreservingMap<string> TableScanToString(TableFunctionToStringInput
 	auto &table = *input.bind_data->Cast<TableScanData>().table;
 	auto &catalog = table.GetRemoteCatalog();
 	InsertionOrderPreservingMap<string> result;
-	result["Duckling"] = catalog.GetName().GetIdentifierName() + " (" + catalog.GetConnectDisplay() + ")";
+	result["Duckling"] = catalog.GetDisplayName();
 	result["Table"] = table.RemoteName();
 	return result;
 }
@@ -343,9 +400,26 @@ TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionDa
 	return function;
 }
 
+optional_ptr<const RemoteStatement> WholeRemoteStatement(const LogicalOperator &plan) {
+	optional_ptr<const LogicalOperator> op = plan;
+	while (op->type == LogicalOperatorType::LOGICAL_PROJECTION && op->children.size() == 1) {
+		op = op->children[0].get();
+	}
+	if (op->type != LogicalOperatorType::LOGICAL_GET) {
+		return nullptr;
+	}
+	auto &get = op->Cast<LogicalGet>();
+	if (get.function.GetName() != Identifier(QUERY_FUNCTION) || !get.bind_data) {
+		return nullptr;
+	}
+	return get.bind_data->Cast<RemoteQueryData>().statement;
+}
+
 void RegisterRemoteQuery(ExtensionLoader &loader) {
 	TableFunction function(Identifier(QUERY_FUNCTION), {LogicalType::VARCHAR, LogicalType::VARCHAR, LogicalType::UTINYINT},
 	                       nullptr, RemoteQueryBind, RemoteQueryInit);
+	// Names and values of parameters.
+	function.GetSignature().AddArgs("parameters", LogicalType::ANY);
 	SetUpArrowScan(function);
 	function.to_string = RemoteQueryToString;
 	loader.RegisterFunction(std::move(function));

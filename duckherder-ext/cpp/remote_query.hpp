@@ -20,16 +20,38 @@ enum class QueryShape : uint8_t {
 	ROWS,
 	//! One number: the rows changed. It runs when it is executed.
 	COUNT,
+	//! No rows, as of DDL. It runs when it is executed.
+	NOTHING,
 	//! Rows of a statement with side effects: described when it is bound, run when it is executed.
 	DESCRIBED
 };
 
-//! The shape of a query's result.
-QueryShape ShapeOf(duckdb::ClientContext &context, duckdb::QueryNode &node);
+//! A statement that runs on a duckling as it is.
+struct RemoteStatement {
+	RemoteCatalog &catalog;
+	//! Parameters in it have got their values.
+	duckdb::string sql;
+	QueryShape shape;
+	//! As the server calls the columns; not necessarily unique.
+	duckdb::vector<duckdb::Identifier> names;
+	//! Those whose values are in the text now.
+	duckdb::vector<duckdb::Identifier> parameters;
+};
 
-//! A reference to the table function that runs `sql` on the duckling.
-duckdb::unique_ptr<duckdb::TableRef> MakeRemoteQuery(RemoteCatalog &catalog, const duckdb::string &sql,
-                                                     QueryShape shape);
+//! The shape of the result of a query, or of a DDL statement.
+QueryShape ShapeOf(duckdb::ClientContext &context, duckdb::QueryNode &node);
+QueryShape ShapeOf(const duckdb::SQLStatement &statement);
+
+//! A reference to the table function that runs `sql` on the duckling. `parameters` are those that the text contains.
+duckdb::unique_ptr<duckdb::TableRef>
+MakeRemoteQuery(RemoteCatalog &catalog, const duckdb::string &sql, QueryShape shape,
+                duckdb::vector<duckdb::unique_ptr<duckdb::ParsedExpression>> parameters = {});
+
+//! The statement, if all that `plan` does is to run it.
+duckdb::optional_ptr<const RemoteStatement> WholeRemoteStatement(const duckdb::LogicalOperator &plan);
+
+//! Whether `ref` is a call that `MakeRemoteQuery` has made.
+bool IsRemoteQuery(const duckdb::TableRef &ref);
 
 //! The function and its data that scan a table of the duckling.
 duckdb::TableFunction MakeTableScan(duckdb::shared_ptr<RemoteTable> table,

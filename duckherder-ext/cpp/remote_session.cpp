@@ -35,14 +35,18 @@ DhSession *RemoteSession::Open(ClientContext &context) {
 	return session.Get();
 }
 
-template <class SETTING>
-static void AddIfChanged(ClientContext &context, vector<string> &texts) {
+static void AddIfOther(ClientContext &context, const char *name, const char *default_value, vector<string> &texts) {
 	Value value;
-	if (context.TryGetCurrentSetting(SETTING::Name, value) && !value.IsNull() &&
-	    !StringUtil::CIEquals(value.ToString(), SETTING::DefaultValue)) {
-		texts.push_back(SETTING::Name);
+	if (context.TryGetCurrentSetting(name, value) && !value.IsNull() &&
+	    !StringUtil::CIEquals(value.ToString(), default_value)) {
+		texts.push_back(name);
 		texts.push_back(value.ToString());
 	}
+}
+
+template <class SETTING>
+static void AddIfChanged(ClientContext &context, vector<string> &texts) {
+	AddIfOther(context, SETTING::Name, SETTING::DefaultValue, texts);
 }
 
 void RemoteSession::TellSettings(ClientContext &context) {
@@ -51,12 +55,14 @@ void RemoteSession::TellSettings(ClientContext &context) {
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);
 	AddIfChanged<DefaultOrderSetting>(context, texts);
 	AddIfChanged<DefaultCollationSetting>(context, texts);
+	AddIfChanged<ExplainOutputSetting>(context, texts);
 	AddIfChanged<IeeeFloatingPointOpsSetting>(context, texts);
 	AddIfChanged<IntegerDivisionSetting>(context, texts);
 	AddIfChanged<LambdaSyntaxSetting>(context, texts);
 	AddIfChanged<OldImplicitCastingSetting>(context, texts);
 	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
 	AddIfChanged<ScalarSubqueryErrorOnMultipleRowsSetting>(context, texts);
+	AddIfOther(context, ProfilingRendererSettingsSetting::Name, "{}", texts);
 	vector<DhOption> settings;
 	for (idx_t i = 0; i < texts.size(); i += 2) {
 		settings.push_back(DhOption {Text(texts[i]), Text(texts[i + 1])});

@@ -1,0 +1,157 @@
+#include "planner_hooks.hpp"
+#include "remote_catalog.hpp"
+#include "remote_query.hpp"
+#include "remote_table.hpp"
+
+#include "duckdb/main/config.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
+#include "duckdb/parser/expression/constant_expression.hpp"
+#include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/parser/expression/parameter_expression.hpp"
+#include "duckdb/parser/expression/star_expression.hpp"
+#include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/parser/statement/explain_statement.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/planner/binder.hpp"
+#include "duckdb/planner/bound_parameter_map.hpp"
+#include "duckdb/planner/expression/bound_parameter_expression.hpp"
+#include "duckdb/planner/operator/logical_explain.hpp"
+#include "duckdb/planner/operator/logical_vacuum.hpp"
+#include "duckdb/planner/planner_extension.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+//! EXPLAIN with the options of `explain`, of the statement on the server.
+static string ExplainSql(const LogicalExplain &explain, const RemoteStatement &statement) {
+	vector<string> options;
+	switch (explain.explain_type) {
+	case ExplainType::EXPLAIN_ANALYZE:
+		options.emplace_back("ANALYZE");
+		break;
+	case ExplainType::EXPLAIN_SQL:
+		options.emplace_back("SQL");
+		break;
+	default:
+		break;
+	}
+	if (explain.format != ProfilerPrintFormat::Default()) {
+		options.push_back("FORMAT " + explain.format.ToString());
+	}
+	auto text = options.empty() ? string() : "(" + StringUtil::Join(options, ", ") + ") ";
+	return "EXPLAIN " + text + statement.sql;
+}
+
+//! Plans as text say where they run. Other formats are for programs, and stay as they are.
+static bool IsForPeople(const LogicalExplain &explain) {
+	return explain.explain_type != ExplainType::EXPLAIN_SQL &&
+	       (explain.format == ProfilerPrintFormat::Default() || explain.format == ProfilerPrintFormat::Text());
+}
+
+static unique_ptr<LogicalOperator> BindSelect(ClientContext &context, unique_ptr<SelectNode> select) {
+	SelectStatement statement;
+	statement.node = std::move(select);
+	return Binder::CreateBinder(context)->Bind(static_cast<SQLStatement &>(statement)).plan;
+}
+
+static unique_ptr<LogicalOperator> PlanRemoteExplain(ClientContext &context, const LogicalExplain &explain,
+                                                     const RemoteStatement &statement) {
+	auto select = make_uniq<SelectNode>();
+	select->select_list.push_back(make_uniq<ColumnRefExpression>("explain_key"));
+	unique_ptr<ParsedExpression> value = make_uniq<ColumnRefExpression>("explain_value");
+	if (IsForPeople(explain)) {
+		vector<unique_ptr<ParsedExpression>> arguments;
+		arguments.push_back(ConstantExpression::String("On " + statement.catalog.GetDisplayName() + ":\n"));
+		arguments.push_back(std::move(value));
+		value = make_uniq<FunctionExpression>("concat", std::move(arguments));
+	}
+	select->select_list.push_back(std::move(value));
+	select->from_table =
+	    MakeRemoteQuery(statement.catalog, ExplainSql(explain, statement), QueryShape::DESCRIBED);
+	return BindSelect(context, std::move(select));
+}
+
+//! VACUUM and ANALYZE of a table run where the table is; DuckDB's own operator knows only its own tables.
+static void ReplaceVacuum(ClientContext &context, BoundStatement &bound) {
+	auto &vacuum = bound.plan->Cast<LogicalVacuum>();
+	if (!vacuum.HasTable() || vacuum.GetTable().ParentCatalog().GetCatalogType() != RemoteCatalog::TYPE) {
+		return;
+	}
+	auto &table = vacuum.GetTable().Cast<RemoteTable>();
+	vector<string> columns;
+	for (auto &column : vacuum.GetInfo().columns) {
+		columns.push_back(SQLIdentifier::ToString(column));
+	}
+	auto sql = string(vacuum.GetInfo().options.vacuum ? "VACUUM " : "") +
+	           (vacuum.GetInfo().options.analyze ? "ANALYZE " : "") + table.RemoteName() +
+	           (columns.empty() ? string() : "(" + StringUtil::Join(columns, ", ") + ")");
+	auto select = make_uniq<SelectNode>();
+	select->select_list.push_back(make_uniq<StarExpression>());
+	select->from_table = MakeRemoteQuery(table.GetRemoteCatalog(), sql, QueryShape::DESCRIBED);
+	bound.plan = BindSelect(context, std::move(select));
+	bound.plan->ResolveOperatorTypes();
+	bound.types = bound.plan->types;
+}
+
+//! DuckDB counts the parameters of the statement that it binds, which has none left: without these it would refuse values.
+static void DeclareParameters(Binder &binder, const RemoteStatement &statement) {
+	auto parameters = binder.GetParameters();
+	if (!parameters) {
+		return;
+	}
+	for (auto &name : statement.parameters) {
+		auto value = parameters->GetParameterData().find(name);
+		if (value == parameters->GetParameterData().end()) {
+			continue;
+		}
+		ParameterExpression parameter;
+		parameter.IdentifierMutable() = name;
+		auto bound = parameters->BindParameterExpression(parameter);
+		bound->ParameterDataMutable()->return_type = value->second.GetValue().type();
+	}
+}
+
+static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
+	if (!bound.plan) {
+		return;
+	}
+	if (bound.plan->type == LogicalOperatorType::LOGICAL_EXPLAIN) {
+		auto &explain = bound.plan->Cast<LogicalExplain>();
+		auto statement = WholeRemoteStatement(*explain.children[0]);
+		if (statement) {
+			bound.plan = PlanRemoteExplain(input.context, explain, *statement);
+		}
+		return;
+	}
+	if (bound.plan->type == LogicalOperatorType::LOGICAL_VACUUM) {
+		return ReplaceVacuum(input.context, bound);
+	}
+	auto statement = WholeRemoteStatement(*bound.plan);
+	if (!statement) {
+		return;
+	}
+	if (statement->names.size() == bound.names.size()) {
+		bound.names = statement->names;
+	}
+	DeclareParameters(input.binder, *statement);
+	auto &properties = input.binder.GetStatementProperties();
+	switch (statement->shape) {
+	case QueryShape::COUNT:
+		properties.return_type = StatementReturnType::CHANGED_ROWS;
+		break;
+	case QueryShape::NOTHING:
+		properties.return_type = StatementReturnType::NOTHING;
+		break;
+	default:
+		break;
+	}
+}
+
+void RegisterPostBind(DBConfig &config) {
+	PlannerExtension extension;
+	extension.post_bind_function = PostBind;
+	PlannerExtension::Register(config, extension);
+}
+
+} // namespace duckherder
