@@ -19,6 +19,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor, PutResult, SchemaAsIpc};
 use bytes::Bytes;
 use duckherder_proto::command::Command;
+use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{IngestEnd, IngestMode, IngestRequest, IngestResponse};
 use duckherder_proto::{Message, limits};
 use futures::stream::BoxStream;
@@ -79,16 +80,19 @@ impl IngestTarget {
             table_name: self.table,
             mode: self.mode.into(),
             begin_transaction: self.begin_transaction,
+            ..IngestRequest::default()
         }
     }
 }
 
-/// Uploads `batches` and waits for the server's word that it has kept them.
+/// Uploads `batches` and waits for the server's word that it has kept them. What is handed to the network is counted in
+/// `traffic`.
 pub(crate) async fn run<S, E>(
     connection: &Connection,
     request: IngestRequest,
     schema: SchemaRef,
     batches: S,
+    traffic: Arc<Traffic>,
 ) -> Result<IngestResponse, ClientError>
 where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
@@ -98,7 +102,7 @@ where
     let progress = Arc::new(Progress::default());
     let _abandon_on_drop = progress.abandoned.clone().drop_guard();
     let upload = Upload {
-        messages: encode(&request, &schema, batches).boxed(),
+        messages: encode(&request, &schema, batches, traffic).boxed(),
         abandoned: Box::pin(progress.abandoned.clone().cancelled_owned()),
         progress: Arc::clone(&progress),
     };
@@ -266,6 +270,7 @@ fn encode<S, E>(
     request: &IngestRequest,
     schema: &SchemaRef,
     batches: S,
+    traffic: Arc<Traffic>,
 ) -> impl Stream<Item = Result<FlightData, ClientError>> + Send + use<S, E>
 where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
@@ -273,10 +278,12 @@ where
 {
     let rows = Arc::new(AtomicU64::new(0));
     let rows_sent = Arc::clone(&rows);
+    let rows_traffic = Arc::clone(&traffic);
     let pieces = batches.flat_map(move |batch| {
         stream::iter(match batch {
             Ok(batch) => {
                 rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                rows_traffic.add_sent(batch.num_rows() as u64, 0);
                 split(&batch, MESSAGE_BYTES_TARGET).into_iter().map(Ok).collect()
             }
             Err(error) => vec![Err(FlightError::ExternalError(error.into()))],
@@ -297,6 +304,7 @@ where
             if let Some(header) = exact_header.take() {
                 message.data_header = header;
             }
+            traffic.add_sent(0, (message.data_header.len() + message.data_body.len()) as u64);
             fits(message)
         })
         .chain(stream::once(async move {
@@ -379,7 +387,7 @@ mod tests {
 
     async fn messages(schema: Schema, batches: Vec<RecordBatch>) -> Result<Vec<FlightData>, ClientError> {
         let batches = stream::iter(batches.into_iter().map(Ok::<_, BoxError>));
-        encode(&IngestRequest::default(), &Arc::new(schema), batches)
+        encode(&IngestRequest::default(), &Arc::new(schema), batches, Arc::default())
             .try_collect()
             .await
     }

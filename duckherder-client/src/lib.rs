@@ -88,6 +88,7 @@ mod stream;
 mod tests;
 
 pub use client::Client;
+pub use duckherder_proto::history::{HistoryId, Traffic};
 pub use duckherder_proto::v1::{
     ColumnDescription, IngestMode, IngestResponse, ResultKind, StatementSummary, TableDescription,
 };
@@ -95,5 +96,5 @@ pub use duckherder_proto::{ExceptionType, RemoteError};
 pub use error::{BoxError, ClientError};
 pub use ingest::IngestTarget;
 pub use options::ClientOptions;
-pub use session::{CatalogSnapshot, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
+pub use session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
 pub use stream::QueryStream;

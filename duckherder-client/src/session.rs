@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use duckherder_proto::history::{HistoryId, Traffic};
 use duckherder_proto::v1;
 use duckherder_proto::version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use futures::{Stream, TryStreamExt};
@@ -44,6 +45,17 @@ pub struct ServerInfo {
 pub struct QueryOptions {
     /// Begin a transaction first, unless the session is in one. Saves the round trip of a `BEGIN`.
     pub begin_transaction: bool,
+    /// The statement's id in the server's history, the bytes of a UUID; without one, the server makes it up.
+    pub history_id: Option<HistoryId>,
+}
+
+/// How to send rows.
+#[derive(Debug, Clone, Default)]
+pub struct IngestOptions {
+    /// The upload's id in the server's history, the bytes of a UUID; without one, the server makes it up.
+    pub history_id: Option<HistoryId>,
+    /// Where to count the rows and bytes that have been handed to the network, while the upload runs.
+    pub traffic: Arc<Traffic>,
 }
 
 /// What a statement would give back.
@@ -146,17 +158,19 @@ impl Session {
             statement_id: self.next_statement_id(),
             sql: sql.into(),
             begin_transaction: options.begin_transaction,
+            history_id: id_bytes(options.history_id),
         };
         QueryStream::start(self.clone(), &self.0.connection, request).await
     }
 
     /// Runs one SQL statement to its end, drops the rows it gives back, and returns how many it changed (INSERT,
-    /// UPDATE, DELETE, MERGE; else 0).
+    /// UPDATE, DELETE, MERGE, COPY, CREATE TABLE AS; else 0).
     ///
     /// # Errors
     /// As [`Session::query`], and those of the running statement.
     pub async fn execute(&self, sql: impl Into<String>) -> Result<u64, ClientError> {
-        Ok(self.execute_with(sql, QueryOptions::default()).await?.rows_changed)
+        let summary = self.execute_with(sql, QueryOptions::default()).await?;
+        Ok(summary.rows_changed.unwrap_or(0))
     }
 
     /// [`Session::execute`], with options, returning the server's whole summary.
@@ -305,8 +319,28 @@ impl Session {
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
         E: Into<BoxError> + Send + 'static,
     {
-        let request = target.into_request(self.id().clone(), self.next_statement_id());
-        ingest::run(&self.0.connection, request, schema, batches).await
+        self.ingest_with(target, schema, batches, IngestOptions::default())
+            .await
+    }
+
+    /// [`Session::ingest`], with options.
+    ///
+    /// # Errors
+    /// As [`Session::ingest`].
+    pub async fn ingest_with<S, E>(
+        &self,
+        target: IngestTarget,
+        schema: SchemaRef,
+        batches: S,
+        options: IngestOptions,
+    ) -> Result<v1::IngestResponse, ClientError>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: Into<BoxError> + Send + 'static,
+    {
+        let mut request = target.into_request(self.id().clone(), self.next_statement_id());
+        request.history_id = id_bytes(options.history_id);
+        ingest::run(&self.0.connection, request, schema, batches, options.traffic).await
     }
 
     /// Closes the session on the server now, for all clones. An open transaction is rolled back; what still runs is
@@ -389,6 +423,10 @@ impl Drop for Inner {
             });
         }
     }
+}
+
+fn id_bytes(id: Option<HistoryId>) -> Bytes {
+    id.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default()
 }
 
 async fn close(connection: &Connection, session_id: Bytes) -> Result<(), ClientError> {

@@ -84,7 +84,7 @@ impl QueryStream {
             call,
             statement_id,
             rows_received: 0,
-            bytes_received: 0,
+            bytes_received: arrow_bytes(&first),
             summary: None,
             _session: session,
         })
@@ -119,7 +119,7 @@ impl QueryStream {
         self.rows_received
     }
 
-    /// Bytes of Arrow data received so far, message headers included.
+    /// Bytes of Arrow messages received so far, header and body, the schema's included.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
         self.bytes_received
@@ -144,9 +144,9 @@ impl QueryStream {
             self.summary = Some(self.read_summary(&data)?);
             return Ok(None);
         }
-        let bytes = data.data_header.len() + data.data_body.len();
+        let bytes = arrow_bytes(&data);
         let batch = self.decoder.batch(data).map_err(|error| self.call.undecodable(error))?;
-        self.bytes_received = self.bytes_received.saturating_add(bytes as u64);
+        self.bytes_received = self.bytes_received.saturating_add(bytes);
         self.rows_received = self.rows_received.saturating_add(batch.num_rows() as u64);
         Ok((batch.num_rows() > 0).then_some(batch))
     }
@@ -172,6 +172,10 @@ impl QueryStream {
         self.summary = None;
         error
     }
+}
+
+fn arrow_bytes(data: &FlightData) -> u64 {
+    (data.data_header.len() + data.data_body.len()) as u64
 }
 
 impl Stream for QueryStream {

@@ -2,6 +2,7 @@
 
 #include "arrow_scan.hpp"
 #include "remote_catalog.hpp"
+#include "remote_query.hpp"
 
 #include "duckdb/catalog/catalog_search_path.hpp"
 #include "duckdb/execution/expression_executor.hpp"
@@ -11,6 +12,7 @@
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/main/database_manager.hpp"
 #include "duckdb/main/extension/extension_loader.hpp"
+#include "duckdb/parser/tableref.hpp"
 
 namespace duckherder {
 
@@ -211,10 +213,22 @@ unique_ptr<GlobalTableFunctionState> HistoryInit(ClientContext &context, TableFu
 	return MakeArrowScan(context, std::move(scan), std::move(types));
 }
 
+//! The history that a duckling keeps, of all its clients: read there.
+unique_ptr<TableRef> ServerHistoryBind(ClientContext &context, TableFunctionBindInput &input) {
+	return MakeRemoteQuery(CatalogOf(context, input.inputs, 0), "FROM duckling_history()", QueryShape::ROWS);
+}
+
 void RegisterHistory(ExtensionLoader &loader) {
 	TableFunction function(Identifier("duckherder_get_query_history"), {}, nullptr, HistoryBind, HistoryInit);
 	SetUpArrowScan(function);
 	loader.RegisterFunction(std::move(function));
+	TableFunctionSet server {Identifier("duckherder_server_history")};
+	for (auto &arguments : {vector<LogicalType> {}, vector<LogicalType> {LogicalType::VARCHAR}}) {
+		TableFunction overload(arguments, nullptr, nullptr);
+		overload.bind_replace = ServerHistoryBind;
+		server.AddFunction(std::move(overload));
+	}
+	loader.RegisterFunction(std::move(server));
 }
 
 } // namespace

@@ -28,7 +28,7 @@ DhSession *RemoteSession::Open(ClientContext &context) {
 	lock_guard<mutex> guard(lock);
 	if (!session) {
 		Check([&](DhBuffer *error) {
-			return Api().session_open(remote->Get(), InterruptOf(context), session.Slot(), error);
+			return Api().session_open(remote->Get(), session.Slot(), error);
 		});
 	}
 	TellSettings(context);

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use tokio::task::AbortHandle;
 
 use crate::error::{ExtError, ForUser, Result};
-use crate::history::{self, Recording};
+use crate::history::{self, Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
 
@@ -185,12 +185,19 @@ async fn pump(
     wake: Wake,
 ) {
     let mut index = 0;
+    let mut bytes_counted = stream.bytes_received();
+    recording.traffic().add_received(0, bytes_counted);
     while let Some(item) = stream.next().await {
         let item = match item {
-            Ok(batch) => Ok(Numbered { index, batch }),
+            Ok(batch) => {
+                let bytes = stream.bytes_received() - bytes_counted;
+                bytes_counted += bytes;
+                recording.traffic().add_received(batch.num_rows() as u64, bytes);
+                Ok(Numbered { index, batch })
+            }
             Err(error) => {
                 let error = error.for_user();
-                recording.finish(Err(error.to_string()));
+                recording.end(Err(&error));
                 let _ = sender.send_async(Err(error)).await;
                 drop(sender);
                 drop(wake);
@@ -206,7 +213,7 @@ async fn pump(
     let summary = stream.summary().cloned().unwrap_or_default();
     // Before the end is told: whoever sees the end must find the books in order.
     remote.cache().observe(summary.catalog_epoch);
-    recording.finish(Ok(&summary));
+    recording.end(Ok(Outcome::of(&summary)));
     drop(sender);
     drop(wake);
 }

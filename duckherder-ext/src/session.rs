@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use duckherder_client::{ClientError, IngestTarget, QueryOptions, Session};
+use duckherder_client::{ClientError, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::history::upload_text;
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
 
 use crate::error::{ExtError, ForUser, Result};
-use crate::history::Recording;
+use crate::history::{Kind, Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, InterruptCheck, Never};
 use crate::scan::Scan;
@@ -27,7 +28,7 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 /// every statement fails until that has been rolled back here as well.
 pub struct RemoteSession {
     remote: Arc<Remote>,
-    /// `None` after it was lost.
+    /// `None` before the first request, and after it was lost.
     session: Mutex<Option<Session>>,
     transaction: Mutex<TransactionState>,
     settings: Mutex<Settings>,
@@ -80,32 +81,26 @@ pub enum Access {
 }
 
 impl Access {
-    /// The word in the history.
-    fn name(self) -> &'static str {
+    fn kind(self) -> Kind {
         match self {
-            Self::Read => "read",
-            Self::Write => "write",
+            Self::Read => Kind::Read,
+            Self::Write => Kind::Write,
         }
     }
 }
 
 impl RemoteSession {
-    /// Opens a session.
-    ///
-    /// # Errors
-    /// The server is gone or refuses.
-    pub fn open(interrupt: &dyn InterruptCheck, remote: Arc<Remote>) -> Result<Self> {
-        let opened = Self {
+    /// A session that is opened with its first request, so that a failure to do so is that request's.
+    pub fn new(remote: Arc<Remote>) -> Self {
+        Self {
             remote,
             session: Mutex::new(None),
             transaction: Mutex::new(TransactionState::None),
             settings: Mutex::default(),
-        };
-        opened.session(interrupt)?;
-        Ok(opened)
+        }
     }
 
-    /// The session, opened anew if it was lost.
+    /// The session, opened if it is not yet or was lost.
     fn session(&self, interrupt: &dyn InterruptCheck) -> Result<Session> {
         self.remote.check_process()?;
         let mut slot = lock(&self.session);
@@ -148,6 +143,7 @@ impl RemoteSession {
         T: Send + 'static,
         F: Future<Output = std::result::Result<T, ClientError>> + Send + 'static,
     {
+        self.remote.check_process()?;
         let mut repeated = false;
         loop {
             let error = match self.request_once(interrupt, &request) {
@@ -203,26 +199,40 @@ impl RemoteSession {
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
-        let begin_transaction = self.joins_now(transactional)?;
-        let recording = Recording::start(self.remote.catalog_name(), self.remote.address(), sql, access.name());
-        let outcome = self.request(interrupt, |session| {
-            let sql = sql.to_owned();
-            async move { session.query_with(sql, QueryOptions { begin_transaction }).await }
-        });
-        if begin_transaction {
-            self.note_begun(outcome.as_ref().err());
-        }
-        match outcome {
+        let recording = Recording::start(&self.remote, sql, access.kind());
+        match self.start_recorded(interrupt, sql, transactional, &recording) {
             Ok(stream) => Scan::stream(Arc::clone(&self.remote), stream, recording),
             Err(mut error) => {
                 self.forget_stale_catalog(&error);
                 // A place in the text that was sent means nothing in the user's own.
                 error.extra_info.remove("position");
                 error.extra_info.remove("location");
-                recording.finish(Err(error.to_string()));
+                recording.end(Err(&error));
                 Err(error)
             }
         }
+    }
+
+    fn start_recorded(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        sql: &str,
+        transactional: bool,
+        recording: &Recording,
+    ) -> Result<QueryStream> {
+        let options = QueryOptions {
+            begin_transaction: self.joins_now(transactional)?,
+            history_id: Some(recording.id()),
+        };
+        let outcome = self.request(interrupt, |session| {
+            let sql = sql.to_owned();
+            recording.traffic().add_sent(0, sql.len() as u64);
+            async move { session.query_with(sql, options).await }
+        });
+        if options.begin_transaction {
+            self.note_begun(outcome.as_ref().err());
+        }
+        outcome
     }
 
     /// Starts sending rows to a table.
@@ -236,6 +246,24 @@ impl RemoteSession {
         schema: SchemaRef,
         transactional: bool,
     ) -> Result<Upload> {
+        let text = upload_text(&target.schema, &target.table);
+        let recording = Recording::start(&self.remote, &text, Kind::Write);
+        let (session, begin_transaction) = match self.ready_for_upload(interrupt, transactional) {
+            Ok(ready) => ready,
+            Err(error) => {
+                recording.end(Err(&error));
+                return Err(error);
+            }
+        };
+        let target = IngestTarget {
+            begin_transaction,
+            ..target
+        };
+        Upload::start(Arc::clone(&self.remote), session, target, schema, recording)
+    }
+
+    /// A session to send rows on, and whether they are to begin the server's part of the transaction.
+    fn ready_for_upload(&self, interrupt: &dyn InterruptCheck, transactional: bool) -> Result<(Session, bool)> {
         let begin_transaction = self.joins_now(transactional)?;
         // A session that the server has lost is noticed here: an upload cannot be repeated.
         self.request(interrupt, |session| async move { session.keep_alive().await })?;
@@ -243,11 +271,7 @@ impl RemoteSession {
         if begin_transaction {
             self.note_begun(None);
         }
-        let target = IngestTarget {
-            begin_transaction,
-            ..target
-        };
-        Upload::start(Arc::clone(&self.remote), session, target, schema)
+        Ok((session, begin_transaction))
     }
 
     /// Whether the next statement is to begin the server's part of the transaction.
@@ -282,6 +306,7 @@ impl RemoteSession {
         if self.joins_now(true)? {
             let options = QueryOptions {
                 begin_transaction: true,
+                ..QueryOptions::default()
             };
             let outcome = self.request(interrupt, |session| async move {
                 session.execute_with("SELECT 1", options).await
@@ -316,10 +341,15 @@ impl RemoteSession {
         match self.end_transaction() {
             TransactionState::None => Ok(()),
             TransactionState::Open => self.run_control(interrupt, "COMMIT"),
-            TransactionState::Lost => Err(ExtError::new(
-                ExceptionType::Transaction,
-                "the transaction was lost when the connection to the duckling broke; nothing of it was committed there",
-            )),
+            TransactionState::Lost => {
+                let error = ExtError::new(
+                    ExceptionType::Transaction,
+                    "the transaction was lost when the connection to the duckling broke; nothing of it was committed \
+                     there",
+                );
+                Recording::start(&self.remote, "COMMIT", Kind::Transaction).end(Err(&error));
+                Err(error)
+            }
         }
     }
 
@@ -336,6 +366,31 @@ impl RemoteSession {
     }
 
     fn run_control(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<()> {
+        let recording = Recording::start(&self.remote, sql, Kind::Transaction);
+        match self.control(interrupt, sql, &recording) {
+            Ok(summary) => {
+                self.remote.cache().observe(summary.catalog_epoch);
+                recording.end(Ok(Outcome::of(&summary)));
+                Ok(())
+            }
+            Err(error) => {
+                // Not in a forked child, where dropping the session would disturb the parent's.
+                if error.kind == ExceptionType::Connection && self.remote.check_process().is_ok() {
+                    // Whatever the session's state is: it is not used again.
+                    self.forget_session();
+                }
+                recording.end(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn control(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        sql: &'static str,
+        recording: &Recording,
+    ) -> Result<StatementSummary> {
         self.remote.check_process()?;
         // Never on a session opened anew: that one has no transaction to end.
         let Some(session) = lock(&self.session).clone() else {
@@ -344,29 +399,24 @@ impl RemoteSession {
                 "the connection to the duckling is gone",
             ));
         };
-        let outcome = runtime::wait(interrupt, async move {
-            let answer = tokio::time::timeout(CONTROL_TIMEOUT, session.execute_with(sql, QueryOptions::default()));
+        let options = QueryOptions {
+            history_id: Some(recording.id()),
+            ..QueryOptions::default()
+        };
+        recording.traffic().add_sent(0, sql.len() as u64);
+        let traffic = Arc::clone(recording.traffic());
+        runtime::wait(interrupt, async move {
+            let answer = tokio::time::timeout(CONTROL_TIMEOUT, session.execute_with(sql, options));
             let summary = answer.await.map_err(|_| {
                 ExtError::new(
                     ExceptionType::Connection,
                     format!("the duckling did not answer {sql} in time"),
                 )
             })?;
-            summary.map_err(ForUser::for_user)
-        });
-        match outcome {
-            Ok(summary) => {
-                self.remote.cache().observe(summary.catalog_epoch);
-                Ok(())
-            }
-            Err(error) => {
-                if error.kind == ExceptionType::Connection {
-                    // Whatever the session's state is: it is not used again.
-                    self.forget_session();
-                }
-                Err(error)
-            }
-        }
+            let summary = summary.map_err(ForUser::for_user)?;
+            traffic.add_received(summary.rows, summary.bytes);
+            Ok(summary)
+        })
     }
 
     /// A table or view by name. With `validate`, what is cached is first checked to be current.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use duckherder_client::{IngestTarget, Session};
+use duckherder_client::{IngestOptions, IngestTarget, Session};
 use duckherder_proto::ExceptionType;
-use duckherder_proto::v1::{IngestResponse, StatementSummary};
+use duckherder_proto::v1::IngestResponse;
 use futures::{Stream, stream};
 use tokio::task::AbortHandle;
 
 use crate::error::{ExtError, ForUser, Result};
-use crate::history::Recording;
+use crate::history::{Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
 
@@ -34,14 +34,24 @@ impl Upload {
     ///
     /// # Errors
     /// If the runtime cannot start; what the server thinks of it is learnt later.
-    pub fn start(remote: Arc<Remote>, session: Session, target: IngestTarget, schema: SchemaRef) -> Result<Self> {
-        let sql = format!("INSERT INTO {} (uploaded rows)", target.table);
-        let recording = Recording::start(remote.catalog_name(), remote.address(), &sql, "write");
+    pub fn start(
+        remote: Arc<Remote>,
+        session: Session,
+        target: IngestTarget,
+        schema: SchemaRef,
+        recording: Recording,
+    ) -> Result<Self> {
+        let options = IngestOptions {
+            history_id: Some(recording.id()),
+            traffic: Arc::clone(recording.traffic()),
+        };
         let (batches, queue) = flume::bounded(BATCHES_AHEAD);
         let (sender, outcome) = flume::bounded(1);
         let sent_schema = Arc::clone(&schema);
         let task = runtime::handle()?.spawn(async move {
-            let answer = session.ingest(target, sent_schema, until_end(queue)).await;
+            let answer = session
+                .ingest_with(target, sent_schema, until_end(queue), options)
+                .await;
             let _ = sender.send(answer.map_err(ForUser::for_user));
         });
         let task = task.abort_handle();
@@ -97,18 +107,17 @@ impl Upload {
         match outcome {
             Ok(response) => {
                 self.remote.cache().observe(response.catalog_epoch);
-                let summary = StatementSummary {
-                    rows_changed: response.rows,
-                    ..StatementSummary::default()
-                };
                 if let Some(recording) = recording {
-                    recording.finish(Ok(&summary));
+                    recording.end(Ok(Outcome {
+                        rows_changed: Some(response.rows),
+                        server_us: response.elapsed_us,
+                    }));
                 }
                 Ok(response.rows)
             }
             Err(error) => {
                 if let Some(recording) = recording {
-                    recording.finish(Err(error.to_string()));
+                    recording.end(Err(&error));
                 }
                 Err(error)
             }

@@ -96,8 +96,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn commands_round_trip(sql in ".*", statement_id: u64, begin_transaction: bool, session in any::<Vec<u8>>()) {
-            let command = Command::Execute(ExecuteRequest { session_id: session.into(), statement_id, sql, begin_transaction });
+        fn commands_round_trip(sql in ".*", statement_id: u64, begin_transaction: bool, session in any::<Vec<u8>>(), history: [u8; 16]) {
+            let command = Command::Execute(ExecuteRequest {
+                session_id: session.into(),
+                statement_id,
+                sql,
+                begin_transaction,
+                history_id: history.to_vec().into(),
+            });
             prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
         }
 

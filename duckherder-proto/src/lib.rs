@@ -11,6 +11,7 @@
 pub mod action;
 pub mod command;
 pub mod error;
+pub mod history;
 pub mod limits;
 pub mod types;
 pub mod version;

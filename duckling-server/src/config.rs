@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use duckherder_proto::history;
+
 use crate::duckdb::DatabaseOptions;
 
 /// The path that means a database without a file.
@@ -49,6 +51,10 @@ pub struct Limits {
     pub batch_rows: usize,
     /// Arrow bytes in one message, about; single rows may be larger.
     pub message_bytes: usize,
+    /// Statements that the history remembers; 0 turns it off.
+    pub history_statements_max: usize,
+    /// Bytes that the history takes, texts included.
+    pub history_bytes_max: usize,
     /// How long running statements may take to finish after a shutdown began; then they are interrupted.
     pub drain_timeout: Duration,
 }
@@ -65,6 +71,8 @@ impl Default for Limits {
             transaction_buffer_bytes: 1024 * 1024 * 1024,
             batch_rows: 32 * 1024,
             message_bytes: 2 * 1024 * 1024,
+            history_statements_max: history::STATEMENTS_MAX,
+            history_bytes_max: history::BYTES_MAX,
             drain_timeout: Duration::from_secs(10),
         }
     }

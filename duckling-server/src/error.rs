@@ -13,6 +13,9 @@ pub enum ServerError {
         /// DuckDB's error.
         source: RemoteError,
     },
+    /// The function that reads the history could not be made in the database.
+    #[error("cannot make duckling_history(): {0}")]
+    History(#[source] RemoteError),
     /// The network side failed.
     #[error("the server's network layer failed")]
     Transport(#[from] tonic::transport::Error),

@@ -22,6 +22,7 @@ mod catalog;
 mod config;
 pub mod duckdb;
 mod error;
+mod history;
 mod ingest;
 mod plain;
 mod queue;

@@ -40,6 +40,9 @@ struct ServeArgs {
     /// DuckDB's memory limit, for example 4GB [default: 80 % of memory].
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
+    /// Statements that the history, `FROM duckling_history()`, remembers for all clients to see; 0 turns it off.
+    #[arg(long, default_value_t = Limits::default().history_statements_max, value_name = "N")]
+    history_statements: usize,
     /// Seconds that running statements get to finish at shutdown.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -84,6 +87,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
         },
         limits: Limits {
             drain_timeout: Duration::from_secs(args.drain_timeout),
+            history_statements_max: args.history_statements,
             ..Limits::default()
         },
     })?;

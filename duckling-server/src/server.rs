@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::duckdb::Database;
 use crate::error::ServerError;
+use crate::history::{self, HistoryTable};
 use crate::service::DucklingService;
 use crate::session::Sessions;
 
@@ -35,7 +36,7 @@ impl Duckling {
     /// Opens the database.
     ///
     /// # Errors
-    /// [`ServerError::OpenDatabase`] with DuckDB's own error.
+    /// [`ServerError::OpenDatabase`] with DuckDB's own error; [`ServerError::History`].
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
         let has_file = config.database != IN_MEMORY;
         let database =
@@ -43,9 +44,16 @@ impl Duckling {
                 path: config.database,
                 source,
             })?;
+        let sessions = Sessions::new(database, Arc::new(config.limits));
+        let table = Arc::new(HistoryTable(Arc::clone(sessions.history())));
+        sessions
+            .database()
+            .connect()
+            .and_then(|mut connection| connection.register_table_function(history::FUNCTION, table))
+            .map_err(ServerError::History)?;
         Ok(Self {
             has_file,
-            sessions: Arc::new(Sessions::new(database, Arc::new(config.limits))),
+            sessions: Arc::new(sessions),
         })
     }
 

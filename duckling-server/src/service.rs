@@ -1,7 +1,9 @@
 //! The Flight service: requests in, streams out. Decides nothing about SQL; blocking work goes to blocking threads.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -14,6 +16,7 @@ use arrow_flight::{
 };
 use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::command::Command;
+use duckherder_proto::history::{self, Traffic};
 use duckherder_proto::v1::{
     CancelRequest, CancelResponse, CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse,
     ExecuteRequest, HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest,
@@ -23,14 +26,15 @@ use duckherder_proto::v1::{
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, debug, info, info_span};
 
-use crate::duckdb::Connection;
+use crate::duckdb::{Connection, StatementKind};
+use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::queue::{self, Consumer};
-use crate::session::{Lease, Registration, Sessions};
+use crate::session::{Lease, Registration, Session, Sessions};
 use crate::{catalog, ingest, statement};
 
 /// Tables described in one answer of `ListTables`.
@@ -175,11 +179,27 @@ impl DucklingService {
         })
     }
 
-    async fn execute(&self, request: ExecuteRequest) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
+    async fn execute(
+        &self,
+        request: ExecuteRequest,
+        client: Option<SocketAddr>,
+    ) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
         let session = self.sessions.get(&request.session_id)?;
-        let permit = self.sessions.admit().await?;
-        let mut lease = session.lease(&request.sql, request.begin_transaction).await?;
-        let registration = register(&lease, request.statement_id)?;
+        let recording = self.record(&request.history_id, &session, client, &request.sql);
+        recording.traffic().add_received(0, request.sql.len() as u64);
+        let turn = Turn::wait(
+            &self.sessions,
+            &session,
+            &request.sql,
+            request.begin_transaction,
+            request.statement_id,
+        );
+        let (recording, turn) = recorded(recording, turn.await)?;
+        let Turn {
+            permit,
+            mut lease,
+            registration,
+        } = turn;
         let (producer, consumer) = queue::bounded(self.sessions.limits().read_ahead_bytes);
         let answer = AnswerStream::new(consumer, &registration);
         let sessions = Arc::clone(&self.sessions);
@@ -187,13 +207,16 @@ impl DucklingService {
         drop(tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
             debug!(sql = request.sql, "running");
-            let outcome = statement::run(&sessions, &mut lease, &request, &registration, &producer);
+            recording.runs();
+            let outcome = statement::run(&sessions, &mut lease, &request, &registration, &recording, &producer);
             if let Err(error) = &outcome {
                 debug!(%error, "failed");
             }
-            // The connection is free, and the statement no longer to be cancelled, before its end is told.
+            // The connection is free, the statement no longer to be cancelled, and in the history as it ended, before
+            // its end is told.
             drop((registration, lease, permit));
-            producer.finish(outcome);
+            recording.end(outcome.as_ref().copied());
+            producer.finish(outcome.map(|_| ()));
         }));
         Ok(answer.into_stream())
     }
@@ -201,10 +224,28 @@ impl DucklingService {
     async fn ingest(
         &self,
         request: IngestRequest,
+        client: Option<SocketAddr>,
+        data: BoxStream<'static, Result<FlightData, FlightError>>,
+    ) -> Result<IngestResponse, RemoteError> {
+        let session = self.sessions.get(&request.session_id)?;
+        let text = history::upload_text(&request.schema_name, &request.table_name);
+        let recording = self.record(&request.history_id, &session, client, &text);
+        recording.is_a(StatementKind::Write.name());
+        let outcome = self.ingest_recorded(request, &session, &recording, data).await;
+        recording.end(outcome.as_ref().map(|response| Some(response.rows)));
+        outcome
+    }
+
+    async fn ingest_recorded(
+        &self,
+        request: IngestRequest,
+        session: &Arc<Session>,
+        recording: &Recording,
         data: BoxStream<'static, Result<FlightData, FlightError>>,
     ) -> Result<IngestResponse, RemoteError> {
         let end = Arc::new(OnceLock::new());
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(until_end(data, Arc::clone(&end)));
+        let data = until_end(data, Arc::clone(&end), Arc::clone(recording.traffic()));
+        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
         // The first item tells the schema, also of a stream without batches.
         let first = batches.next().await.transpose().map_err(|error| upload_error(&error))?;
         let schema = batches.schema().cloned().ok_or_else(|| {
@@ -213,12 +254,22 @@ impl DucklingService {
                 "an upload must begin with an Arrow schema message",
             )
         })?;
-        let session = self.sessions.get(&request.session_id)?;
-        let permit = self.sessions.admit().await?;
-        let lease = session.lease(INGEST_SQL, request.begin_transaction).await?;
-        let registration = register(&lease, request.statement_id)?;
+        let turn = Turn::wait(
+            &self.sessions,
+            session,
+            INGEST_SQL,
+            request.begin_transaction,
+            request.statement_id,
+        );
+        let Turn {
+            permit,
+            lease,
+            registration,
+        } = turn.await?;
+        recording.runs();
+        let started = Instant::now();
         let (sender, receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
-        let feed = feed(first, batches, end, sender);
+        let feed = feed(first, batches, end, Arc::clone(recording.traffic()), sender);
         let work = ingest_work(Arc::clone(&self.sessions), lease, request, schema, receiver);
         let cancel = CancelOnDrop::new(registration.abandoner());
         let (rows, ()) = futures::join!(blocking(work), feed);
@@ -227,7 +278,16 @@ impl DucklingService {
         Ok(IngestResponse {
             rows: rows?,
             catalog_epoch: self.sessions.epoch(),
+            elapsed_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         })
+    }
+
+    fn record(&self, id: &[u8], session: &Session, client: Option<SocketAddr>, sql: &str) -> Recording {
+        let sender = Sender {
+            session: session.number,
+            client: client.map(|address| address.to_string().into()),
+        };
+        self.sessions.history().arrived(id, sender, sql)
     }
 
     async fn act(&self, action: Action) -> Result<Vec<arrow_flight::Result>, RemoteError> {
@@ -280,11 +340,45 @@ fn answer(message: &impl Message) -> arrow_flight::Result {
     }
 }
 
-fn register(lease: &Lease, statement_id: u64) -> Result<Registration, RemoteError> {
-    let interrupter = lease
-        .interrupter()
-        .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
-    Ok(lease.session.register(statement_id, interrupter))
+/// What a statement needs to run.
+struct Turn {
+    permit: OwnedSemaphorePermit,
+    lease: Lease,
+    registration: Registration,
+}
+
+impl Turn {
+    /// Waits for a place among the running statements, and for a connection fit for `sql`.
+    async fn wait(
+        sessions: &Sessions,
+        session: &Arc<Session>,
+        sql: &str,
+        begin_transaction: bool,
+        statement_id: u64,
+    ) -> Result<Self, RemoteError> {
+        let permit = sessions.admit().await?;
+        let lease = session.lease(sql, begin_transaction).await?;
+        let interrupter = lease
+            .interrupter()
+            .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
+        let registration = session.register(statement_id, interrupter);
+        Ok(Self {
+            permit,
+            lease,
+            registration,
+        })
+    }
+}
+
+/// Records a failure as the statement's end.
+fn recorded<T>(recording: Recording, outcome: Result<T, RemoteError>) -> Result<(Recording, T), RemoteError> {
+    match outcome {
+        Ok(value) => Ok((recording, value)),
+        Err(error) => {
+            recording.end(Err(&error));
+            Err(error)
+        }
+    }
 }
 
 /// Runs `work` on a thread that may block. A panic there is an error here.
@@ -308,15 +402,19 @@ fn ingest_work(
     move || ingest::run(&sessions, &mut lease, &request, &schema, &mut receiver)
 }
 
-/// The messages up to the one that ends the upload, whose content goes to `end`.
+/// The messages up to the one that ends the upload, whose content goes to `end`. Their bytes are counted in `traffic`.
 fn until_end(
     data: BoxStream<'static, Result<FlightData, FlightError>>,
     end: Arc<OnceLock<IngestEnd>>,
+    traffic: Arc<Traffic>,
 ) -> impl Stream<Item = Result<FlightData, FlightError>> + Send + 'static {
     stream::unfold(data, move |mut data| {
-        let end = Arc::clone(&end);
+        let (end, traffic) = (Arc::clone(&end), Arc::clone(&traffic));
         async move {
             let message = data.next().await?;
+            if let Ok(message) = &message {
+                traffic.add_received(0, (message.data_header.len() + message.data_body.len()) as u64);
+            }
             if let Ok(last) = &message
                 && last.data_header.is_empty()
                 && last.data_body.is_empty()
@@ -335,12 +433,14 @@ async fn feed(
     first: Option<RecordBatch>,
     batches: FlightRecordBatchStream,
     end: Arc<OnceLock<IngestEnd>>,
+    traffic: Arc<Traffic>,
     sender: mpsc::Sender<Result<Upload, RemoteError>>,
 ) {
     let rest = batches.map_err(|error| upload_error(&error));
     let mut all = stream::iter(first.map(Ok)).chain(rest);
     while let Some(batch) = all.next().await {
         let failed = batch.is_err();
+        traffic.add_received(batch.as_ref().map_or(0, |batch| batch.num_rows() as u64), 0);
         if sender.send(batch.map(Upload::Batch)).await.is_err() || failed {
             return;
         }
@@ -437,14 +537,16 @@ impl FlightService for DucklingService {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let client = request.remote_addr();
         match Command::decode(&request.into_inner().ticket)? {
-            Some(Command::Execute(request)) => Ok(Response::new(self.execute(request).await?)),
+            Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
             Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
             None => Err(not_yet("this ticket (Arrow Flight SQL)")),
         }
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let client = request.remote_addr();
         let mut data = request.into_inner();
         let first = data
             .message()
@@ -460,7 +562,7 @@ impl FlightService for DucklingService {
         };
         let rest = data.map_err(|status| FlightError::Tonic(Box::new(status)));
         let all = stream::iter([Ok(first)]).chain(rest).boxed();
-        let response = self.ingest(request, all).await?;
+        let response = self.ingest(request, client, all).await?;
         let result = PutResult {
             app_metadata: response.encode_to_vec().into(),
         };

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 
 use crate::config::Limits;
 use crate::duckdb::{Connection, Database, Interrupter};
+use crate::history::History;
 use crate::queue::Hurry;
 use crate::routing::may_run_beside;
 
@@ -33,6 +34,9 @@ pub struct Sessions {
     /// Counts changes to the catalog, by whatever session.
     epoch: AtomicU64,
     statements: Arc<Semaphore>,
+    history: Arc<History>,
+    /// The number of the session opened last.
+    opened: AtomicU64,
     by_id: Mutex<HashMap<SessionId, Arc<Session>>>,
 }
 
@@ -45,6 +49,8 @@ impl Sessions {
             .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1));
         Self {
             database,
+            history: Arc::new(History::new(&limits)),
+            opened: AtomicU64::new(0),
             limits,
             epoch: AtomicU64::new(epoch),
             statements,
@@ -65,6 +71,7 @@ impl Sessions {
             ));
         }
         let session = Arc::new(Session::new(
+            self.opened.fetch_add(1, Ordering::Relaxed) + 1,
             connection,
             self.database.clone(),
             Arc::clone(&self.limits),
@@ -128,6 +135,10 @@ impl Sessions {
         &self.limits
     }
 
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
     }
@@ -162,6 +173,8 @@ struct PrimaryQueue {
 /// One client connection's state.
 pub struct Session {
     pub id: SessionId,
+    /// Its name in the history, for everybody to see.
+    pub number: u64,
     database: Database,
     limits: Arc<Limits>,
     primary: Arc<AsyncMutex<Connection>>,
@@ -179,9 +192,10 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(connection: Connection, database: Database, limits: Arc<Limits>) -> Self {
+    fn new(number: u64, connection: Connection, database: Database, limits: Arc<Limits>) -> Self {
         Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
+            number,
             database,
             primary: Arc::new(AsyncMutex::new(connection)),
             primary_queue: Mutex::default(),

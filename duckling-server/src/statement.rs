@@ -6,24 +6,28 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::{FlightData, SchemaAsIpc};
+use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{ColumnDescription, ExecuteRequest, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message, RemoteError};
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Statement, StatementKind};
+use crate::history::Recording;
 use crate::plain::Plain;
 use crate::queue::Producer;
 use crate::routing::TransactionControl;
 use crate::session::{Lease, Registration, Sessions};
 
-/// Runs all statements of a request and streams the last one's result; the summary is the last message.
+/// Runs all statements of a request and streams the last one's result; the summary is the last message. Returns the rows
+/// changed, for a statement that changes rows.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
     request: &ExecuteRequest,
     registration: &Registration,
+    recording: &Recording,
     producer: &Producer,
-) -> Result<(), RemoteError> {
+) -> Result<Option<u64>, RemoteError> {
     let started = Instant::now();
     if request.begin_transaction {
         begin(lease)?;
@@ -32,6 +36,7 @@ pub fn run(
     let last = statements
         .pop()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no SQL statement to run"))?;
+    recording.is_a(last.kind().name());
     for statement in &statements {
         let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
         note_effects(sessions, lease, statement, outcome.is_ok());
@@ -43,7 +48,7 @@ pub fn run(
     if commits(&last) && lease.session.is_aborted() {
         return refuse_commit(sessions, lease);
     }
-    let outcome = stream(lease, &last, sessions.limits(), producer);
+    let outcome = stream(lease, &last, sessions.limits(), recording.traffic(), producer);
     note_effects(sessions, lease, &last, outcome.is_ok());
     let mut summary = outcome?;
     summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -51,7 +56,8 @@ pub fn run(
     producer.send(FlightData {
         app_metadata: summary.encode_to_vec().into(),
         ..FlightData::default()
-    })
+    })?;
+    Ok(summary.rows_changed)
 }
 
 /// Begins a transaction on the session's connection, unless it is in one.
@@ -69,7 +75,7 @@ fn commits(statement: &Statement) -> bool {
 }
 
 /// Rolls an aborted transaction back and says so.
-fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<(), RemoteError> {
+fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<Option<u64>, RemoteError> {
     let _ = lease.connection()?.execute("ROLLBACK");
     lease.session.set_in_transaction(false);
     sessions.advance_epoch();
@@ -107,6 +113,7 @@ fn stream(
     lease: &mut Lease,
     statement: &Statement,
     limits: &Limits,
+    traffic: &Traffic,
     producer: &Producer,
 ) -> Result<StatementSummary, RemoteError> {
     lease.set_reader(producer.hurry());
@@ -115,23 +122,33 @@ fn stream(
     let result_kind = result.result_kind()?;
     let mut encoder = BatchEncoder::new(limits.message_bytes);
     let plain = Plain::new(&schema);
-    producer.send(encoder.schema(plain.schema(&schema)))?;
+    let mut bytes = 0;
+    let mut send = |message: FlightData| {
+        let message_bytes = (message.data_body.len() + message.data_header.len()) as u64;
+        bytes += message_bytes;
+        traffic.add_sent(0, message_bytes);
+        producer.send(message)
+    };
+    send(encoder.schema(plain.schema(&schema)))?;
     let mut summary = StatementSummary {
         result_kind: result_kind.into(),
         ..StatementSummary::default()
     };
     while let Some(batch) = result.next_batch(&|| producer.is_closed())? {
         if result_kind == ResultKind::ChangedRows {
-            summary.rows_changed = crate::duckdb::rows_changed(&batch);
+            summary.rows_changed = Some(crate::duckdb::rows_changed(&batch));
         }
         summary.rows += batch.num_rows() as u64;
+        traffic.add_sent(batch.num_rows() as u64, 0);
         let batch = plain
             .batch(batch)
             .map_err(|error| RemoteError::new(ExceptionType::Serialization, format!("sending the result: {error}")))?;
-        encoder.encode(&batch, &mut |message| {
-            summary.bytes += (message.data_body.len() + message.data_header.len()) as u64;
-            producer.send(message)
-        })?;
+        encoder.encode(&batch, &mut send)?;
+    }
+    summary.bytes = bytes;
+    if statement.kind() == StatementKind::Write && result_kind == ResultKind::Rows {
+        // RETURNING: one row for each that was changed.
+        summary.rows_changed = Some(summary.rows);
     }
     Ok(summary)
 }

@@ -23,6 +23,7 @@ fn serve() -> (Runtime, Server) {
             let answer = IngestResponse {
                 rows: received,
                 catalog_epoch: 1,
+                ..IngestResponse::default()
             };
             all(vec![PutResult {
                 app_metadata: answer.encode_to_vec().into(),

@@ -15,11 +15,17 @@ use tonic::{Status, Streaming};
 use super::server::{Answers, Script, Server, all};
 use super::{assert_protocol_error, batch, soon};
 use crate::decode::Decoder;
-use crate::{BoxError, ClientError, IngestTarget};
+use crate::{BoxError, ClientError, IngestOptions, IngestTarget};
 
 fn kept(rows: u64) -> PutResult {
     PutResult {
-        app_metadata: IngestResponse { rows, catalog_epoch: 2 }.encode_to_vec().into(),
+        app_metadata: IngestResponse {
+            rows,
+            catalog_epoch: 2,
+            elapsed_us: 3,
+        }
+        .encode_to_vec()
+        .into(),
     }
 }
 
@@ -91,7 +97,8 @@ async fn rows_arrive_whole() {
             answer,
             IngestResponse {
                 rows: 0,
-                catalog_epoch: 2
+                catalog_epoch: 2,
+                elapsed_us: 3
             }
         );
     }
@@ -100,26 +107,46 @@ async fn rows_arrive_whole() {
 #[tokio::test]
 async fn the_request_names_session_statement_and_table() {
     let (script, events) = Script::new();
-    let script = script.on_put(|mut messages| async move {
-        let first = messages.message().await?.expect("a schema");
-        let Ok(Some(Command::Ingest(request))) = Command::decode(&first.flight_descriptor.unwrap().cmd) else {
-            return Err(Status::invalid_argument("not an ingestion"));
-        };
-        assert_eq!((&*request.session_id, request.statement_id), (&b"secret"[..], 1));
-        assert_eq!((&*request.schema_name, &*request.table_name), ("s", "t"));
-        assert_eq!((request.mode(), request.begin_transaction), (IngestMode::Create, true));
-        while messages.message().await?.is_some() {}
-        all(vec![kept(1)])
+    let (arrived, arrived_bytes) = std::sync::mpsc::channel();
+    let script = script.on_put(move |mut messages| {
+        let arrived = arrived.clone();
+        async move {
+            let first = messages.message().await?.expect("a schema");
+            let Ok(Some(Command::Ingest(request))) = Command::decode(&first.flight_descriptor.unwrap().cmd) else {
+                return Err(Status::invalid_argument("not an ingestion"));
+            };
+            assert_eq!((&*request.session_id, request.statement_id), (&b"secret"[..], 1));
+            assert_eq!((&*request.schema_name, &*request.table_name), ("s", "t"));
+            assert_eq!((request.mode(), request.begin_transaction), (IngestMode::Create, true));
+            assert_eq!(&*request.history_id, &[7; 16]);
+            let mut bytes = first.data_header.len() + first.data_body.len();
+            while let Some(data) = messages.message().await? {
+                bytes += data.data_header.len() + data.data_body.len();
+            }
+            let _ = arrived.send(bytes as u64);
+            all(vec![kept(1)])
+        }
     });
     let client = script.serve(events).await.connect().await;
+    let options = IngestOptions {
+        history_id: Some([7; 16]),
+        ..IngestOptions::default()
+    };
+    let traffic = Arc::clone(&options.traffic);
     let target = IngestTarget {
         schema: "s".to_owned(),
         begin_transaction: true,
         ..IngestTarget::create("t")
     };
-    soon(client.session().ingest(target, batch(1).schema(), good(vec![batch(1)])))
-        .await
-        .unwrap();
+    let batches = good(vec![batch(1)]);
+    soon(
+        client
+            .session()
+            .ingest_with(target, batch(1).schema(), batches, options),
+    )
+    .await
+    .unwrap();
+    assert_eq!(traffic.sent(), (1, arrived_bytes.recv().unwrap()));
 }
 
 type Rows = mpsc::Sender<Result<RecordBatch, BoxError>>;

@@ -284,10 +284,9 @@ typedef struct DhApi {
                                  struct DhBuffer *table_name,
                                  struct DhBuffer *error);
   /**
-   * Opens a session.
+   * Makes a session, which is opened on the duckling with its first request.
    */
   enum DhStatus (*session_open)(const struct DhRemote *remote,
-                                struct DhInterrupt interrupt,
                                 struct DhSession **session,
                                 struct DhBuffer *error);
   /**

@@ -60,13 +60,9 @@ pub struct DhApi {
         table_name: *mut DhBuffer,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Opens a session.
-    pub session_open: unsafe extern "C" fn(
-        remote: *const DhRemote,
-        interrupt: DhInterrupt,
-        session: *mut *mut DhSession,
-        error: *mut DhBuffer,
-    ) -> DhStatus,
+    /// Makes a session, which is opened on the duckling with its first request.
+    pub session_open:
+        unsafe extern "C" fn(remote: *const DhRemote, session: *mut *mut DhSession, error: *mut DhBuffer) -> DhStatus,
     /// Closes a session; the server rolls back what is open.
     pub session_free: unsafe extern "C" fn(session: *mut DhSession),
     /// Commits the server's part of the transaction, if it has one.

@@ -140,22 +140,20 @@ pub(super) unsafe extern "C" fn alias_resolve(
     })
 }
 
-/// Opens a session.
+/// Makes a session, which is opened on the duckling with its first request.
 ///
 /// # Safety
 /// `remote` is live; `session` and `error` are places for one each.
 pub(super) unsafe extern "C" fn session_open(
     remote: *const DhRemote,
-    interrupt: DhInterrupt,
     session: *mut *mut DhSession,
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise.
         let remote = Arc::clone(unsafe { &(*remote).0 });
-        let opened = RemoteSession::open(&interrupt, remote)?;
         // SAFETY: the caller's promise.
-        unsafe { session.write(Box::into_raw(Box::new(DhSession(opened)))) };
+        unsafe { session.write(Box::into_raw(Box::new(DhSession(RemoteSession::new(remote))))) };
         Ok(DhStatus::DhOk)
     })
 }

@@ -67,15 +67,18 @@ pub struct ExecuteRequest {
     /// Begin a transaction first, unless the session is in one.
     #[prost(bool, tag = "4")]
     pub begin_transaction: bool,
+    /// The statement's id in the histories of both ends: the 16 bytes of a UUID. The server makes one up for anything else.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub history_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatementSummary {
     #[prost(enumeration = "ResultKind", tag = "1")]
     pub result_kind: i32,
-    /// Rows that an INSERT, UPDATE, DELETE or MERGE changed.
-    #[prost(uint64, tag = "2")]
-    pub rows_changed: u64,
-    /// Rows and Arrow bytes sent.
+    /// Rows that an INSERT, UPDATE, DELETE, MERGE, COPY or CREATE TABLE AS changed; absent for what changes no rows.
+    #[prost(uint64, optional, tag = "2")]
+    pub rows_changed: ::core::option::Option<u64>,
+    /// Rows sent, and bytes of all Arrow messages, header and body.
     #[prost(uint64, tag = "3")]
     pub rows: u64,
     #[prost(uint64, tag = "4")]
@@ -221,6 +224,9 @@ pub struct IngestRequest {
     pub mode: i32,
     #[prost(bool, tag = "6")]
     pub begin_transaction: bool,
+    /// As in ExecuteRequest.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub history_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestEnd {
@@ -234,6 +240,9 @@ pub struct IngestResponse {
     pub rows: u64,
     #[prost(uint64, tag = "2")]
     pub catalog_epoch: u64,
+    /// On the server, from when the upload had its connection until its rows were kept.
+    #[prost(uint64, tag = "3")]
+    pub elapsed_us: u64,
 }
 /// A DuckDB error, whole: <https://github.com/duckdb/duckdb/blob/v2.0.0/src/include/duckdb/common/error_data.hpp>
 #[derive(Clone, PartialEq, ::prost::Message)]

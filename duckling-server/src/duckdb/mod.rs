@@ -15,12 +15,14 @@ mod error;
 mod result;
 mod schema;
 mod statement;
+mod table_function;
 
 pub use appender::Appender;
 pub use connection::{Connection, Interrupter};
 pub use database::{Database, DatabaseOptions};
 pub use result::{ArrowResult, rows_changed};
 pub use statement::{Statement, StatementKind};
+pub use table_function::{Cell, ColumnType, TableSource};
 
 use libduckdb_sys::v2 as ffi;
 

@@ -27,6 +27,18 @@ pub enum StatementKind {
     Other,
 }
 
+impl StatementKind {
+    /// The word in the history: what is neither a read nor transaction control may change something.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Transaction => "transaction",
+            Self::Write | Self::Catalog | Self::Other => "write",
+        }
+    }
+}
+
 /// One parsed SQL statement.
 pub struct Statement {
     pub(super) raw: ffi::duckdb_v2_sql_statement_handle,

@@ -212,6 +212,7 @@ async fn transactions_are_the_sessions() {
     let session = client.open_session().await.unwrap();
     let begin = QueryOptions {
         begin_transaction: true,
+        ..QueryOptions::default()
     };
     session.execute_with("INSERT INTO t VALUES (1)", begin).await.unwrap();
     session.execute_with("INSERT INTO t VALUES (2)", begin).await.unwrap();
