@@ -196,9 +196,22 @@ impl Session {
     /// # Errors
     /// [`ClientError::Remote`] if the statement does not parse or bind, or its shape shows only when it runs (PIVOT).
     pub async fn describe(&self, sql: impl Into<String>) -> Result<StatementShape, ClientError> {
+        self.describe_as(sql, None).await
+    }
+
+    /// [`Session::describe`], with the id that a failure gets in the server's history.
+    ///
+    /// # Errors
+    /// As [`Session::describe`].
+    pub async fn describe_as(
+        &self,
+        sql: impl Into<String>,
+        history_id: Option<HistoryId>,
+    ) -> Result<StatementShape, ClientError> {
         let request = v1::DescribeRequest {
             session_id: self.id().clone(),
             sql: sql.into(),
+            history_id: id_bytes(history_id),
         };
         Ok(StatementShape {
             columns: self.0.connection.request(&request).await?.columns,

@@ -79,6 +79,29 @@ fn lock() -> MutexGuard<'static, Ring<Entry>> {
     HISTORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When a statement began, and its id, before it is known whether it belongs into the history.
+pub struct Beginning {
+    id: HistoryId,
+    started: SystemTime,
+    clock: Instant,
+}
+
+impl Beginning {
+    /// That of a statement which begins now.
+    pub fn now() -> Self {
+        Self {
+            id: uuid::Uuid::now_v7().into_bytes(),
+            started: SystemTime::now(),
+            clock: Instant::now(),
+        }
+    }
+
+    /// The statement's id, for the server's history too.
+    pub fn id(&self) -> HistoryId {
+        self.id
+    }
+}
+
 /// A statement being recorded. It is in the history from the start, and gets its outcome at [`Recording::end`]; one that
 /// is dropped before counts as cancelled.
 pub struct Recording {
@@ -93,21 +116,25 @@ pub struct Recording {
 impl Recording {
     /// Records that a statement is about to be sent.
     pub fn start(remote: &Remote, sql: &str, kind: Kind) -> Self {
-        Self::start_as(remote.catalog_name(), remote.address(), sql, kind)
+        Self::begun(Beginning::now(), remote, sql, kind)
     }
 
-    fn start_as(catalog: &str, server: &str, sql: &str, kind: Kind) -> Self {
-        let id = uuid::Uuid::now_v7().into_bytes();
+    /// Records a statement that has begun a while ago.
+    pub fn begun(beginning: Beginning, remote: &Remote, sql: &str, kind: Kind) -> Self {
+        Self::start_as(beginning, remote.catalog_name(), remote.address(), sql, kind)
+    }
+
+    fn start_as(beginning: Beginning, catalog: &str, server: &str, sql: &str, kind: Kind) -> Self {
+        let Beginning { id, started, clock } = beginning;
         let text = KeptText::of(sql);
         let traffic = Arc::new(Traffic::default());
-        let clock = Instant::now();
         let entry = Entry {
             id,
             catalog: catalog.into(),
             server: server.into(),
             sql: text.sql().into(),
             kind,
-            started: SystemTime::now(),
+            started,
             clock,
             traffic: Arc::clone(&traffic),
             state: State::Running,
@@ -286,7 +313,7 @@ mod tests {
     use duckherder_proto::ExceptionType;
 
     fn start(sql: &str) -> Recording {
-        Recording::start_as("dh", "h:1", sql, Kind::Read)
+        Recording::start_as(Beginning::now(), "dh", "h:1", sql, Kind::Read)
     }
 
     fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
@@ -345,8 +372,8 @@ mod tests {
         assert_eq!(snapshot().unwrap().num_rows(), STATEMENTS_MAX, "bounded in number");
         drop(running);
         clear();
-        let long = "x".repeat(100_000);
-        for _ in 0..2_000 {
+        let long = "x".repeat(70_000);
+        for _ in 0..1_200 {
             start(&long);
         }
         let batch = snapshot().unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
 
 use crate::error::{ExtError, ForUser, Result};
-use crate::history::{Kind, Outcome, Recording};
+use crate::history::{Beginning, Kind, Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, InterruptCheck, Never};
 use crate::scan::Scan;
@@ -322,13 +323,21 @@ impl RemoteSession {
     /// # Errors
     /// The server's, or the connection's.
     pub fn describe(&self, interrupt: &dyn InterruptCheck, sql: &str) -> Result<Vec<ColumnDescription>> {
+        let beginning = Beginning::now();
+        let id = beginning.id();
+        let bytes_sent = AtomicU64::new(0);
         let shape = self.request(interrupt, |session| {
             let sql = sql.to_owned();
-            async move { session.describe(sql).await }
+            bytes_sent.fetch_add(sql.len() as u64, Ordering::Relaxed);
+            async move { session.describe_as(sql, Some(id)).await }
         });
         shape.map(|shape| shape.columns).map_err(|mut error| {
             error.extra_info.remove("position");
             error.extra_info.remove("location");
+            // Such a statement is not going to be run: this is its end.
+            let recording = Recording::begun(beginning, &self.remote, sql, Kind::Write);
+            recording.traffic().add_sent(0, bytes_sent.into_inner());
+            recording.end(Err(&error));
             error
         })
     }

@@ -59,15 +59,20 @@ impl History {
 
     /// Records that a statement has arrived. `id` is the client's for it; one is made up if it is no UUID.
     pub fn arrived(self: &Arc<Self>, id: &[u8], sender: Sender, sql: &str) -> Recording {
+        self.arrived_at(Instant::now(), id, sender, sql)
+    }
+
+    /// Records that a statement has arrived a while ago.
+    pub fn arrived_at(self: &Arc<Self>, arrived: Instant, id: &[u8], sender: Sender, sql: &str) -> Recording {
+        let now = SystemTime::now();
         let text = KeptText::of(sql);
         let traffic = Arc::new(Traffic::default());
-        let arrived = Instant::now();
         let entry = Entry {
             id: HistoryId::try_from(id).unwrap_or_else(|_| uuid::Uuid::now_v7().into_bytes()),
             sender,
             sql: text.sql().into(),
             kind: None,
-            started: SystemTime::now(),
+            started: now.checked_sub(arrived.elapsed()).unwrap_or(now),
             arrived,
             queued: None,
             traffic: Arc::clone(&traffic),

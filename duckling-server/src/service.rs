@@ -158,13 +158,30 @@ impl DucklingService {
         Ok(LookupSchemaResponse { catalog_epoch, exists })
     }
 
-    async fn describe(&self, request: DescribeRequest) -> Result<DescribeResponse, RemoteError> {
-        let DescribeRequest { session_id, sql } = request;
+    async fn describe(
+        &self,
+        request: DescribeRequest,
+        client: Option<SocketAddr>,
+    ) -> Result<DescribeResponse, RemoteError> {
+        let DescribeRequest {
+            session_id,
+            sql,
+            history_id,
+        } = request;
+        let session = self.sessions.get(&session_id)?;
+        let arrived = Instant::now();
         let text = sql.clone();
-        let columns = self
+        let described = self
             .on_lease(&session_id, &text, move |lease| statement::describe(lease, &sql))
-            .await?;
-        Ok(DescribeResponse { columns })
+            .await;
+        if let Err(error) = &described {
+            // Nobody goes on to run such a statement: this is its end.
+            let sender = sender(&session, client);
+            let recording = self.sessions.history().arrived_at(arrived, &history_id, sender, &text);
+            recording.traffic().add_received(0, text.len() as u64);
+            recording.end(Err(error));
+        }
+        described.map(|columns| DescribeResponse { columns })
     }
 
     async fn load_extension(&self, request: LoadExtensionRequest) -> Result<LoadExtensionResponse, RemoteError> {
@@ -283,14 +300,10 @@ impl DucklingService {
     }
 
     fn record(&self, id: &[u8], session: &Session, client: Option<SocketAddr>, sql: &str) -> Recording {
-        let sender = Sender {
-            session: session.number,
-            client: client.map(|address| address.to_string().into()),
-        };
-        self.sessions.history().arrived(id, sender, sql)
+        self.sessions.history().arrived(id, sender(session, client), sql)
     }
 
-    async fn act(&self, action: Action) -> Result<Vec<arrow_flight::Result>, RemoteError> {
+    async fn act(&self, action: Action, client: Option<SocketAddr>) -> Result<Vec<arrow_flight::Result>, RemoteError> {
         let body = &action.body;
         match action.r#type.as_str() {
             HelloRequest::TYPE => one(self.hello(action::decode(body)?).await?),
@@ -312,7 +325,7 @@ impl DucklingService {
                     found: self.sessions.get(&request.session_id)?.cancel(request.statement_id),
                 })
             }
-            DescribeRequest::TYPE => one(self.describe(action::decode(body)?).await?),
+            DescribeRequest::TYPE => one(self.describe(action::decode(body)?, client).await?),
             LookupSchemaRequest::TYPE => one(self.lookup_schema(action::decode(body)?).await?),
             LookupTableRequest::TYPE => one(self.lookup_table(action::decode(body)?).await?),
             ListTablesRequest::TYPE => Ok(self
@@ -327,6 +340,13 @@ impl DucklingService {
                 format!("unknown action '{other}'"),
             )),
         }
+    }
+}
+
+fn sender(session: &Session, client: Option<SocketAddr>) -> Sender {
+    Sender {
+        session: session.number,
+        client: client.map(|address| address.to_string().into()),
     }
 }
 
@@ -570,7 +590,8 @@ impl FlightService for DucklingService {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let answers = self.act(request.into_inner()).await?;
+        let client = request.remote_addr();
+        let answers = self.act(request.into_inner(), client).await?;
         Ok(Response::new(stream::iter(answers.into_iter().map(Ok)).boxed()))
     }
 

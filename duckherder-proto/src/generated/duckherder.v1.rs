@@ -97,6 +97,9 @@ pub struct DescribeRequest {
     pub session_id: ::prost::bytes::Bytes,
     #[prost(string, tag = "2")]
     pub sql: ::prost::alloc::string::String,
+    /// As in ExecuteRequest; a description that fails is in the history, one that succeeds is not.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub history_id: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribeResponse {

@@ -110,7 +110,8 @@ async fn a_limit_does_not_fetch_the_rest() {
             .unwrap();
         assert_eq!(lines, ["5"]);
         assert!(started.elapsed() < DEADLINE);
-        let bytes = "SELECT count(*) FROM duckherder_get_query_history() WHERE sql LIKE '%\"s\"%' AND rows >= 2000000";
+        let bytes =
+            "SELECT count(*) FROM duckherder_get_query_history() WHERE sql LIKE '%\"s\"%' AND rows_received >= 2000000";
         assert_eq!(connection.lines(bytes).unwrap(), ["0"]);
     })
     .await
