@@ -22,6 +22,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use duckherder_proto::history::HistoryId;
 use duckherder_proto::v1::{IngestResponse, StatementSummary};
 use futures::{SinkExt, StreamExt, channel::mpsc};
 use tokio::runtime::{Builder, Handle};
@@ -29,7 +30,7 @@ use tokio::runtime::{Builder, Handle};
 use crate::error::{BoxError, ClientError};
 use crate::ingest::IngestTarget;
 use crate::options::ClientOptions;
-use crate::session::{CatalogSnapshot, QueryOptions, ServerInfo, StatementShape, TableLookup};
+use crate::session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, StatementShape, TableLookup};
 
 /// Threads of a runtime that the client makes for itself: one may wait while the other moves data.
 const WORKER_THREADS: usize = 2;
@@ -207,6 +208,18 @@ impl Session {
         self.wait(self.0.session.describe(sql))
     }
 
+    /// As [`crate::Session::describe_as`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn describe_as(
+        &self,
+        sql: impl Into<String>,
+        history_id: Option<HistoryId>,
+    ) -> Result<StatementShape, ClientError> {
+        self.wait(self.0.session.describe_as(sql, history_id))
+    }
+
     /// As [`crate::Session::lookup_schema`].
     ///
     /// # Errors
@@ -274,6 +287,26 @@ impl Session {
         E: Into<BoxError> + Send + 'static,
     {
         self.wait(fed(batches, |batches| self.0.session.ingest(target, schema, batches)))
+    }
+
+    /// As [`crate::Session::ingest_with`]. The batches are read on the calling thread.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn ingest_with<I, E>(
+        &self,
+        target: IngestTarget,
+        schema: SchemaRef,
+        batches: I,
+        options: IngestOptions,
+    ) -> Result<IngestResponse, ClientError>
+    where
+        I: IntoIterator<Item = Result<RecordBatch, E>>,
+        E: Into<BoxError> + Send + 'static,
+    {
+        self.wait(fed(batches, |batches| {
+            self.0.session.ingest_with(target, schema, batches, options)
+        }))
     }
 
     /// As [`crate::Session::close`].

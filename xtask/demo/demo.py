@@ -51,7 +51,7 @@ ORDER BY sensor""",
     ),
     (
         "What was sent, and what it cost",
-        "SELECT kind, rows, round(duration_ms, 1) AS ms, sql FROM duckherder_get_query_history()",
+        "SELECT kind, rows_received AS rows, round(duration_us / 1000, 1) AS ms, sql FROM duckherder_get_query_history()",
     ),
     (
         "The end",
