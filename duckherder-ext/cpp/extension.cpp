@@ -1,6 +1,7 @@
 //! What LOAD does.
 
 #include "functions.hpp"
+#include "local_rows.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
@@ -50,6 +51,7 @@ static void Load(ExtensionLoader &loader) {
 	StorageExtension::Register(config, RemoteCatalog::TYPE, std::move(storage));
 	RegisterPostBind(config);
 	RegisterRemoteBind(config);
+	RegisterLocalRows(config);
 	RegisterRemoteQuery(loader);
 	RegisterFunctions(loader);
 }

@@ -7,7 +7,6 @@
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
 
-#include "duckdb/common/arrow/arrow_wrapper.hpp"
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
@@ -44,19 +43,7 @@ DhSession *RemoteCatalog::Session(ClientContext &context) {
 
 void RemoteCatalog::Execute(CatalogTransaction transaction, const string &sql) {
 	auto &context = transaction.GetContext();
-	ScanHandle scan;
-	Check([&](DhBuffer *error) {
-		return Api().scan_start(Session(context), Text(sql), !context.transaction.IsAutoCommit(), true,
-		                        InterruptOf(context), scan.Slot(), error);
-	});
-	auto more = true;
-	while (more) {
-		ArrowArrayWrapper batch;
-		uint64_t index;
-		more = Check([&](DhBuffer *error) {
-			return Api().scan_next(scan.Get(), InterruptOf(context), &batch.arrow_array, &index, error);
-		});
-	}
+	RunToEnd(Session(context), sql, !context.transaction.IsAutoCommit(), InterruptOf(context));
 }
 
 void RemoteCatalog::Initialize(bool) {

@@ -3,7 +3,6 @@
 #include "arrow_scan.hpp"
 #include "expression_visitor.hpp"
 #include "remote_catalog.hpp"
-#include "remote_table.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/main/attached_database.hpp"
@@ -32,7 +31,6 @@ namespace duckherder {
 using namespace duckdb;
 
 static constexpr const char *QUERY_FUNCTION = "duckherder_remote";
-static constexpr const char *SCAN_FUNCTION = "duckherder_scan";
 
 //===--------------------------------------------------------------------===//
 // Shapes
@@ -302,103 +300,7 @@ InsertionOrderPreservingMap<string> RemoteQueryToString(TableFunctionToStringInp
 	return result;
 }
 
-//===--------------------------------------------------------------------===//
-// Table scans
-//===--------------------------------------------------------------------===//
-
-struct TableScanData : public TableFunctionData {
-	explicit TableScanData(shared_ptr<RemoteTable> table) : table(std::move(table)) {
-	}
-
-	shared_ptr<RemoteTable> table;
-
-	unique_ptr<FunctionData> Copy() const override {
-		return make_uniq<TableScanData>(table);
-	}
-	bool Equals(const FunctionData &other) const override {
-		return table == other.Cast<TableScanData>().table;
-	}
-	bool SupportStatementCache() const override {
-		return false;
-	}
-};
-
-//! The SELECT for the columns that the plan asks for.
-string ScanSql(const TableScanData &data, const vector<column_t> &column_ids, vector<LogicalType> &types) {
-	auto &columns = data.table->GetColumns();
-	string list;
-	for (auto column_id : column_ids) {
-		if (!list.empty()) {
-			list += ", ";
-		}
-		if (column_id == COLUMN_IDENTIFIER_EMPTY) {
-			list += "NULL::BOOLEAN";
-			types.push_back(LogicalType::BOOLEAN);
-			continue;
-		}
-		if (column_id == COLUMN_IDENTIFIER_ROW_ID) {
-			list += "rowid";
-			types.push_back(LogicalType::ROW_TYPE);
-			continue;
-		}
-		auto &column = columns.GetColumn(LogicalIndex(column_id));
-		list += "\"" + StringUtil::Replace(column.Name().GetIdentifierName(), "\"", "\"\"") + "\"";
-		types.push_back(column.Type());
-	}
-	return "SELECT " + list + " FROM " + data.table->RemoteName();
-}
-
-unique_ptr<GlobalTableFunctionState> TableScanInit(ClientContext &context, TableFunctionInitInput &input) {
-	auto &data = input.bind_data->Cast<TableScanData>();
-	vector<LogicalType> types;
-	auto sql = ScanSql(data, input.column_ids, types);
-	ScanHandle scan;
-	Check([&](DhBuffer *error) {
-		return Api().scan_start(data.table->GetRemoteCatalog().Session(context), Text(sql),
-		                     !context.transaction.IsAutoCommit(), false, InterruptOf(context), scan.Slot(), error);
-	});
-	return MakeArrowScan(context, std::move(scan), std::move(types));
-}
-
-unique_ptr<NodeStatistics> TableScanCardinality(ClientContext &, const FunctionData *bind_data) {
-	auto rows = bind_data->Cast<TableScanData>().table->EstimatedRows();
-	return rows.IsValid() ? make_uniq<NodeStatistics>(rows.GetIndex()) : make_uniq<NodeStatistics>();
-}
-
-double TableScanProgress(ClientContext &, const FunctionData *bind_data, const GlobalTableFunctionState *state) {
-	auto rows = bind_data->Cast<TableScanData>().table->EstimatedRows();
-	if (!rows.IsValid() || rows.GetIndex() == 0 || !state) {
-		return -1;
-	}
-	return MinValue<double>(100, 100.0 * double(ArrowScanRowsRead(*state)) / double(rows.GetIndex()));
-}
-
-optional_ptr<TableCatalogEntry> TableScanTable(optional_ptr<const FunctionData> bind_data) {
-	return bind_data->Cast<TableScanData>().table.get();
-}
-
-InsertionOrderPreservingMap<string> TableScanToString(TableFunctionToStringInput &input) {
-	auto &table = *input.bind_data->Cast<TableScanData>().table;
-	auto &catalog = table.GetRemoteCatalog();
-	InsertionOrderPreservingMap<string> result;
-	result["Duckling"] = catalog.GetDisplayName();
-	result["Table"] = table.RemoteName();
-	return result;
-}
-
 } // namespace
-
-TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionData> &bind_data) {
-	bind_data = make_uniq<TableScanData>(std::move(table));
-	TableFunction function(Identifier(SCAN_FUNCTION), {}, nullptr, nullptr, TableScanInit);
-	SetUpArrowScan(function);
-	function.cardinality = TableScanCardinality;
-	function.table_scan_progress = TableScanProgress;
-	function.get_table_entry = TableScanTable;
-	function.to_string = TableScanToString;
-	function.projection_pushdown = true;
-	return function;
-}
 
 optional_ptr<const RemoteStatement> WholeRemoteStatement(const LogicalOperator &plan) {
 	optional_ptr<const LogicalOperator> op = plan;
@@ -415,14 +317,26 @@ optional_ptr<const RemoteStatement> WholeRemoteStatement(const LogicalOperator &
 	return get.bind_data->Cast<RemoteQueryData>().statement;
 }
 
-void RegisterRemoteQuery(ExtensionLoader &loader) {
+static TableFunction QueryFunction() {
 	TableFunction function(Identifier(QUERY_FUNCTION), {LogicalType::VARCHAR, LogicalType::VARCHAR, LogicalType::UTINYINT},
 	                       nullptr, RemoteQueryBind, RemoteQueryInit);
 	// Names and values of parameters.
 	function.GetSignature().AddArgs("parameters", LogicalType::ANY);
 	SetUpArrowScan(function);
 	function.to_string = RemoteQueryToString;
-	loader.RegisterFunction(std::move(function));
+	return function;
+}
+
+TableFunction MakeStatementScan(RemoteStatement statement, vector<LogicalType> types,
+                                unique_ptr<FunctionData> &bind_data) {
+	auto data = make_uniq<RemoteQueryData>(std::move(statement));
+	data->types = std::move(types);
+	bind_data = std::move(data);
+	return QueryFunction();
+}
+
+void RegisterRemoteQuery(ExtensionLoader &loader) {
+	loader.RegisterFunction(QueryFunction());
 }
 
 } // namespace duckherder

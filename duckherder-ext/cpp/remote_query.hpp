@@ -1,4 +1,4 @@
-//! Statements that run on a duckling, and scans of its tables, as table functions.
+//! Statements that run on a duckling, as a table function.
 #pragma once
 
 #include "bridge.hpp"
@@ -12,7 +12,6 @@ class ExtensionLoader;
 namespace duckherder {
 
 class RemoteCatalog;
-class RemoteTable;
 
 //! What is known of a statement's result before it runs.
 enum class QueryShape : uint8_t {
@@ -53,9 +52,9 @@ duckdb::optional_ptr<const RemoteStatement> WholeRemoteStatement(const duckdb::L
 //! Whether `ref` is a call that `MakeRemoteQuery` has made.
 bool IsRemoteQuery(const duckdb::TableRef &ref);
 
-//! The function and its data that scan a table of the duckling.
-duckdb::TableFunction MakeTableScan(duckdb::shared_ptr<RemoteTable> table,
-                                    duckdb::unique_ptr<duckdb::FunctionData> &bind_data);
+//! The function and its data that run a statement whose result columns have `types`, for a plan made without binding.
+duckdb::TableFunction MakeStatementScan(RemoteStatement statement, duckdb::vector<duckdb::LogicalType> types,
+                                        duckdb::unique_ptr<duckdb::FunctionData> &bind_data);
 
 void RegisterRemoteQuery(duckdb::ExtensionLoader &loader);
 

@@ -2,6 +2,7 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/common/arrow/arrow_wrapper.hpp"
 #include "duckdb/main/settings.hpp"
 
 namespace duckherder {
@@ -70,6 +71,21 @@ void RemoteSession::TellSettings(ClientContext &context) {
 	Check([&](DhBuffer *error) {
 		return Api().session_settings(session.Get(), settings.data(), settings.size(), error);
 	});
+}
+
+void RunToEnd(DhSession *session, const string &sql, bool transactional, DhInterrupt interrupt) {
+	ScanHandle scan;
+	Check([&](DhBuffer *error) {
+		return Api().scan_start(session, Text(sql), transactional, true, interrupt, scan.Slot(), error);
+	});
+	auto more = true;
+	while (more) {
+		ArrowArrayWrapper batch;
+		uint64_t index;
+		more = Check([&](DhBuffer *error) {
+			return Api().scan_next(scan.Get(), interrupt, &batch.arrow_array, &index, error);
+		});
+	}
 }
 
 DhSession *RemoteSession::IfOpen() {

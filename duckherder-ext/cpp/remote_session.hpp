@@ -32,4 +32,7 @@ private:
 	SessionHandle session;
 };
 
+//! Runs a statement to its end, and lets go of its rows.
+void RunToEnd(DhSession *session, const duckdb::string &sql, bool transactional, DhInterrupt interrupt);
+
 } // namespace duckherder

@@ -1,12 +1,14 @@
 #include "remote_table.hpp"
 
 #include "remote_catalog.hpp"
-#include "remote_query.hpp"
+#include "table_scan.hpp"
 
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
+#include "duckdb/parser/constraints/unique_constraint.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/parser.hpp"
+#include "duckdb/parser/statement/create_statement.hpp"
 #include "duckdb/storage/statistics/base_statistics.hpp"
 #include "duckdb/storage/table_storage_info.hpp"
 
@@ -31,6 +33,50 @@ static void SetDefault(ColumnDefinition &column, const string &sql) {
 	} catch (std::exception &) { // NOLINT: the table stays usable, an INSERT will say what it misses
 		column.SetDefaultValue(make_uniq<FunctionExpression>(Identifier("duckherder_default_not_known_here"),
 		                                                     vector<unique_ptr<ParsedExpression>>()));
+	}
+}
+
+//! The keys that a CREATE TABLE statement declares, on the columns of `info`. What cannot be understood here is left out:
+//! the server sees to it that they hold.
+static void AddKeys(ClientContext &context, const string &definition_sql, CreateTableInfo &info) {
+	unique_ptr<SQLStatement> statement;
+	try {
+		Parser parser(context);
+		parser.ParseQuery(definition_sql);
+		if (parser.statements.size() != 1 || parser.statements[0]->type != StatementType::CREATE_STATEMENT) {
+			return;
+		}
+		statement = std::move(parser.statements[0]);
+	} catch (std::exception &) { // NOLINT: a table without known keys is usable
+		return;
+	}
+	auto &parsed = *statement->Cast<CreateStatement>().info;
+	if (parsed.type != CatalogType::TABLE_ENTRY) {
+		return;
+	}
+	auto &parsed_table = parsed.Cast<CreateTableInfo>();
+	for (auto &constraint : parsed_table.constraints) {
+		if (constraint->type != ConstraintType::UNIQUE) {
+			continue;
+		}
+		auto &key = constraint->Cast<UniqueConstraint>();
+		auto indexes = key.GetLogicalIndexes(parsed_table.columns);
+		vector<Identifier> names;
+		for (auto &index : indexes) {
+			auto &name = parsed_table.columns.GetColumn(index).Name();
+			if (info.columns.ColumnExists(name)) {
+				names.push_back(name);
+			}
+		}
+		if (names.size() != indexes.size()) {
+			continue;
+		}
+		if (names.size() == 1) {
+			auto index = info.columns.GetColumn(names[0]).Logical();
+			info.constraints.push_back(make_uniq<UniqueConstraint>(index, names[0], key.IsPrimaryKey()));
+		} else {
+			info.constraints.push_back(make_uniq<UniqueConstraint>(std::move(names), key.IsPrimaryKey()));
+		}
 	}
 }
 
@@ -73,6 +119,9 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 			info.constraints.push_back(make_uniq<NotNullConstraint>(LogicalIndex(i)));
 		}
 	}
+	if (!view.is_view) {
+		AddKeys(context, String(view.definition_sql), info);
+	}
 	return make_shared_ptr<RemoteTable>(catalog, schema, info, described, view);
 }
 
@@ -87,7 +136,25 @@ TableFunction RemoteTable::GetScanFunction(ClientContext &, unique_ptr<FunctionD
 TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
 	TableStorageInfo info;
 	info.cardinality = estimated_rows;
+	for (auto &constraint : GetConstraints()) {
+		if (constraint->type != ConstraintType::UNIQUE) {
+			continue;
+		}
+		auto &key = constraint->Cast<UniqueConstraint>();
+		IndexInfo index;
+		index.is_unique = true;
+		index.is_primary = key.IsPrimaryKey();
+		index.is_foreign = false;
+		for (auto &column : key.GetLogicalIndexes(columns)) {
+			index.column_set.insert(columns.GetColumn(column).Physical().index);
+		}
+		info.index_info.push_back(std::move(index));
+	}
 	return info;
+}
+
+void RemoteTable::BindUpdateConstraints(Binder &, LogicalGet &, LogicalProjection &, LogicalUpdate &, ClientContext &) {
+	// The server checks them, with columns that need not come here for it.
 }
 
 virtual_column_map_t RemoteTable::GetVirtualColumns() const {

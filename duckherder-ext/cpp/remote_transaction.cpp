@@ -28,6 +28,21 @@ CatalogEntry &RemoteTransaction::Keep(shared_ptr<CatalogEntry> entry) {
 	return *kept.back();
 }
 
+void RemoteTransaction::DropAfterwards(const string &temporary_table) {
+	lock_guard<mutex> guard(lock);
+	temporary_tables.insert(temporary_table);
+}
+
+void RemoteTransaction::DropTemporaryTables(ClientContext &context) {
+	try {
+		for (auto &table : temporary_tables) {
+			RunToEnd(session->Open(context), "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table), false,
+			         DhInterrupt {nullptr, nullptr});
+		}
+	} catch (std::exception &) { // NOLINT: they go with the session, and the next of the same name replaces them
+	}
+}
+
 RemoteTransactionManager::RemoteTransactionManager(AttachedDatabase &db, RemoteCatalog &catalog)
     : TransactionManager(db), catalog(catalog) {
 }
@@ -55,7 +70,7 @@ unique_ptr<RemoteTransaction> RemoteTransactionManager::Take(Transaction &transa
 	return taken;
 }
 
-ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &, Transaction &transaction) {
+ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &context, Transaction &transaction) {
 	auto taken = Take(transaction);
 	auto session = taken ? taken->Session().IfOpen() : nullptr;
 	if (!session) {
@@ -64,6 +79,7 @@ ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &, Transacti
 	try {
 		// Not interruptible: whether it happened must be known. It has a deadline instead.
 		Check([&](DhBuffer *error) { return Api().session_commit(session, DhInterrupt {nullptr, nullptr}, error); });
+		taken->DropTemporaryTables(context);
 		return ErrorData();
 	} catch (std::exception &ex) {
 		return ErrorData(ex);

@@ -20,11 +20,15 @@ public:
 	}
 	//! Keeps a catalog entry alive until the transaction ends: DuckDB holds plain references to what a look-up returned.
 	duckdb::CatalogEntry &Keep(duckdb::shared_ptr<duckdb::CatalogEntry> entry);
+	//! Drops a temporary table of the session when the transaction has been committed.
+	void DropAfterwards(const duckdb::string &temporary_table);
+	void DropTemporaryTables(duckdb::ClientContext &context);
 
 private:
 	duckdb::shared_ptr<RemoteSession> session;
 	duckdb::mutex lock;
 	duckdb::vector<duckdb::shared_ptr<duckdb::CatalogEntry>> kept;
+	duckdb::set<duckdb::string> temporary_tables;
 };
 
 class RemoteTransactionManager : public duckdb::TransactionManager {

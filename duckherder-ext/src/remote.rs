@@ -1,5 +1,6 @@
 //! An attached duckling.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duckherder_catalog::{AliasRegistry, SchemaCache, TableName};
@@ -18,6 +19,7 @@ pub struct Remote {
     process_id: u32,
     aliases: Mutex<AliasRegistry>,
     cache: Mutex<SchemaCache>,
+    functions: Mutex<Option<HashSet<String>>>,
 }
 
 impl Remote {
@@ -41,6 +43,7 @@ impl Remote {
             process_id: std::process::id(),
             aliases: Mutex::default(),
             cache: Mutex::default(),
+            functions: Mutex::default(),
         }))
     }
 
@@ -87,6 +90,11 @@ impl Remote {
     /// The cached schema, locked.
     pub fn cache(&self) -> MutexGuard<'_, SchemaCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of the server's functions if they have been read, locked.
+    pub fn functions(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets an alias; the remote name may name a schema.

@@ -1,17 +1,20 @@
 //! One client connection's session on an attached duckling.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use duckherder_client::{ClientError, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::upload_text;
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
+use futures::TryStreamExt;
 
 use crate::error::{ExtError, ForUser, Result};
 use crate::history::{Beginning, Kind, Outcome, Recording};
@@ -22,6 +25,9 @@ use crate::upload::Upload;
 
 /// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Which functions the server has, in lower case.
+const FUNCTION_NAMES: &str = "SELECT DISTINCT lower(function_name) FROM duckdb_functions()";
 
 /// A DuckDB connection on the server that belongs to one DuckDB connection here.
 ///
@@ -470,6 +476,23 @@ impl RemoteSession {
         Ok(exists)
     }
 
+    /// Whether the server has a function of this name, whatever its arguments. The names are read once.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub fn has_function(&self, interrupt: &dyn InterruptCheck, name: &str) -> Result<bool> {
+        if let Some(names) = &*self.remote.functions() {
+            return Ok(names.contains(name));
+        }
+        let names = self.request(interrupt, |session| async move {
+            let batches: Vec<RecordBatch> = session.query(FUNCTION_NAMES).await?.try_collect().await?;
+            Ok(string_set(&batches))
+        })?;
+        let found = names.contains(name);
+        *self.remote.functions() = Some(names);
+        Ok(found)
+    }
+
     fn cache_is_current(&self, interrupt: &dyn InterruptCheck) -> Result<bool> {
         let epoch = self.request(interrupt, |session| async move { session.keep_alive().await })?;
         Ok(!self.remote.cache().observe(epoch))
@@ -508,6 +531,7 @@ impl RemoteSession {
             async move { session.load_extension(name).await }
         })?;
         self.remote.cache().clear();
+        *self.remote.functions() = None;
         Ok(())
     }
 
@@ -526,6 +550,17 @@ impl Drop for RemoteSession {
             std::mem::forget(lock(&self.session).take());
         }
     }
+}
+
+/// The values of the first column, which is text.
+fn string_set(batches: &[RecordBatch]) -> HashSet<String> {
+    let mut set = HashSet::new();
+    for batch in batches {
+        if let Some(column) = batch.columns().first().and_then(|column| column.as_string_opt::<i32>()) {
+            set.extend(column.iter().flatten().map(str::to_owned));
+        }
+    }
+    set
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

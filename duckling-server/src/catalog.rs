@@ -27,9 +27,9 @@ pub fn lookup_table(
     let about = rows(
         connection,
         &format!(
-            "SELECT table_name, estimated_size, comment, false FROM duckdb_tables() WHERE {0} \
+            "SELECT table_name, estimated_size, comment, false, sql FROM duckdb_tables() WHERE {0} \
              AND lower(table_name) = lower({1}) UNION ALL \
-             SELECT view_name, NULL, comment, true FROM duckdb_views() WHERE {0} AND lower(view_name) = lower({1})",
+             SELECT view_name, NULL, comment, true, sql FROM duckdb_views() WHERE {0} AND lower(view_name) = lower({1})",
             format_args!(
                 "database_name = current_database() AND NOT internal AND lower(schema_name) = lower({})",
                 literal(schema_name)
@@ -55,6 +55,7 @@ pub fn lookup_table(
         is_view: about.flag(3),
         estimated_rows: about.text(1).and_then(|text| text.parse().ok()),
         comment: about.text(2).unwrap_or_default().to_owned(),
+        definition_sql: about.text(4).unwrap_or_default().to_owned(),
         columns: columns.iter().map(|row| column(row, 0)).collect(),
     }))
 }
@@ -84,9 +85,9 @@ pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
     }
     let relations = rows(
         connection,
-        "SELECT schema_name, table_name, false, estimated_size, comment FROM duckdb_tables() \
+        "SELECT schema_name, table_name, false, estimated_size, comment, sql FROM duckdb_tables() \
          WHERE database_name = current_database() AND NOT internal \
-         UNION ALL SELECT schema_name, view_name, true, NULL, comment FROM duckdb_views() \
+         UNION ALL SELECT schema_name, view_name, true, NULL, comment, sql FROM duckdb_views() \
          WHERE database_name = current_database() AND NOT internal",
     )?;
     let columns = rows(
@@ -110,6 +111,7 @@ pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
                 columns: columns_of.remove(&(schema_name, table_name)).unwrap_or_default(),
                 estimated_rows: row.text(3).and_then(|text| text.parse().ok()),
                 comment: row.text(4).unwrap_or_default().to_owned(),
+                definition_sql: row.text(5).unwrap_or_default().to_owned(),
             }
         })
         .collect();

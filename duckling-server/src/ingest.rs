@@ -43,6 +43,9 @@ pub fn run(
     if creates(request) {
         sessions.advance_epoch();
     }
+    if request.mode() == IngestMode::CreateTemporary {
+        lease.session.set_stateful();
+    }
     if !own_transaction {
         return outcome;
     }
@@ -62,16 +65,17 @@ fn take(
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
-    let schema_name = if request.schema_name.is_empty() {
+    let temporary = request.mode() == IngestMode::CreateTemporary;
+    let schema_name = if request.schema_name.is_empty() || temporary {
         "main"
     } else {
         &request.schema_name
     };
-    if creates(request) {
-        let replace = request.mode() == IngestMode::CreateOrReplace;
-        connection.execute(&create_table(schema_name, &request.table_name, schema, replace)?)?;
+    if creates(request) || temporary {
+        connection.execute(&create_table(schema_name, request, schema)?)?;
     }
-    let mut appender = Appender::new(connection, schema_name, &request.table_name, schema)?;
+    let catalog_name = temporary.then_some("temp");
+    let mut appender = Appender::new(connection, catalog_name, schema_name, &request.table_name, schema)?;
     let mut rows = 0;
     loop {
         match batches.blocking_recv().transpose()? {
@@ -102,7 +106,7 @@ fn creates(request: &IngestRequest) -> bool {
     matches!(request.mode(), IngestMode::Create | IngestMode::CreateOrReplace)
 }
 
-fn create_table(schema_name: &str, table_name: &str, schema: &Schema, replace: bool) -> Result<String, RemoteError> {
+fn create_table(schema_name: &str, request: &IngestRequest, schema: &Schema) -> Result<String, RemoteError> {
     if schema.fields().is_empty() {
         return Err(RemoteError::new(
             ExceptionType::InvalidInput,
@@ -114,11 +118,15 @@ fn create_table(schema_name: &str, table_name: &str, schema: &Schema, replace: b
         .iter()
         .map(|field| Ok(format!("{} {}", identifier(field.name()), sql_type(field)?)))
         .collect::<Result<Vec<_>, RemoteError>>()?;
-    let or_replace = if replace { "OR REPLACE " } else { "" };
+    let create = match request.mode() {
+        IngestMode::CreateOrReplace => "CREATE OR REPLACE TABLE",
+        IngestMode::CreateTemporary => "CREATE OR REPLACE TEMP TABLE",
+        _ => "CREATE TABLE",
+    };
     Ok(format!(
-        "CREATE {or_replace}TABLE {}.{} ({})",
-        identifier(schema_name),
-        identifier(table_name),
+        "{create} {}.{} ({})",
+        identifier(if request.mode() == IngestMode::CreateTemporary { "temp" } else { schema_name }),
+        identifier(&request.table_name),
         columns.join(", ")
     ))
 }
@@ -190,10 +198,14 @@ mod tests {
             Field::new("a\"b", DataType::Int32, true),
             Field::new("l", DataType::List(item.into()), true),
         ]);
+        let request = IngestRequest {
+            table_name: "t".to_owned(),
+            ..IngestRequest::default()
+        };
         assert_eq!(
-            create_table("main", "t", &schema, false).unwrap(),
+            create_table("main", &request, &schema).unwrap(),
             "CREATE TABLE \"main\".\"t\" (\"a\"\"b\" INTEGER, \"l\" DECIMAL(10,2)[])"
         );
-        assert!(create_table("main", "t", &Schema::empty(), true).is_err());
+        assert!(create_table("main", &request, &Schema::empty()).is_err());
     }
 }

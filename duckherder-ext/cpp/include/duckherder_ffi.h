@@ -50,6 +50,10 @@ typedef enum DhIngestMode {
    * It is made anew.
    */
   DhCreateOrReplace = 2,
+  /**
+   * A temporary table of the session, replacing one of that name.
+   */
+  DhCreateTemporary = 3,
 } DhIngestMode;
 
 /**
@@ -174,6 +178,10 @@ typedef struct DhTableView {
    * Comment; empty for none.
    */
   struct DhText comment;
+  /**
+   * The CREATE statement; empty if unknown.
+   */
+  struct DhText definition_sql;
   /**
    * Two views of the same identity are of one and the same description, as long as one of the lists lives.
    */
@@ -383,6 +391,13 @@ typedef struct DhApi {
                                  struct DhText schema_name,
                                  struct DhInterrupt interrupt,
                                  struct DhBuffer *error);
+  /**
+   * Whether the server has a function of this name, in lower case: `DhOk`, or `DhEnd` if not.
+   */
+  enum DhStatus (*has_function)(const struct DhSession *session,
+                                struct DhText name,
+                                struct DhInterrupt interrupt,
+                                struct DhBuffer *error);
   /**
    * Lists everything in the remote database.
    */

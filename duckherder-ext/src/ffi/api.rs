@@ -139,6 +139,13 @@ pub struct DhApi {
         interrupt: DhInterrupt,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// Whether the server has a function of this name, in lower case: `DhOk`, or `DhEnd` if not.
+    pub has_function: unsafe extern "C" fn(
+        session: *const DhSession,
+        name: DhText,
+        interrupt: DhInterrupt,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
     /// Lists everything in the remote database.
     pub list_tables: unsafe extern "C" fn(
         session: *const DhSession,
@@ -232,6 +239,7 @@ pub(super) static API: DhApi = DhApi {
     describe: query::describe,
     lookup_table: catalog::lookup_table,
     lookup_schema: catalog::lookup_schema,
+    has_function: catalog::has_function,
     list_tables: catalog::list_tables,
     tables_free: catalog::tables_free,
     tables_schemas_len: catalog::tables_schemas_len,

@@ -27,6 +27,8 @@ pub struct DhTableView {
     pub table_name: DhText,
     /// Comment; empty for none.
     pub comment: DhText,
+    /// The CREATE statement; empty if unknown.
+    pub definition_sql: DhText,
     /// Two views of the same identity are of one and the same description, as long as one of the lists lives.
     pub identity: *const c_void,
     /// A view, not a table.
@@ -113,6 +115,24 @@ pub(super) unsafe extern "C" fn lookup_schema(
     })
 }
 
+/// Whether the server has a function of this name: `DhOk`, or `DhEnd` if not.
+///
+/// # Safety
+/// `session` is live, `name` is valid for the call, `error` is a place for one buffer.
+pub(super) unsafe extern "C" fn has_function(
+    session: *const DhSession,
+    name: DhText,
+    interrupt: DhInterrupt,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, name) = unsafe { (&(*session).0, name.to_owned()?) };
+        let found = session.has_function(&interrupt, &name)?;
+        Ok(if found { DhStatus::DhOk } else { DhStatus::DhEnd })
+    })
+}
+
 /// Lists everything in the remote database.
 ///
 /// # Safety
@@ -188,6 +208,7 @@ pub(super) unsafe extern "C" fn tables_get(tables: *const DhTables, index: usize
         schema_name: DhText::of(&table.schema_name),
         table_name: DhText::of(&table.table_name),
         comment: DhText::of(&table.comment),
+        definition_sql: DhText::of(&table.definition_sql),
         identity: Arc::as_ptr(table).cast(),
         is_view: table.is_view,
         has_estimated_rows: table.estimated_rows.is_some(),

@@ -33,6 +33,8 @@ pub enum DhIngestMode {
     DhCreate = 1,
     /// It is made anew.
     DhCreateOrReplace = 2,
+    /// A temporary table of the session, replacing one of that name.
+    DhCreateTemporary = 3,
 }
 
 /// Starts sending rows of an Arrow schema, whose columns have these DuckDB types, to a table. The schema stays the
@@ -67,6 +69,7 @@ pub(super) unsafe extern "C" fn upload_start(
             DhIngestMode::DhAppend => IngestMode::Append,
             DhIngestMode::DhCreate => IngestMode::Create,
             DhIngestMode::DhCreateOrReplace => IngestMode::CreateOrReplace,
+            DhIngestMode::DhCreateTemporary => IngestMode::CreateTemporary,
         };
         let target = IngestTarget {
             schema: schema_name,

@@ -184,6 +184,9 @@ pub struct TableDescription {
     pub estimated_rows: ::core::option::Option<u64>,
     #[prost(string, tag = "6")]
     pub comment: ::prost::alloc::string::String,
+    /// The CREATE statement, as the server's catalog has it; empty if it has none.
+    #[prost(string, tag = "7")]
+    pub definition_sql: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ColumnDescription {
@@ -306,6 +309,8 @@ pub enum IngestMode {
     Create = 2,
     /// As CREATE, but a table of that name is dropped first.
     CreateOrReplace = 3,
+    /// As CREATE_OR_REPLACE, of a temporary table of the session; schema_name means nothing.
+    CreateTemporary = 4,
 }
 impl IngestMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -318,6 +323,7 @@ impl IngestMode {
             Self::Append => "INGEST_MODE_APPEND",
             Self::Create => "INGEST_MODE_CREATE",
             Self::CreateOrReplace => "INGEST_MODE_CREATE_OR_REPLACE",
+            Self::CreateTemporary => "INGEST_MODE_CREATE_TEMPORARY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -327,6 +333,7 @@ impl IngestMode {
             "INGEST_MODE_APPEND" => Some(Self::Append),
             "INGEST_MODE_CREATE" => Some(Self::Create),
             "INGEST_MODE_CREATE_OR_REPLACE" => Some(Self::CreateOrReplace),
+            "INGEST_MODE_CREATE_TEMPORARY" => Some(Self::CreateTemporary),
             _ => None,
         }
     }

@@ -44,12 +44,13 @@ impl Drop for Appender<'_> {
 }
 
 impl<'connection> Appender<'connection> {
-    /// An appender for `schema_name.table_name`, for batches of Arrow schema `schema`.
+    /// An appender for `schema_name.table_name` of the default catalog or the named one, for batches of Arrow schema `schema`.
     ///
     /// # Errors
     /// No such table, or an Arrow type that DuckDB does not know.
     pub fn new(
         connection: &'connection mut Connection,
+        catalog_name: Option<&str>,
         schema_name: &str,
         table_name: &str,
         schema: &Schema,
@@ -62,11 +63,21 @@ impl<'connection> Appender<'connection> {
         check_data(unsafe {
             ffi::duckdb_schema_from_arrow(v1, (&raw const arrow_schema).cast_mut().cast(), &raw mut converted.0)
         })?;
+        let catalog_name = catalog_name.map(c_string).transpose()?;
+        let catalog_name = catalog_name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
         let schema_name = c_string(schema_name)?;
         let table_name = c_string(table_name)?;
         let mut raw: ffi::duckdb_appender = ptr::null_mut();
-        // SAFETY: the connection is live and the names are NUL-terminated.
-        let state = unsafe { ffi::duckdb_appender_create(v1, schema_name.as_ptr(), table_name.as_ptr(), &raw mut raw) };
+        // SAFETY: the connection is live and the names are NUL-terminated; the catalog's may be null.
+        let state = unsafe {
+            ffi::duckdb_appender_create_ext(
+                v1,
+                catalog_name,
+                schema_name.as_ptr(),
+                table_name.as_ptr(),
+                &raw mut raw,
+            )
+        };
         let appender = Self {
             connection,
             raw,
