@@ -6,15 +6,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use duckling_server::duckdb::DatabaseOptions;
+use duckling_server::duckdb::{DatabaseOptions, HAS_ICU};
 use duckling_server::{Duckling, DucklingConfig, Limits, ServerError};
 use tokio::net::TcpListener;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+
+const VERSION: &str = if HAS_ICU {
+    concat!(env!("CARGO_PKG_VERSION"), " with ICU")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " without ICU")
+};
 
 /// A DuckDB database, served over Arrow Flight.
 #[derive(Parser)]
-#[command(name = "duckling", version, about)]
+#[command(name = "duckling", version = VERSION, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,7 +99,13 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
     })?;
     // On standard output, alone: scripts that asked for port 0 read it.
     println!("{address}");
-    info!(database = args.database, %address, "duckling {} serves", env!("CARGO_PKG_VERSION"));
+    info!(database = args.database, %address, "duckling {VERSION} serves");
+    if !duckling.has_icu() {
+        warn!(
+            "there is no ICU: statements that clients ship see UTC, whatever their time zone is, and fail if they need \
+             other calendars or collations"
+        );
+    }
     duckling.serve(listener, shutdown).await?;
     info!("stopped");
     Ok(())

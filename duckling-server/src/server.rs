@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
-use duckherder_proto::limits;
+use duckherder_proto::{RemoteError, limits};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{DucklingConfig, IN_MEMORY};
-use crate::duckdb::Database;
+use crate::duckdb::{Database, HAS_ICU};
 use crate::error::ServerError;
 use crate::history::{self, HistoryTable};
 use crate::service::DucklingService;
@@ -30,6 +30,7 @@ pub struct Duckling {
     sessions: Arc<Sessions>,
     /// Whether there is a file to checkpoint.
     has_file: bool,
+    has_icu: bool,
 }
 
 impl Duckling {
@@ -39,11 +40,15 @@ impl Duckling {
     /// [`ServerError::OpenDatabase`] with DuckDB's own error; [`ServerError::History`].
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
         let has_file = config.database != IN_MEMORY;
-        let database =
-            Database::open(&config.database, &config.database_options).map_err(|source| ServerError::OpenDatabase {
-                path: config.database,
-                source,
-            })?;
+        let open = || {
+            let database = Database::open(&config.database, &config.database_options)?;
+            let has_icu = load_icu(&database)?;
+            Ok((database, has_icu))
+        };
+        let (database, has_icu) = open().map_err(|source| ServerError::OpenDatabase {
+            path: config.database.clone(),
+            source,
+        })?;
         let sessions = Sessions::new(database, Arc::new(config.limits));
         let table = Arc::new(HistoryTable(Arc::clone(sessions.history())));
         sessions
@@ -53,8 +58,15 @@ impl Duckling {
             .map_err(ServerError::History)?;
         Ok(Self {
             has_file,
+            has_icu,
             sessions: Arc::new(sessions),
         })
+    }
+
+    /// Whether there is ICU: time zones other than UTC, calendars, collations.
+    #[must_use]
+    pub fn has_icu(&self) -> bool {
+        self.has_icu
     }
 
     /// Answers clients of `listener` until `shutdown` resolves. Then it accepts no more requests, lets running statements
@@ -129,6 +141,15 @@ impl Duckling {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Whether the database has ICU. A server that was built without loads it where it is installed.
+fn load_icu(database: &Database) -> Result<bool, RemoteError> {
+    let mut connection = database.connect()?;
+    if !HAS_ICU && let Err(error) = connection.execute("LOAD icu") {
+        debug!(%error, "there is no ICU to load");
+    }
+    Ok(connection.has_setting("TimeZone"))
 }
 
 fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {

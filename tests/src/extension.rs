@@ -26,6 +26,9 @@ pub(crate) fn with_extension<T>(wanted: bool, open: impl FnOnce() -> T) -> T {
         // SAFETY: `describe` has the signature that DuckDB asks for.
         let status = unsafe { ffi::duckdb_register_static_extension(Some(describe)) };
         assert_eq!(status, 0, "DuckDB does not take the extension");
+        // A user's DuckDB has ICU, as a duckling has.
+        let linked = duckling_server::duckdb::register_linked_extensions();
+        assert!(linked.is_ok(), "DuckDB does not take its own extensions");
     });
     let before = WANTED.replace(wanted);
     let outcome = open();

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::codegen::{self, Mode};
 use crate::extension::{self, Build, Profile};
+use crate::icu;
 use crate::process;
 use crate::python;
 use crate::steps::Steps;
@@ -32,6 +33,8 @@ fn check(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.run("formatting", || {
         process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
     })?;
+    // Before the first build, so that all builds are of the same code.
+    steps.run("ICU's sources", || icu::fetch(workspace))?;
     steps.run("lints", || lints(workspace))?;
     steps.run("dependencies", || workspace.lock_file()?.check_single())?;
     steps.run("generated code", || codegen::run(workspace, Mode::Check))

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::files::{self, Permissions};
 use crate::footer::Footer;
 use crate::workspace::Workspace;
-use crate::{platform, process, symbols};
+use crate::{icu, platform, process, symbols};
 
 /// How to compile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Build {
 
 /// Builds everything, checks it, and writes it below `build/`.
 pub fn build(workspace: &Workspace, profile: Profile) -> Result<Build> {
+    icu::fetch(workspace)?;
     let artefacts = compile(workspace, profile)?;
     let directory = workspace.path("build").join(profile.directory());
     let build = Build {
@@ -52,6 +53,7 @@ pub fn build(workspace: &Workspace, profile: Profile) -> Result<Build> {
         duckdb_version: workspace.lock_file()?.duckdb_version()?,
         extension_version: format!("v{}", workspace.version),
     };
+    check_server(&artefacts.duckling)?;
     package(&artefacts.library, &footer, &build.extension)?;
     let duckling = read(&artefacts.duckling)?;
     files::replace(&build.duckling, &duckling, Permissions::Program)?;
@@ -147,6 +149,18 @@ fn check(extension: &Path, expected: &Footer) -> Result<()> {
         bail!("the footer says {found:?} and not {expected:?}");
     }
     symbols::check(extension)
+}
+
+/// Fails unless the server says that it is whole. The extension has the same server in it.
+fn check_server(duckling: &Path) -> Result<()> {
+    let version = process::capture(Command::new(duckling).arg("--version"))?;
+    if !version.trim_end().ends_with(" with ICU") {
+        bail!(
+            "the built server lacks ICU: `duckling --version` says {:?}",
+            version.trim_end()
+        );
+    }
+    Ok(())
 }
 
 fn temporary_directory() -> Result<TempDir> {

@@ -8,6 +8,7 @@ mod demo;
 mod extension;
 mod files;
 mod footer;
+mod icu;
 mod lockfile;
 mod platform;
 mod process;

@@ -13,6 +13,7 @@ use super::error::check;
 use super::result::ArrowResult;
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
+use super::view;
 
 /// Run on every connection before anything else. Exact types both ways, errors with all their parts.
 const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
@@ -123,6 +124,27 @@ impl Connection {
             collected = (schema, batches);
         }
         Ok(collected)
+    }
+
+    /// Whether DuckDB, or an extension that is loaded, has a setting of that name.
+    #[must_use]
+    pub fn has_setting(&self, name: &str) -> bool {
+        let mut config: ffi::duckdb_v2_config_handle = ptr::null_mut();
+        // SAFETY: the connection is live; the config is borrowed from it.
+        let got =
+            check(|error| unsafe { ffi::duckdb_v2_connection_get_config(self.handle.raw, &raw mut config, error) });
+        if got.is_err() {
+            return false;
+        }
+        let name = view(name);
+        let mut option: ffi::duckdb_v2_option_handle = ptr::null_mut();
+        let found = check(|error| {
+            // SAFETY: config and name are live.
+            unsafe { ffi::duckdb_v2_config_get_option_by_name(config, &raw const name, &raw mut option, error) }
+        });
+        // SAFETY: null, or the handle that was just given out, destroyed once.
+        unsafe { ffi::duckdb_v2_option_destroy(&raw mut option) };
+        found.is_ok()
     }
 
     /// Cancels the connection's running statement, from any thread.

@@ -8,6 +8,7 @@ use libduckdb_sys::v2 as ffi;
 
 use super::connection::Connection;
 use super::error::check;
+use super::linked::register_linked_extensions;
 use super::view;
 
 /// What an instance is started with.
@@ -45,6 +46,7 @@ impl Database {
     /// # Errors
     /// DuckDB's error: a file that is no database, locked by another process, not writable …
     pub fn open(path: &str, options: &DatabaseOptions) -> Result<Self, RemoteError> {
+        register_linked_extensions()?;
         let settings = startup_settings(options);
         let names: Vec<_> = settings.iter().map(|(name, _)| view(name)).collect();
         let values: Vec<_> = settings.iter().map(|(_, value)| view(value)).collect();
