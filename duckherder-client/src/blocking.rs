@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +97,16 @@ impl Client {
     pub fn open_session(&self) -> Result<Session, ClientError> {
         let runtime = &self.session.0.runtime;
         Ok(Session::new(runtime.wait(self.inner.open_session())?, runtime.clone()))
+    }
+
+    /// As [`crate::Client::open_session_with`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_session_with(&self, settings: BTreeMap<String, String>) -> Result<Session, ClientError> {
+        let runtime = &self.session.0.runtime;
+        let session = runtime.wait(self.inner.open_session_with(settings))?;
+        Ok(Session::new(session, runtime.clone()))
     }
 
     /// As [`crate::Client::query`].
@@ -254,6 +265,14 @@ impl Session {
     /// The same.
     pub fn load_extension(&self, name: impl Into<String>) -> Result<u64, ClientError> {
         self.wait(self.0.session.load_extension(name))
+    }
+
+    /// As [`crate::Session::change_settings`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn change_settings(&self, settings: BTreeMap<String, String>) -> Result<(), ClientError> {
+        self.wait(self.0.session.change_settings(settings))
     }
 
     /// As [`crate::Session::cancel`].

@@ -1,5 +1,6 @@
 //! The client: a connection to one duckling, with a session of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +77,7 @@ impl Client {
 
     async fn connect_once(options: &ClientOptions) -> Result<Self, ClientError> {
         let connection = Connection::open(options).await?;
-        let session = Session::open(&connection, options).await?;
+        let session = Session::open(&connection, options, BTreeMap::new()).await?;
         Ok(Self {
             connection,
             options: Arc::new(options.clone()),
@@ -101,7 +102,15 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`], without its repeated attempts.
     pub async fn open_session(&self) -> Result<Session, ClientError> {
-        Session::open(&self.connection, &self.options).await
+        self.open_session_with(BTreeMap::new()).await
+    }
+
+    /// As [`Client::open_session`], with DuckDB settings for the session: see [`Session::change_settings`].
+    ///
+    /// # Errors
+    /// The same, and [`ClientError::Remote`] for something that is no name of a setting.
+    pub async fn open_session_with(&self, settings: BTreeMap<String, String>) -> Result<Session, ClientError> {
+        Session::open(&self.connection, &self.options, settings).await
     }
 
     /// Runs a statement; see [`Session::query`].

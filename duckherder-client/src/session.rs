@@ -1,5 +1,6 @@
 //! Sessions: where statements run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -102,12 +103,17 @@ struct Inner {
 }
 
 impl Session {
-    pub(crate) async fn open(connection: &Connection, options: &ClientOptions) -> Result<Self, ClientError> {
+    pub(crate) async fn open(
+        connection: &Connection,
+        options: &ClientOptions,
+        settings: BTreeMap<String, String>,
+    ) -> Result<Self, ClientError> {
         let hello = v1::HelloRequest {
             protocol_version_min: PROTOCOL_VERSION_MIN,
             protocol_version_max: PROTOCOL_VERSION,
             client_name: options.client_name.clone(),
             duckdb_version: options.duckdb_version.clone(),
+            settings,
         };
         let answer = connection.request(&hello).await?;
         let version = answer.protocol_version;
@@ -287,6 +293,23 @@ impl Session {
             extension_name: name.into(),
         };
         Ok(self.0.connection.request(&request).await?.catalog_epoch)
+    }
+
+    /// Says which DuckDB settings hold for the session's statements that start from now on, name to value (`TimeZone` to
+    /// `Asia/Tokyo`): those that were set so before, and are not named, are reset. Unlike a `SET` statement this binds
+    /// the session to no connection, and its statements still run beside each other.
+    ///
+    /// A setting that the server's DuckDB does not have is left out. A value that it does not accept fails the next
+    /// statement.
+    ///
+    /// # Errors
+    /// [`ClientError::Remote`] for something that is no name of a setting, and for too many; those of the connection.
+    pub async fn change_settings(&self, settings: BTreeMap<String, String>) -> Result<(), ClientError> {
+        let request = v1::ChangeSettingsRequest {
+            session_id: self.id().clone(),
+            settings,
+        };
+        self.0.connection.request(&request).await.map(|_| ())
     }
 
     /// Stops a running statement, [`QueryStream::statement_id`], and returns whether it was found running. Its stream

@@ -50,18 +50,32 @@ static void AddIfChanged(ClientContext &context, vector<string> &texts) {
 	AddIfOther(context, SETTING::Name, SETTING::DefaultValue, texts);
 }
 
+//! A setting of the ICU extension, always: the server's own may be another. A DuckDB without ICU works as if it had
+//! `fallback`.
+static void AddOfICU(ClientContext &context, const char *name, const char *fallback, vector<string> &texts) {
+	Value value;
+	auto known = context.TryGetCurrentSetting(name, value) && !value.IsNull();
+	texts.push_back(name);
+	texts.push_back(known ? value.ToString() : fallback);
+}
+
 void RemoteSession::TellSettings(ClientContext &context) {
 	// Those that change what a statement means. Others are the server's own business.
 	vector<string> texts;
+	AddOfICU(context, "TimeZone", "UTC", texts);
+	AddOfICU(context, "Calendar", "gregorian", texts);
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);
 	AddIfChanged<DefaultOrderSetting>(context, texts);
 	AddIfChanged<DefaultCollationSetting>(context, texts);
+	AddIfChanged<DisableTimestamptzCastsSetting>(context, texts);
+	AddIfChanged<ErrorOnDivisionByZeroSetting>(context, texts);
 	AddIfChanged<ExplainOutputSetting>(context, texts);
 	AddIfChanged<IeeeFloatingPointOpsSetting>(context, texts);
 	AddIfChanged<IntegerDivisionSetting>(context, texts);
 	AddIfChanged<LambdaSyntaxSetting>(context, texts);
 	AddIfChanged<OldImplicitCastingSetting>(context, texts);
 	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
+	AddIfChanged<RegexMatchOperatorSemanticsSetting>(context, texts);
 	AddIfChanged<ScalarSubqueryErrorOnMultipleRowsSetting>(context, texts);
 	AddIfOther(context, ProfilingRendererSettingsSetting::Name, "{}", texts);
 	vector<DhOption> settings;

@@ -41,30 +41,13 @@ pub struct RemoteSession {
     settings: Mutex<Settings>,
 }
 
-/// Settings of the client connection that change what a statement means.
+/// Settings of the client connection that change what a statement means, name to value.
 #[derive(Debug, Default)]
 struct Settings {
-    /// Those that are not at their defaults here, name and value.
+    /// As they are here.
     wanted: BTreeMap<String, String>,
     /// What the server's session has been told.
-    applied: BTreeMap<String, String>,
-}
-
-impl Settings {
-    /// The SQL that brings the server's session up to date; empty if it is.
-    fn changes(&self) -> String {
-        let set = self
-            .wanted
-            .iter()
-            .filter(|(name, value)| self.applied.get(*name) != Some(*value))
-            .map(|(name, value)| format!("SET SESSION {name} = '{}';", value.replace('\'', "''")));
-        let reset = self
-            .applied
-            .keys()
-            .filter(|name| !self.wanted.contains_key(*name))
-            .map(|name| format!("RESET SESSION {name};"));
-        set.chain(reset).collect()
-    }
+    told: BTreeMap<String, String>,
 }
 
 /// The server's part of the client connection's transaction.
@@ -115,31 +98,34 @@ impl RemoteSession {
             return Ok(session.clone());
         }
         let client = self.remote.client()?.clone();
+        let settings = lock(&self.settings).wanted.clone();
+        let wanted = settings.clone();
         let session = runtime::wait(interrupt, async move {
-            client.open_session().await.map_err(ForUser::for_user)
+            client.open_session_with(wanted).await.map_err(ForUser::for_user)
         })?;
         *slot = Some(session.clone());
-        lock(&self.settings).applied.clear();
+        lock(&self.settings).told = settings;
         Ok(session)
     }
 
-    /// Says which settings of the client connection are not at their defaults. They reach the server with the next
-    /// request.
+    /// Says what the settings of the client connection are. They reach the server ahead of the next request.
     pub fn want_settings(&self, wanted: BTreeMap<String, String>) {
         lock(&self.settings).wanted = wanted;
     }
 
-    fn apply_settings(&self, interrupt: &dyn InterruptCheck, session: &Session) -> Result<()> {
-        let mut settings = lock(&self.settings);
-        let changes = settings.changes();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let session = session.clone();
+    fn tell_settings(&self, interrupt: &dyn InterruptCheck, session: &Session) -> Result<()> {
+        let wanted = {
+            let settings = lock(&self.settings);
+            if settings.told == settings.wanted {
+                return Ok(());
+            }
+            settings.wanted.clone()
+        };
+        let (session, changed) = (session.clone(), wanted.clone());
         runtime::wait(interrupt, async move {
-            session.execute(changes).await.map_err(ForUser::for_user)
+            session.change_settings(changed).await.map_err(ForUser::for_user)
         })?;
-        settings.applied = settings.wanted.clone();
+        lock(&self.settings).told = wanted;
         Ok(())
     }
 
@@ -178,7 +164,7 @@ impl RemoteSession {
         F: Future<Output = std::result::Result<T, ClientError>> + Send + 'static,
     {
         let session = self.session(interrupt)?;
-        self.apply_settings(interrupt, &session)?;
+        self.tell_settings(interrupt, &session)?;
         let call = request(session);
         runtime::wait(interrupt, async move { call.await.map_err(ForUser::for_user) })
     }
@@ -565,21 +551,4 @@ fn string_set(batches: &[RecordBatch]) -> HashSet<String> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_told_when_they_change() {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut settings = Settings {
-            wanted: map(&[("a", "x'y"), ("b", "1")]),
-            applied: map(&[("b", "1"), ("c", "2")]),
-        };
-        assert_eq!(settings.changes(), "SET SESSION a = 'x''y';RESET SESSION c;");
-        settings.applied = settings.wanted.clone();
-        assert_eq!(settings.changes(), "");
-    }
 }

@@ -30,6 +30,7 @@ macro_rules! actions {
 actions! {
     HelloRequest => HelloResponse, "duckherder.v1.Hello", "Open a session.";
     CloseSessionRequest => CloseSessionResponse, "duckherder.v1.CloseSession", "Close a session.";
+    ChangeSettingsRequest => ChangeSettingsResponse, "duckherder.v1.ChangeSettings", "The session's DuckDB settings.";
     KeepAliveRequest => KeepAliveResponse, "duckherder.v1.KeepAlive", "Keep an idle session open.";
     DescribeRequest => DescribeResponse, "duckherder.v1.Describe", "The result shape of a statement, not run.";
     CancelRequest => CancelResponse, "duckherder.v1.Cancel", "Stop a running statement.";

@@ -34,6 +34,7 @@ pub fn run(
     if request.begin_transaction {
         begin(lease)?;
     }
+    lease.apply_settings()?;
     let own_transaction = !lease.session.in_transaction();
     let connection = lease.connection()?;
     if own_transaction {

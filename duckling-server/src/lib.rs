@@ -30,6 +30,7 @@ mod routing;
 mod server;
 mod service;
 mod session;
+mod settings;
 mod statement;
 
 pub use config::{DucklingConfig, IN_MEMORY, Limits};

@@ -31,19 +31,26 @@ pub enum TransactionControl {
 }
 
 impl TransactionControl {
-    /// The control in the text of a statement that DuckDB has parsed as a transaction statement.
+    /// The control that a text begins with, if it does.
     #[must_use]
-    pub fn of(sql: &str) -> Self {
+    pub fn first_in(sql: &str) -> Option<Self> {
         let word = skip_blank(sql)
             .split(|c: char| !c.is_ascii_alphabetic())
             .next()
             .unwrap_or("")
             .to_ascii_uppercase();
         match word.as_str() {
-            "BEGIN" | "START" => Self::Begin,
-            "COMMIT" | "END" => Self::Commit,
-            _ => Self::Rollback,
+            "BEGIN" | "START" => Some(Self::Begin),
+            "COMMIT" | "END" => Some(Self::Commit),
+            "ROLLBACK" | "ABORT" => Some(Self::Rollback),
+            _ => None,
         }
+    }
+
+    /// The control in the text of a statement that DuckDB has parsed as a transaction statement.
+    #[must_use]
+    pub fn of(sql: &str) -> Self {
+        Self::first_in(sql).unwrap_or(Self::Rollback)
     }
 }
 
@@ -97,5 +104,6 @@ mod tests {
         assert_eq!(TransactionControl::of("START TRANSACTION"), TransactionControl::Begin);
         assert_eq!(TransactionControl::of("commit;"), TransactionControl::Commit);
         assert_eq!(TransactionControl::of("ABORT"), TransactionControl::Rollback);
+        assert_eq!(TransactionControl::first_in("-- x\nSELECT 1"), None);
     }
 }

@@ -18,10 +18,11 @@ use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::command::Command;
 use duckherder_proto::history::{self, Traffic};
 use duckherder_proto::v1::{
-    CancelRequest, CancelResponse, CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse,
-    ExecuteRequest, HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest,
-    KeepAliveResponse, ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse,
-    LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
+    CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, CloseSessionRequest,
+    CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HelloRequest, HelloResponse, IngestEnd,
+    IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse, ListTablesRequest, ListTablesResponse,
+    LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest,
+    LookupTableResponse,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -35,7 +36,7 @@ use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::queue::{self, Consumer};
 use crate::session::{Lease, Registration, Session, Sessions};
-use crate::{catalog, ingest, statement};
+use crate::{catalog, ingest, settings, statement};
 
 /// Tables described in one answer of `ListTables`.
 const TABLES_PER_ANSWER: usize = 256;
@@ -58,9 +59,10 @@ impl DucklingService {
 
     async fn hello(&self, request: HelloRequest) -> Result<HelloResponse, RemoteError> {
         let protocol_version = version::negotiate(&request)?;
+        settings::check(&request.settings)?;
         let sessions = Arc::clone(&self.sessions);
         let (session, database_name, duckdb_version) = blocking(move || {
-            let session = sessions.open()?;
+            let session = sessions.open(request.settings)?;
             let mut connection = sessions.database().connect()?;
             let database_name = catalog::current_database(&mut connection)?;
             Ok((session, database_name, catalog::duckdb_version(&mut connection)?))
@@ -311,6 +313,14 @@ impl DucklingService {
                 self.sessions
                     .close(&action::decode::<CloseSessionRequest>(body)?.session_id);
                 one(CloseSessionResponse {})
+            }
+            ChangeSettingsRequest::TYPE => {
+                let request: ChangeSettingsRequest = action::decode(body)?;
+                settings::check(&request.settings)?;
+                self.sessions
+                    .get(&request.session_id)?
+                    .change_settings(request.settings);
+                one(ChangeSettingsResponse {})
             }
             KeepAliveRequest::TYPE => {
                 self.sessions

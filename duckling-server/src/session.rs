@@ -5,7 +5,7 @@
 //! an unread earlier result is buffered so that the next statement can run.
 
 use std::collections::HashMap;
-use std::ops::{Deref, DerefMut};
+use std::ops::DerefMut;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::duckdb::{Connection, Database, Interrupter};
 use crate::history::History;
 use crate::queue::Hurry;
 use crate::routing::may_run_beside;
+use crate::settings::{Settings, SettledConnection};
 
 /// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
 /// transaction aborted with it.
@@ -58,7 +59,7 @@ impl Sessions {
         }
     }
 
-    pub fn open(&self) -> Result<Arc<Session>, RemoteError> {
+    pub fn open(&self, settings: Settings) -> Result<Arc<Session>, RemoteError> {
         let connection = self.database.connect()?;
         let mut by_id = lock(&self.by_id);
         if by_id.len() >= self.limits.sessions_max {
@@ -73,6 +74,7 @@ impl Sessions {
         let session = Arc::new(Session::new(
             self.opened.fetch_add(1, Ordering::Relaxed) + 1,
             connection,
+            settings,
             self.database.clone(),
             Arc::clone(&self.limits),
         ));
@@ -177,11 +179,13 @@ pub struct Session {
     pub number: u64,
     database: Database,
     limits: Arc<Limits>,
-    primary: Arc<AsyncMutex<Connection>>,
+    primary: Arc<AsyncMutex<SettledConnection>>,
     /// Who waits for `primary`, and what holds it while a result streams from it.
     primary_queue: Mutex<PrimaryQueue>,
-    spare: Mutex<Vec<Connection>>,
+    spare: Mutex<Vec<SettledConnection>>,
     spare_permits: Arc<Semaphore>,
+    /// What the client wants set, on whatever connection.
+    settings: Mutex<Settings>,
     in_transaction: AtomicBool,
     /// A statement of the open transaction was interrupted, which rolls the transaction back.
     aborted: AtomicBool,
@@ -192,15 +196,16 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(number: u64, connection: Connection, database: Database, limits: Arc<Limits>) -> Self {
+    fn new(number: u64, connection: Connection, settings: Settings, database: Database, limits: Arc<Limits>) -> Self {
         Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
             number,
             database,
-            primary: Arc::new(AsyncMutex::new(connection)),
+            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection))),
             primary_queue: Mutex::default(),
             spare: Mutex::default(),
             spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
+            settings: Mutex::new(settings),
             in_transaction: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             stateful: AtomicBool::new(false),
@@ -234,6 +239,11 @@ impl Session {
     /// Whether the open transaction can only be rolled back. DuckDB would take a COMMIT of it for a ROLLBACK, silently.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::SeqCst)
+    }
+
+    /// Which settings statements find from here on.
+    pub fn change_settings(&self, settings: Settings) {
+        *lock(&self.settings) = settings;
     }
 
     pub fn set_stateful(&self) {
@@ -282,7 +292,7 @@ impl Session {
         let spare = lock(&self.spare).pop();
         let connection = match spare {
             Some(connection) => connection,
-            None => self.database.connect()?,
+            None => SettledConnection::new(self.database.connect()?),
         };
         Ok(Lease {
             kind: LeaseKind::Spare(Some(connection), permit),
@@ -413,16 +423,16 @@ pub struct Lease {
 }
 
 enum LeaseKind {
-    Primary(OwnedMutexGuard<Connection>),
+    Primary(OwnedMutexGuard<SettledConnection>),
     /// `None` only while being dropped.
     Spare(
-        Option<Connection>,
+        Option<SettledConnection>,
         #[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit,
     ),
 }
 
 impl Lease {
-    fn primary(guard: OwnedMutexGuard<Connection>, session: Arc<Session>) -> Self {
+    fn primary(guard: OwnedMutexGuard<SettledConnection>, session: Arc<Session>) -> Self {
         Self {
             kind: LeaseKind::Primary(guard),
             session,
@@ -440,8 +450,19 @@ impl Lease {
         }
     }
 
+    /// Gives the leased connection the settings that the session's client wants: for every request but
+    /// transaction control, which must run whatever the settings are.
+    pub fn apply_settings(&mut self) -> Result<(), RemoteError> {
+        let wanted = lock(&self.session.settings).clone();
+        self.settled()?.apply(&wanted)
+    }
+
     /// The leased connection.
     pub fn connection(&mut self) -> Result<&mut Connection, RemoteError> {
+        self.settled().map(|settled| &mut settled.connection)
+    }
+
+    fn settled(&mut self) -> Result<&mut SettledConnection, RemoteError> {
         match &mut self.kind {
             LeaseKind::Primary(guard) => Ok(guard.deref_mut()),
             LeaseKind::Spare(connection, _) => connection
@@ -453,8 +474,8 @@ impl Lease {
     /// Cancels what runs on the leased connection.
     pub fn interrupter(&self) -> Option<Interrupter> {
         match &self.kind {
-            LeaseKind::Primary(guard) => Some(guard.deref().interrupter()),
-            LeaseKind::Spare(connection, _) => connection.as_ref().map(Connection::interrupter),
+            LeaseKind::Primary(guard) => Some(guard.connection.interrupter()),
+            LeaseKind::Spare(connection, _) => connection.as_ref().map(|settled| settled.connection.interrupter()),
         }
     }
 }

@@ -32,6 +32,10 @@ pub fn run(
     if request.begin_transaction {
         begin(lease)?;
     }
+    if TransactionControl::first_in(&request.sql).is_none() {
+        // Before parsing: some settings, such as integer_division, are the parser's.
+        lease.apply_settings()?;
+    }
     let mut statements = lease.connection()?.parse(&request.sql)?;
     let last = statements
         .pop()
@@ -211,6 +215,7 @@ impl BatchEncoder {
 
 /// The result columns of `sql`'s one statement, which is not run.
 pub fn describe(lease: &mut Lease, sql: &str) -> Result<Vec<ColumnDescription>, RemoteError> {
+    lease.apply_settings()?;
     let connection = lease.connection()?;
     let statements = connection.parse(sql)?;
     let [statement] = statements.as_slice() else {

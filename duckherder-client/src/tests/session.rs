@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +69,31 @@ async fn requests_get_their_answers() {
 
 fn encoded(message: &impl duckherder_proto::Message) -> Bytes {
     message.encode_to_vec().into()
+}
+
+#[tokio::test]
+async fn settings_travel_with_the_session_and_on_their_own() {
+    let settings = |zone: &str| BTreeMap::from([("TimeZone".to_owned(), zone.to_owned())]);
+    let (at_hello, changed) = (settings("Asia/Tokyo"), settings("UTC"));
+    let (hello_seen, seen) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let (hellos, changes) = (Arc::clone(&hello_seen), Arc::clone(&seen));
+    let server = serve(|script| {
+        script
+            .on_action::<v1::HelloRequest>(move |request| {
+                hellos.lock().unwrap().push(request.settings);
+                all(vec![encoded(&hello())])
+            })
+            .on_action::<v1::ChangeSettingsRequest>(move |request| {
+                changes.lock().unwrap().push(request.settings);
+                all(vec![encoded(&v1::ChangeSettingsResponse {})])
+            })
+    })
+    .await;
+    let client = server.connect().await;
+    let session = soon(client.open_session_with(at_hello.clone())).await.unwrap();
+    soon(session.change_settings(changed.clone())).await.unwrap();
+    assert_eq!(*hello_seen.lock().unwrap(), [BTreeMap::new(), at_hello]);
+    assert_eq!(*seen.lock().unwrap(), [changed]);
 }
 
 #[tokio::test]

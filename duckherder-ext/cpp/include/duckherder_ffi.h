@@ -443,7 +443,7 @@ typedef struct DhApi {
                                size_t index,
                                struct DhColumnView *view);
   /**
-   * Says which settings of the client connection are not at their defaults.
+   * Says what the settings of the client connection are that change what a statement means.
    */
   enum DhStatus (*session_settings)(const struct DhSession *session,
                                     const struct DhOption *settings,

@@ -170,7 +170,7 @@ pub struct DhApi {
     pub columns_free: unsafe extern "C" fn(columns: *mut DhColumns),
     /// One result column. `DhEnd` past the end.
     pub columns_get: unsafe extern "C" fn(columns: *const DhColumns, index: usize, view: *mut DhColumnView) -> DhStatus,
-    /// Says which settings of the client connection are not at their defaults.
+    /// Says what the settings of the client connection are that change what a statement means.
     pub session_settings: unsafe extern "C" fn(
         session: *const DhSession,
         settings: *const DhOption,

@@ -172,7 +172,7 @@ pub(super) unsafe extern "C" fn session_free(session: *mut DhSession) {
     }
 }
 
-/// Says which settings of the client connection are not at their defaults.
+/// Says what the settings of the client connection are that change what a statement means.
 ///
 /// # Safety
 /// `session` is live, `settings` points at `settings_len` of them, texts are valid for the call, `error` is a place for

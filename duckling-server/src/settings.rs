@@ -1,0 +1,159 @@
+//! DuckDB settings that a client wants for its session, whatever connection a statement gets.
+
+use std::collections::BTreeMap;
+
+use duckherder_proto::{ExceptionType, RemoteError};
+
+use crate::catalog::{identifier, literal};
+use crate::duckdb::Connection;
+
+/// Name to value.
+pub type Settings = BTreeMap<String, String>;
+
+/// Settings of one session.
+const SETTINGS_MAX: usize = 64;
+
+/// Bytes of a name, of which DuckDB's longest has half as many, and of a value.
+const NAME_BYTES_MAX: usize = 128;
+const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// Whether a client may ask for these.
+///
+/// # Errors
+/// There are too many, or something is too long or no name.
+pub fn check(settings: &Settings) -> Result<(), RemoteError> {
+    let refuse = |message: String| Err(RemoteError::new(ExceptionType::InvalidInput, message));
+    if settings.len() > SETTINGS_MAX {
+        return refuse(format!(
+            "a session has at most {SETTINGS_MAX} settings, not {}",
+            settings.len()
+        ));
+    }
+    for (name, value) in settings {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_word) {
+            return refuse(format!("{name:.NAME_BYTES_MAX$?} is no name of a setting"));
+        }
+        if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
+            return refuse(format!("the value of setting {name} is too long, or no text"));
+        }
+    }
+    Ok(())
+}
+
+/// A connection, and which settings it has been given.
+pub struct SettledConnection {
+    pub connection: Connection,
+    applied: Settings,
+}
+
+impl SettledConnection {
+    pub fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            applied: Settings::new(),
+        }
+    }
+
+    /// Brings the connection's settings to what is wanted, and leaves alone what only statements have SET.
+    ///
+    /// # Errors
+    /// DuckDB's, for a value that it does not accept.
+    pub fn apply(&mut self, wanted: &Settings) -> Result<(), RemoteError> {
+        if self.applied == *wanted {
+            return Ok(());
+        }
+        let gone: Vec<_> = self
+            .applied
+            .keys()
+            .filter(|name| !wanted.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.connection
+                .execute(&format!("RESET SESSION {}", identifier(&name)))?;
+            self.applied.remove(&name);
+        }
+        for (name, value) in wanted {
+            // Asking for what DuckDB does not know makes it look for an extension, on the network too.
+            if self.applied.get(name) == Some(value) || !self.connection.has_setting(name) {
+                continue;
+            }
+            let sql = format!("SET SESSION {} = {}", identifier(name), literal(value));
+            self.connection.execute(&sql)?;
+            self.applied.insert(name.clone(), value.clone());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::IN_MEMORY;
+    use crate::duckdb::{Database, DatabaseOptions};
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn names_and_counts_are_checked() {
+        check(&settings(&[("TimeZone", "x'y"), ("default_null_order", "")])).unwrap();
+        for hostile in ["", "a b", "a=1;", "\"", "ä", &"a".repeat(NAME_BYTES_MAX + 1)] {
+            let error = check(&settings(&[(hostile, "1")])).unwrap_err();
+            assert_eq!(error.kind, ExceptionType::InvalidInput, "{hostile}");
+        }
+        assert!(check(&settings(&[("a", "\0")])).is_err());
+        assert!(check(&settings(&[("a", &"x".repeat(VALUE_BYTES_MAX + 1))])).is_err());
+        let many = (0..=SETTINGS_MAX)
+            .map(|index| (format!("s{index}"), String::new()))
+            .collect();
+        assert!(check(&many).is_err());
+    }
+
+    fn connect() -> SettledConnection {
+        let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+        SettledConnection::new(database.connect().unwrap())
+    }
+
+    fn division(connection: &mut SettledConnection) -> bool {
+        // An error unless the setting is as expected.
+        let sql = "SELECT CASE WHEN current_setting('integer_division') THEN 1 ELSE error('no') END";
+        connection.connection.execute(sql).is_ok()
+    }
+
+    #[test]
+    fn settings_come_and_go() {
+        let mut connection = connect();
+        connection.apply(&settings(&[("integer_division", "true")])).unwrap();
+        assert!(division(&mut connection));
+        connection.apply(&settings(&[])).unwrap();
+        assert!(!division(&mut connection));
+    }
+
+    #[test]
+    fn what_a_statement_has_set_stays() {
+        let mut connection = connect();
+        connection
+            .connection
+            .execute("SET SESSION integer_division = true")
+            .unwrap();
+        connection
+            .apply(&settings(&[("default_null_order", "NULLS_FIRST")]))
+            .unwrap();
+        assert!(division(&mut connection));
+    }
+
+    #[test]
+    fn unknown_settings_are_left_out_and_bad_values_are_not() {
+        let mut connection = connect();
+        connection.apply(&settings(&[("no_such_setting", "1")])).unwrap();
+        let wanted = settings(&[("default_null_order", "sideways"), ("integer_division", "true")]);
+        for _ in 0..2 {
+            connection.apply(&wanted).unwrap_err();
+        }
+        connection.apply(&settings(&[("integer_division", "true")])).unwrap();
+        assert!(division(&mut connection));
+    }
+}
