@@ -1,10 +1,11 @@
 //! The client crate against a real server.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use duckherder_client::{Client, ClientError, ExceptionType, IngestTarget, QueryOptions, blocking};
+use duckherder_client::{Client, ClientError, ExceptionType, IngestTarget, QueryOptions, Session, blocking};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::support::{DEADLINE, batch, number, remote, start, within};
@@ -387,4 +388,57 @@ fn without_async_it_is_the_same() {
     let error = client.query("SELECT * FROM missing").unwrap_err();
     assert_eq!(remote(error).kind, ExceptionType::Catalog);
     assert!(!batch.column(0).is_null(0));
+}
+
+#[tokio::test]
+async fn settings_reach_every_connection_of_a_session() {
+    let (_duckling, client) = start().await;
+    let settings = |zone: &str| BTreeMap::from([("TimeZone".to_owned(), zone.to_owned())]);
+    let session = client.open_session_with(settings("Asia/Tokyo")).await.unwrap();
+    let zone = |session: Session| async move {
+        let batches: Vec<_> = session
+            .query("SELECT current_setting('TimeZone')")
+            .await?
+            .try_collect()
+            .await?;
+        Ok::<_, ClientError>(batches[0].column(0).as_string::<i32>().value(0).to_owned())
+    };
+    assert_eq!(zone(session.clone()).await.unwrap(), "Asia/Tokyo");
+    // A result that nobody reads keeps the session's own connection busy: the next statement gets another.
+    let unread = session
+        .query("SELECT repeat('x', 1000) FROM range(10000000)")
+        .await
+        .unwrap();
+    assert_eq!(within(DEADLINE, zone(session.clone())).await.unwrap(), "Asia/Tokyo");
+    session.change_settings(settings("Asia/Kolkata")).await.unwrap();
+    assert_eq!(within(DEADLINE, zone(session.clone())).await.unwrap(), "Asia/Kolkata");
+    drop(unread);
+    // Others keep the server's, and so does this one when it wants nothing any more.
+    let default = zone(client.session().clone()).await.unwrap();
+    session.change_settings(BTreeMap::new()).await.unwrap();
+    assert_eq!(zone(session.clone()).await.unwrap(), default);
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused() {
+    let (_duckling, client) = start().await;
+    let wanting = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+    let hostile = wanting("x = 1; DROP TABLE t; --", "");
+    let error = remote(client.session().change_settings(hostile.clone()).await.unwrap_err());
+    assert_eq!(error.kind, ExceptionType::InvalidInput);
+    let error = remote(client.open_session_with(hostile).await.unwrap_err());
+    assert_eq!(error.kind, ExceptionType::InvalidInput);
+    // Unknown ones do no harm. A value that DuckDB refuses fails what needs it, and not the end of a transaction.
+    let session = client.open_session_with(wanting("no_such_setting", "1")).await.unwrap();
+    session.execute("BEGIN").await.unwrap();
+    session.change_settings(wanting("TimeZone", "Atlantis'")).await.unwrap();
+    let error = remote(session.execute("SELECT 1").await.unwrap_err());
+    assert!(
+        error.message.contains("Unknown TimeZone 'Atlantis''"),
+        "{}",
+        error.message
+    );
+    session.execute("ROLLBACK").await.unwrap();
+    session.change_settings(BTreeMap::new()).await.unwrap();
+    session.execute("SELECT 1").await.unwrap();
 }
