@@ -35,6 +35,9 @@ pub fn run(
         begin(lease)?;
     }
     lease.apply_settings()?;
+    if request.mode() == IngestMode::CreateTemporary {
+        lease.session.set_stateful();
+    }
     let own_transaction = !lease.session.in_transaction();
     let connection = lease.connection()?;
     if own_transaction {
@@ -43,9 +46,6 @@ pub fn run(
     let outcome = take(connection, request, schema, batches);
     if creates(request) {
         sessions.advance_epoch();
-    }
-    if request.mode() == IngestMode::CreateTemporary {
-        lease.session.set_stateful();
     }
     if !own_transaction {
         return outcome;
