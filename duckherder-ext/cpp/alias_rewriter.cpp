@@ -17,8 +17,15 @@
 #include "duckdb/parser/query_node/recursive_cte_node.hpp"
 #include "duckdb/parser/statement/alter_statement.hpp"
 #include "duckdb/parser/statement/create_statement.hpp"
+#include "duckdb/parser/query_node/delete_query_node.hpp"
+#include "duckdb/parser/query_node/merge_query_node.hpp"
+#include "duckdb/parser/query_node/update_query_node.hpp"
+#include "duckdb/parser/statement/delete_statement.hpp"
 #include "duckdb/parser/statement/drop_statement.hpp"
+#include "duckdb/parser/statement/insert_statement.hpp"
+#include "duckdb/parser/statement/merge_into_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/statement/update_statement.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/binder.hpp"
 
@@ -40,8 +47,12 @@ QualifiedName SequenceOf(ClientContext &context, const FunctionExpression &funct
 	if (literal.kind != LiteralKind::STRING) {
 		return QualifiedName();
 	}
-	CatalogEntryRetriever retriever(context);
-	return Binder::BindTableName(retriever, QualifiedName::Parse(literal.text));
+	auto name = QualifiedName::Parse(literal.text);
+	// Two parts are a schema and a name, or a catalog and a name.
+	if (name.Path().size() == 2 && Catalog::GetCatalogEntry(context, name.Path()[0])) {
+		return QualifiedName(name.Path()[0], Identifier(), name.Name());
+	}
+	return name;
 }
 
 bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_name) {
@@ -165,6 +176,16 @@ void AliasRewriter::RewriteAlter(AlterInfo &info) {
 
 void AliasRewriter::Rewrite(SQLStatement &statement) {
 	switch (statement.type) {
+	case StatementType::SELECT_STATEMENT:
+		return Rewrite(*statement.Cast<SelectStatement>().node);
+	case StatementType::INSERT_STATEMENT:
+		return Rewrite(*statement.Cast<InsertStatement>().node);
+	case StatementType::UPDATE_STATEMENT:
+		return Rewrite(*statement.Cast<UpdateStatement>().node);
+	case StatementType::DELETE_STATEMENT:
+		return Rewrite(*statement.Cast<DeleteStatement>().node);
+	case StatementType::MERGE_INTO_STATEMENT:
+		return Rewrite(*statement.Cast<MergeIntoStatement>().node);
 	case StatementType::CREATE_STATEMENT: {
 		auto &info = *statement.Cast<CreateStatement>().info;
 		if (info.type == CatalogType::TABLE_ENTRY) {

@@ -38,7 +38,7 @@ RemoteCatalog::RemoteCatalog(AttachedDatabase &db, shared_ptr<RemoteHandle> remo
 RemoteCatalog::~RemoteCatalog() = default;
 
 DhSession *RemoteCatalog::Session(ClientContext &context) {
-	return RemoteSession::Of(context, *this)->Open(context);
+	return RemoteSession::Of(context, *this)->Open(context, *this);
 }
 
 void RemoteCatalog::Execute(CatalogTransaction transaction, const string &sql) {
@@ -78,6 +78,8 @@ RemoteSchema &RemoteCatalog::SchemaEntry(const Identifier &name) {
 	auto &entry = schemas[name];
 	if (!entry) {
 		CreateSchemaInfo info;
+		// As DuckDB's own: it is always there, and EXPORT DATABASE does not create it.
+		info.internal = name == Identifier::DefaultSchema();
 		info.SetQualifiedName(QualifiedName({name}, Identifier()));
 		entry = make_uniq<RemoteSchema>(*this, info);
 	}

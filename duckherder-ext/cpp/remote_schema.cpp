@@ -2,6 +2,7 @@
 
 #include "alias_rewriter.hpp"
 #include "remote_catalog.hpp"
+#include "remote_definitions.hpp"
 #include "remote_transaction.hpp"
 
 #include "duckdb/parser/parsed_data/alter_info.hpp"
@@ -69,7 +70,10 @@ optional_ptr<CatalogEntry> RemoteSchema::LookupEntry(CatalogTransaction transact
 
 void RemoteSchema::Scan(ClientContext &context, CatalogType type,
                         const std::function<void(CatalogEntry &)> &callback) {
-	if (type != CatalogType::TABLE_ENTRY) {
+	if (type == CatalogType::SEQUENCE_ENTRY || type == CatalogType::INDEX_ENTRY) {
+		return ScanDefinitions(context, type, callback);
+	}
+	if (type != CatalogType::TABLE_ENTRY && type != CatalogType::VIEW_ENTRY) {
 		return;
 	}
 	auto described = make_shared_ptr<TablesHandle>();
@@ -79,8 +83,32 @@ void RemoteSchema::Scan(ClientContext &context, CatalogType type,
 	for (idx_t i = 0; i < Api().tables_len(described->Get()); i++) {
 		DhTableView view;
 		Api().tables_get(described->Get(), i, &view);
-		if (name == String(view.schema_name)) {
+		if (name != String(view.schema_name)) {
+			continue;
+		}
+		auto entry = view.is_view ? MakeView(context, *this, described, i) : nullptr;
+		if (entry) {
+			callback(RemoteTransaction::Get(context, remote_catalog).Keep(std::move(entry)));
+		} else if (type == CatalogType::TABLE_ENTRY) {
+			// A view that cannot be read here is listed as what it can be used as.
 			callback(Entry(context, Identifier(String(view.table_name)), described, i));
+		}
+	}
+}
+
+void RemoteSchema::ScanDefinitions(ClientContext &context, CatalogType type,
+                                   const std::function<void(CatalogEntry &)> &callback) {
+	auto kind = type == CatalogType::SEQUENCE_ENTRY ? DhSequences : DhIndexes;
+	TablesHandle listed;
+	Check([&](DhBuffer *error) {
+		return Api().list_definitions(remote_catalog.Session(context), kind, InterruptOf(context), listed.Slot(), error);
+	});
+	for (idx_t i = 0; i < Api().tables_len(listed.Get()); i++) {
+		DhTableView view;
+		Api().tables_get(listed.Get(), i, &view);
+		auto entry = name == String(view.schema_name) ? MakeDefinition(context, *this, view) : nullptr;
+		if (entry) {
+			callback(RemoteTransaction::Get(context, remote_catalog).Keep(std::move(entry)));
 		}
 	}
 }

@@ -34,6 +34,8 @@ public:
 	void Alter(duckdb::CatalogTransaction transaction, duckdb::AlterInfo &info) override;
 
 private:
+	void ScanDefinitions(duckdb::ClientContext &context, duckdb::CatalogType type,
+	                     const std::function<void(duckdb::CatalogEntry &)> &callback);
 	//! The entry of a described table, kept alive by the transaction.
 	duckdb::CatalogEntry &Entry(duckdb::ClientContext &context, const duckdb::Identifier &local_name,
 	                            const duckdb::shared_ptr<TablesHandle> &tables, duckdb::idx_t index);

@@ -3,6 +3,8 @@
 #include "remote_catalog.hpp"
 
 #include "duckdb/common/arrow/arrow_wrapper.hpp"
+#include "duckdb/catalog/catalog_search_path.hpp"
+#include "duckdb/main/client_data.hpp"
 #include "duckdb/main/settings.hpp"
 
 namespace duckherder {
@@ -25,14 +27,14 @@ void RemoteSession::Forget(ClientContext &context, RemoteCatalog &catalog) {
 	context.registered_state->Remove(KeyOf(catalog));
 }
 
-DhSession *RemoteSession::Open(ClientContext &context) {
+DhSession *RemoteSession::Open(ClientContext &context, RemoteCatalog &catalog) {
 	lock_guard<mutex> guard(lock);
 	if (!session) {
 		Check([&](DhBuffer *error) {
 			return Api().session_open(remote->Get(), session.Slot(), error);
 		});
 	}
-	TellSettings(context);
+	TellSettings(context, catalog);
 	return session.Get();
 }
 
@@ -59,9 +61,29 @@ static void AddOfICU(ClientContext &context, const char *name, const char *fallb
 	texts.push_back(known ? value.ToString() : fallback);
 }
 
-void RemoteSession::TellSettings(ClientContext &context) {
+//! The schemas in which names without one are looked up, if they are not the default and the duckling is meant by them.
+static void AddSearchPath(ClientContext &context, RemoteCatalog &catalog, vector<string> &texts) {
+	auto &path = *ClientData::Get(context).catalog_search_path;
+	if (path.GetDefault().GetCatalog() != catalog.GetName()) {
+		return;
+	}
+	vector<string> schemas;
+	for (auto &entry : path.GetSetPaths()) {
+		if (entry.GetCatalog() == catalog.GetName()) {
+			schemas.push_back(SQLIdentifier::ToString(entry.GetSchema()));
+		}
+	}
+	if (schemas.empty() || (schemas.size() == 1 && path.GetDefault().GetSchema() == Identifier::DefaultSchema())) {
+		return;
+	}
+	texts.push_back("search_path");
+	texts.push_back(StringUtil::Join(schemas, ","));
+}
+
+void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog) {
 	// Those that change what a statement means. Others are the server's own business.
 	vector<string> texts;
+	AddSearchPath(context, catalog, texts);
 	AddOfICU(context, "TimeZone", "UTC", texts);
 	AddOfICU(context, "Calendar", "gregorian", texts);
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);

@@ -20,12 +20,12 @@ public:
 	static void Forget(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 	//! The open session.
-	DhSession *Open(duckdb::ClientContext &context);
+	DhSession *Open(duckdb::ClientContext &context, RemoteCatalog &catalog);
 	//! The session if it has been opened, else null.
 	DhSession *IfOpen();
 
 private:
-	void TellSettings(duckdb::ClientContext &context);
+	void TellSettings(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;

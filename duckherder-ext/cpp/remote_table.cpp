@@ -1,14 +1,17 @@
 #include "remote_table.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_definitions.hpp"
 #include "table_scan.hpp"
 
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
 #include "duckdb/parser/constraints/unique_constraint.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parsed_data/create_trigger_info.hpp"
+#include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/parser/parser.hpp"
-#include "duckdb/parser/statement/create_statement.hpp"
 #include "duckdb/storage/statistics/base_statistics.hpp"
 #include "duckdb/storage/table_storage_info.hpp"
 
@@ -39,22 +42,11 @@ static void SetDefault(ColumnDefinition &column, const string &sql) {
 //! The keys that a CREATE TABLE statement declares, on the columns of `info`. What cannot be understood here is left out:
 //! the server sees to it that they hold.
 static void AddKeys(ClientContext &context, const string &definition_sql, CreateTableInfo &info) {
-	unique_ptr<SQLStatement> statement;
-	try {
-		Parser parser(context);
-		parser.ParseQuery(definition_sql);
-		if (parser.statements.size() != 1 || parser.statements[0]->type != StatementType::CREATE_STATEMENT) {
-			return;
-		}
-		statement = std::move(parser.statements[0]);
-	} catch (std::exception &) { // NOLINT: a table without known keys is usable
+	auto parsed = TryParseDefinition(context, definition_sql);
+	if (!parsed || parsed->type != CatalogType::TABLE_ENTRY) {
 		return;
 	}
-	auto &parsed = *statement->Cast<CreateStatement>().info;
-	if (parsed.type != CatalogType::TABLE_ENTRY) {
-		return;
-	}
-	auto &parsed_table = parsed.Cast<CreateTableInfo>();
+	auto &parsed_table = parsed->Cast<CreateTableInfo>();
 	for (auto &constraint : parsed_table.constraints) {
 		if (constraint->type != ConstraintType::UNIQUE) {
 			continue;
@@ -151,6 +143,21 @@ TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
 		info.index_info.push_back(std::move(index));
 	}
 	return info;
+}
+
+optional_ptr<CatalogEntry> RemoteTable::CreateTrigger(CatalogTransaction transaction, CreateTriggerInfo &info) {
+	auto copy = unique_ptr_cast<CreateInfo, CreateTriggerInfo>(info.Copy());
+	copy->SetQualifiedName(QualifiedName(info.GetTriggerName()));
+	copy->base_table->SetQualifiedName(
+	    QualifiedName(Identifier(), Identifier(remote_schema_name), Identifier(remote_table_name)));
+	RemotePushdownOptimizer::StripCatalogName(*copy->trigger_action, remote_catalog.GetName());
+	remote_catalog.Execute(transaction, copy->ToString());
+	return nullptr;
+}
+
+bool RemoteTable::DropTrigger(CatalogTransaction transaction, const Identifier &name, bool) {
+	remote_catalog.Execute(transaction, "DROP TRIGGER " + SQLIdentifier::ToString(name) + " ON " + RemoteName());
+	return true;
 }
 
 void RemoteTable::BindUpdateConstraints(Binder &, LogicalGet &, LogicalProjection &, LogicalUpdate &, ClientContext &) {

@@ -50,6 +50,9 @@ public:
 	duckdb::TableFunction GetScanFunction(duckdb::ClientContext &context,
 	                                      duckdb::unique_ptr<duckdb::FunctionData> &bind_data) override;
 	duckdb::TableStorageInfo GetStorageInfo(duckdb::ClientContext &context) override;
+	duckdb::optional_ptr<duckdb::CatalogEntry> CreateTrigger(duckdb::CatalogTransaction transaction,
+	                                                         duckdb::CreateTriggerInfo &info) override;
+	bool DropTrigger(duckdb::CatalogTransaction transaction, const duckdb::Identifier &name, bool cascade) override;
 	void BindUpdateConstraints(duckdb::Binder &binder, duckdb::LogicalGet &get, duckdb::LogicalProjection &proj,
 	                           duckdb::LogicalUpdate &update, duckdb::ClientContext &context) override;
 	duckdb::virtual_column_map_t GetVirtualColumns() const override;

@@ -33,10 +33,10 @@ void RemoteTransaction::DropAfterwards(const string &temporary_table) {
 	temporary_tables.insert(temporary_table);
 }
 
-void RemoteTransaction::DropTemporaryTables(ClientContext &context) {
+void RemoteTransaction::DropTemporaryTables(ClientContext &context, RemoteCatalog &catalog) {
 	try {
 		for (auto &table : temporary_tables) {
-			RunToEnd(session->Open(context), "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table), false,
+			RunToEnd(session->Open(context, catalog), "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table), false,
 			         DhInterrupt {nullptr, nullptr});
 		}
 	} catch (std::exception &) { // NOLINT: they go with the session, and the next of the same name replaces them
@@ -51,7 +51,7 @@ Transaction &RemoteTransactionManager::StartTransaction(ClientContext &context) 
 	auto transaction = make_uniq<RemoteTransaction>(*this, context, RemoteSession::Of(context, catalog));
 	auto &result = *transaction;
 	if (!context.transaction.IsAutoCommit() && Settings::Get<ImmediateTransactionModeSetting>(context)) {
-		auto session = result.Session().Open(context);
+		auto session = result.Session().Open(context, catalog);
 		Check([&](DhBuffer *error) { return Api().session_begin(session, InterruptOf(context), error); });
 	}
 	lock_guard<mutex> guard(lock);
@@ -79,7 +79,7 @@ ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &context, Tr
 	try {
 		// Not interruptible: whether it happened must be known. It has a deadline instead.
 		Check([&](DhBuffer *error) { return Api().session_commit(session, DhInterrupt {nullptr, nullptr}, error); });
-		taken->DropTemporaryTables(context);
+		taken->DropTemporaryTables(context, catalog);
 		return ErrorData();
 	} catch (std::exception &ex) {
 		return ErrorData(ex);

@@ -22,7 +22,7 @@ public:
 	duckdb::CatalogEntry &Keep(duckdb::shared_ptr<duckdb::CatalogEntry> entry);
 	//! Drops a temporary table of the session when the transaction has been committed.
 	void DropAfterwards(const duckdb::string &temporary_table);
-	void DropTemporaryTables(duckdb::ClientContext &context);
+	void DropTemporaryTables(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 private:
 	duckdb::shared_ptr<RemoteSession> session;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use duckherder_client::{ClientError, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
@@ -28,6 +28,14 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Which functions the server has, in lower case.
 const FUNCTION_NAMES: &str = "SELECT DISTINCT lower(function_name) FROM duckdb_functions()";
+
+/// All sequences, for [`RemoteSession::list_definitions`].
+pub const SEQUENCES: &str = "SELECT schema_name, sequence_name, comment, sql FROM duckdb_sequences() \
+                             WHERE database_name = current_database()";
+
+/// All indexes, for [`RemoteSession::list_definitions`].
+pub const INDEXES: &str = "SELECT schema_name, index_name, comment, sql FROM duckdb_indexes() \
+                           WHERE database_name = current_database() AND sql IS NOT NULL";
 
 /// A DuckDB connection on the server that belongs to one DuckDB connection here.
 ///
@@ -507,6 +515,17 @@ impl RemoteSession {
         Ok((snapshot.schema_names, tables))
     }
 
+    /// The definitions of all sequences or indexes of the remote database: names, comments and SQL.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub fn list_definitions(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<Vec<TableDescription>> {
+        self.request(interrupt, |session| async move {
+            let batches: Vec<RecordBatch> = session.query(sql).await?.try_collect().await?;
+            Ok(definitions(&batches))
+        })
+    }
+
     /// Loads a DuckDB extension on the server.
     ///
     /// # Errors
@@ -536,6 +555,25 @@ impl Drop for RemoteSession {
             std::mem::forget(lock(&self.session).take());
         }
     }
+}
+
+/// Definitions from a result with schema, name, comment and SQL.
+fn definitions(batches: &[RecordBatch]) -> Vec<TableDescription> {
+    let mut all = Vec::new();
+    for batch in batches {
+        let text = |column: usize, row: usize| {
+            let column = batch.columns().get(column)?.as_string_opt::<i32>()?;
+            column.is_valid(row).then(|| column.value(row).to_owned())
+        };
+        all.extend((0..batch.num_rows()).map(|row| TableDescription {
+            schema_name: text(0, row).unwrap_or_default(),
+            table_name: text(1, row).unwrap_or_default(),
+            comment: text(2, row).unwrap_or_default(),
+            definition_sql: text(3, row).unwrap_or_default(),
+            ..TableDescription::default()
+        }));
+    }
+    all
 }
 
 /// The values of the first column, which is text.

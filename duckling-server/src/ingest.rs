@@ -126,7 +126,11 @@ fn create_table(schema_name: &str, request: &IngestRequest, schema: &Schema) -> 
     };
     Ok(format!(
         "{create} {}.{} ({})",
-        identifier(if request.mode() == IngestMode::CreateTemporary { "temp" } else { schema_name }),
+        identifier(if request.mode() == IngestMode::CreateTemporary {
+            "temp"
+        } else {
+            schema_name
+        }),
         identifier(&request.table_name),
         columns.join(", ")
     ))

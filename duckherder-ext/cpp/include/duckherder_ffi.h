@@ -35,6 +35,20 @@ typedef enum DhStatus {
 } DhStatus;
 
 /**
+ * What [`list_definitions`] lists.
+ */
+typedef enum DhDefinitionKind {
+  /**
+   * Sequences.
+   */
+  DhSequences = 0,
+  /**
+   * Indexes.
+   */
+  DhIndexes = 1,
+} DhDefinitionKind;
+
+/**
  * What to do about the table that rows are sent to.
  */
 typedef enum DhIngestMode {
@@ -398,6 +412,14 @@ typedef struct DhApi {
                                 struct DhText name,
                                 struct DhInterrupt interrupt,
                                 struct DhBuffer *error);
+  /**
+   * Lists sequences or indexes, as tables without columns.
+   */
+  enum DhStatus (*list_definitions)(const struct DhSession *session,
+                                    enum DhDefinitionKind kind,
+                                    struct DhInterrupt interrupt,
+                                    struct DhTables **tables,
+                                    struct DhBuffer *error);
   /**
    * Lists everything in the remote database.
    */

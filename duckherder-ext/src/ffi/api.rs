@@ -3,7 +3,7 @@
 //! C++ gets it when the extension is loaded. Nothing is looked up by name, so the shared library exports its entry point
 //! and nothing else.
 
-use super::catalog::{DhColumnView, DhColumns, DhTableView, DhTables};
+use super::catalog::{DhColumnView, DhColumns, DhDefinitionKind, DhTableView, DhTables};
 use super::query::{ArrowArray, ArrowSchema, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
 use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText, DhWaker};
@@ -146,6 +146,14 @@ pub struct DhApi {
         interrupt: DhInterrupt,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// Lists sequences or indexes, as tables without columns.
+    pub list_definitions: unsafe extern "C" fn(
+        session: *const DhSession,
+        kind: DhDefinitionKind,
+        interrupt: DhInterrupt,
+        tables: *mut *mut DhTables,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
     /// Lists everything in the remote database.
     pub list_tables: unsafe extern "C" fn(
         session: *const DhSession,
@@ -241,6 +249,7 @@ pub(super) static API: DhApi = DhApi {
     lookup_schema: catalog::lookup_schema,
     has_function: catalog::has_function,
     list_tables: catalog::list_tables,
+    list_definitions: catalog::list_definitions,
     tables_free: catalog::tables_free,
     tables_schemas_len: catalog::tables_schemas_len,
     tables_schema: catalog::tables_schema,

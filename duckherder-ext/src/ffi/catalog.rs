@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 
+use crate::session::{INDEXES, SEQUENCES};
+
 use super::remote::DhSession;
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
 
@@ -150,6 +152,48 @@ pub(super) unsafe extern "C" fn list_tables(
         let listed = DhTables {
             schema_names,
             tables: listed,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { tables.write(Box::into_raw(Box::new(listed))) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// What [`list_definitions`] lists.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub enum DhDefinitionKind {
+    /// Sequences.
+    DhSequences = 0,
+    /// Indexes.
+    DhIndexes = 1,
+}
+
+/// Lists definitions that are not tables, with names, comments and SQL.
+///
+/// # Safety
+/// `session` is live; `tables` and `error` are places for one each.
+pub(super) unsafe extern "C" fn list_definitions(
+    session: *const DhSession,
+    kind: DhDefinitionKind,
+    interrupt: DhInterrupt,
+    tables: *mut *mut DhTables,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let session = unsafe { &(*session).0 };
+        let sql = match kind {
+            DhDefinitionKind::DhSequences => SEQUENCES,
+            DhDefinitionKind::DhIndexes => INDEXES,
+        };
+        let listed = DhTables {
+            schema_names: Vec::new(),
+            tables: session
+                .list_definitions(&interrupt, sql)?
+                .into_iter()
+                .map(Arc::new)
+                .collect(),
         };
         // SAFETY: the caller's promise.
         unsafe { tables.write(Box::into_raw(Box::new(listed))) };

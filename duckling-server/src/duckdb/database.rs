@@ -96,7 +96,8 @@ impl Database {
 }
 
 fn startup_settings(options: &DatabaseOptions) -> Vec<(&'static str, String)> {
-    let mut settings = Vec::new();
+    // A client's transaction sees what was there when it began, not when it first looked.
+    let mut settings = vec![("immediate_transaction_mode", "true".to_owned())];
     if let Some(threads) = options.threads {
         settings.push(("threads", threads.to_string()));
     }
