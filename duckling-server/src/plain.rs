@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -47,10 +47,36 @@ impl Plain {
 
 fn plain_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
     if column.data_type() == field.data_type() {
-        Ok(Arc::clone(column))
-    } else {
-        cast(column, field.data_type())
+        return Ok(Arc::clone(column));
     }
+    Ok(make_array(plain_data(column.to_data(), field.data_type())?))
+}
+
+/// The data as `plain`, which is its own type without dictionaries. `cast` would do it too, but not through unions.
+fn plain_data(data: ArrayData, plain: &DataType) -> Result<ArrayData, ArrowError> {
+    if data.data_type() == plain {
+        return Ok(data);
+    }
+    if let DataType::Dictionary(..) = data.data_type() {
+        return Ok(cast(&make_array(data), plain)?.to_data());
+    }
+    let children: Vec<&FieldRef> = match plain {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => vec![item],
+        DataType::Map(entries, _) => vec![entries],
+        DataType::Struct(fields) => fields.iter().collect(),
+        DataType::Union(fields, _) => fields.iter().map(|(_, field)| field).collect(),
+        _ => Vec::new(),
+    };
+    let children = data
+        .child_data()
+        .iter()
+        .zip(children)
+        .map(|(child, field)| plain_data(child.clone(), field.data_type()))
+        .collect::<Result<Vec<_>, _>>()?;
+    data.into_builder()
+        .data_type(plain.clone())
+        .child_data(children)
+        .build()
 }
 
 fn plain_field(field: &FieldRef) -> FieldRef {
@@ -69,6 +95,10 @@ fn plain_type(data_type: &DataType) -> DataType {
         DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item), *size),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
+        DataType::Union(fields, mode) => {
+            let fields = fields.iter().map(|(id, field)| (id, plain_field(field))).collect();
+            DataType::Union(fields, *mode)
+        }
         other => other.clone(),
     }
 }
@@ -76,8 +106,8 @@ fn plain_type(data_type: &DataType) -> DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, DictionaryArray, ListArray};
-    use arrow::datatypes::{Int32Type, UInt8Type};
+    use arrow::array::{AsArray, DictionaryArray, Int32Array, ListArray, UnionArray};
+    use arrow::datatypes::{Int32Type, UInt8Type, UnionFields};
 
     #[test]
     fn nested_dictionaries_become_values() {
@@ -92,6 +122,30 @@ mod tests {
             list.value(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(),
             ["b", "a"]
         );
+    }
+
+    #[test]
+    fn dictionaries_in_unions_become_values() {
+        let values: DictionaryArray<UInt8Type> = vec![Some("b"), None, Some("a"), None].into_iter().collect();
+        let numbers = Int32Array::from(vec![None, Some(7), None, None]);
+        let fields = UnionFields::from_fields(vec![
+            Field::new("mood", values.data_type().clone(), true),
+            Field::new("number", DataType::Int32, true),
+        ]);
+        let tags = vec![0_i8, 1, 0, 1].into();
+        let union = UnionArray::try_new(fields, tags, None, vec![Arc::new(values), Arc::new(numbers)]).unwrap();
+        let item = Arc::new(Field::new("item", union.data_type().clone(), true));
+        let offsets = arrow::buffer::OffsetBuffer::from_lengths([3, 1]);
+        let list = ListArray::new(item, offsets, Arc::new(union), None);
+        let batch = RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap();
+
+        let plain = Plain::new(&batch.schema()).batch(batch.slice(0, 1)).unwrap();
+
+        let item = plain.column(0).as_list::<i32>().value(0);
+        let union = item.as_any().downcast_ref::<UnionArray>().unwrap();
+        assert_eq!(union.value(0).as_string::<i32>().value(0), "b");
+        assert_eq!(union.value(1).as_primitive::<Int32Type>().value(0), 7);
+        assert_eq!(union.value(2).as_string::<i32>().value(0), "a");
     }
 
     #[test]
