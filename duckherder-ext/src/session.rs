@@ -349,7 +349,7 @@ impl RemoteSession {
     pub fn commit(&self, interrupt: &dyn InterruptCheck) -> Result<()> {
         match self.end_transaction() {
             TransactionState::None => Ok(()),
-            TransactionState::Open => self.run_control(interrupt, "COMMIT"),
+            TransactionState::Open => self.run_control(interrupt, "COMMIT").map_err(without_commit_prefix),
             TransactionState::Lost => {
                 let error = ExtError::new(
                     ExceptionType::Transaction,
@@ -587,6 +587,25 @@ fn string_set(batches: &[RecordBatch]) -> HashSet<String> {
     set
 }
 
+/// DuckDB puts these words before the error of a COMMIT, on the server and here again.
+fn without_commit_prefix(mut error: ExtError) -> ExtError {
+    if let Some(rest) = error.message.strip_prefix("Failed to commit: ") {
+        error.message = rest.to_owned();
+    }
+    error
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_commit_says_so_once() {
+        let error = ExtError::new(ExceptionType::Transaction, "Failed to commit: a conflict");
+        assert_eq!(without_commit_prefix(error).message, "a conflict");
+    }
 }
