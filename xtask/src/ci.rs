@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::codegen::{self, Mode};
 use crate::extension::{self, Build, Profile};
+use crate::fuzz;
 use crate::icu;
 use crate::process;
 use crate::python;
@@ -24,6 +25,9 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     let build = steps.run("build-extension", || extension::build(workspace, Profile::Debug))?;
     steps.run("Rust tests", || rust_tests(workspace, &build, filter))?;
     steps.run("tests in a real host", || host_tests(workspace, &build, filter))?;
+    if filter.is_none() {
+        steps.run("fuzzing", || fuzz::run(workspace, fuzz::CI_SECONDS, None))?;
+    }
     steps.finish();
     Ok(())
 }

@@ -8,6 +8,7 @@ mod demo;
 mod extension;
 mod files;
 mod footer;
+mod fuzz;
 mod icu;
 mod lockfile;
 mod platform;
@@ -51,6 +52,15 @@ enum Task {
     },
     /// Run what CI runs: all checks and tests
     Ci,
+    /// Compare random statements on plain DuckDB and through the extension
+    Fuzz {
+        /// How long
+        #[arg(long, default_value_t = fuzz::CI_SECONDS)]
+        seconds: u64,
+        /// Where to begin; random if not given, and printed
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Write the generated code: the protocol's Rust types and the extension's C header
     Codegen {
         /// Fail if the committed files are out of date, and write nothing
@@ -81,6 +91,7 @@ fn run(task: Task) -> Result<()> {
         Task::Demo => demo::run(&workspace),
         Task::Test { filter } => ci::run(&workspace, filter.as_deref()),
         Task::Ci => ci::run(&workspace, None),
+        Task::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),
         Task::Codegen { check } => codegen::run(&workspace, if check { Mode::Check } else { Mode::Write }),
     }
 }

@@ -12,6 +12,7 @@
 mod client;
 mod differential;
 mod faults;
+mod fuzz;
 mod history;
 mod hostile;
 mod script;
