@@ -816,7 +816,9 @@ impl Generator {
         let mut table = self.new_table(place, "t");
         table.columns = self.columns();
         let types = self.model.types.clone();
+        // Types are made in `main`.
         if place == Place::Dh
+            && (table.schema.is_none() || gaps::has(Feature::QualifiedTypesAndSequences))
             && self.chance(30)
             && let Some((name, inner)) = self.pick_where(&types, |_| true)
         {
