@@ -591,7 +591,9 @@ impl Generator {
             1 => "WHEN MATCHED AND s.k IS NOT NULL THEN DO NOTHING".to_owned(),
             _ => format!("WHEN MATCHED THEN UPDATE SET {} = {value}", column.name),
         };
-        if self.chance(50) {
+        // Whether a key is free again that the same statement deletes depends on who still reads the old row.
+        let reuses_key = !table.key.is_empty() && clauses.ends_with("DELETE");
+        if self.chance(50) && !reuses_key {
             let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
             let row = self.row(&columns, false);
             clauses.push_str(&format!(
@@ -599,7 +601,7 @@ impl Generator {
                 names.join(", ")
             ));
         }
-        if self.chance(15) {
+        if self.chance(15) && table.key.is_empty() {
             clauses.push_str(" WHEN NOT MATCHED BY SOURCE THEN DELETE");
         }
         let is_returning = self.chance(15);
