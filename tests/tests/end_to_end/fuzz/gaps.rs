@@ -110,6 +110,12 @@ const DIFFERENCES: &[Known] = &[
     }),
     // A folded constant is shipped as a literal, which fits more types.
     ("types of folded constants", |_, plain, _| plain.fails_with("_LITERAL")),
+    // DuckDB 2.0.0 looks at lists that are not there, on either side.
+    ("casts of NULL to ARRAY", |_, plain, duckherder| {
+        [plain, duckherder]
+            .iter()
+            .any(|outcome| outcome.fails_with("Cannot cast list with length"))
+    }),
     ("NULL keys of a MAP", |_, plain, duckherder| {
         plain.fails_with("Map keys can not be NULL") && duckherder.is_error()
     }),
