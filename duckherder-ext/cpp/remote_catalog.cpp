@@ -1,6 +1,7 @@
 #include "remote_catalog.hpp"
 
 #include "alias_rewriter.hpp"
+#include "deparse.hpp"
 #include "expression_visitor.hpp"
 #include "remote_insert.hpp"
 #include "remote_query.hpp"
@@ -11,16 +12,20 @@
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/parser/parsed_data/create_schema_info.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
+#include "duckdb/parser/expression/constant_expression.hpp"
+#include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/expression/parameter_expression.hpp"
 #include "duckdb/parser/expression/star_expression.hpp"
 #include "duckdb/parser/parsed_data/create_index_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
 #include "duckdb/parser/query_node/set_operation_node.hpp"
 #include "duckdb/parser/sql_statement.hpp"
 #include "duckdb/parser/statement/create_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/tableref/table_function_ref.hpp"
 #include "duckdb/planner/binder.hpp"
 #include "duckdb/planner/operator/logical_create_table.hpp"
 #include "duckdb/planner/operator/logical_insert.hpp"
@@ -156,19 +161,57 @@ static vector<unique_ptr<ParsedExpression>> CollectParameters(STATEMENT &stateme
 	return parameters;
 }
 
+//! The text in `FROM dh.query('…')`, if that is all there is to the query.
+static optional<string> RawSql(QueryNode &node) {
+	if (node.type != QueryNodeType::SELECT_NODE || !node.modifiers.empty() || !node.cte_map.map.empty()) {
+		return optional<string>();
+	}
+	auto &select = node.Cast<SelectNode>();
+	auto plain = select.select_list.size() == 1 && !select.where_clause && !select.having && !select.qualify &&
+	             !select.sample && select.groups.group_expressions.empty() &&
+	             select.select_list[0]->ToString() == StarExpression().ToString();
+	if (!plain || !select.from_table || select.from_table->type != TableReferenceType::TABLE_FUNCTION) {
+		return optional<string>();
+	}
+	auto &function = select.from_table->Cast<TableFunctionRef>().function->Cast<FunctionExpression>();
+	auto &arguments = function.GetArguments();
+	if (function.FunctionName() != Identifier("query") || arguments.size() != 1 ||
+	    arguments[0].GetExpression().GetExpressionClass() != ExpressionClass::CONSTANT) {
+		return optional<string>();
+	}
+	auto &literal = arguments[0].GetExpression().Cast<ConstantExpression>().GetLiteral();
+	return literal.kind == LiteralKind::STRING ? optional<string>(literal.text) : optional<string>();
+}
+
+static QueryShape ShapeOfText(ClientContext &context, const string &sql) {
+	try {
+		Parser parser(context);
+		parser.ParseQuery(sql);
+		if (parser.statements.size() == 1 && parser.statements[0]->type == StatementType::SELECT_STATEMENT) {
+			return ShapeOf(context, *parser.statements[0]->Cast<SelectStatement>().node);
+		}
+	} catch (std::exception &) { // NOLINT: the server says what is wrong with it
+	}
+	return QueryShape::DESCRIBED;
+}
+
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<QueryNode> node) {
+	auto raw_sql = RawSql(*node);
+	if (raw_sql) {
+		return MakeRemoteQuery(*this, *raw_sql, ShapeOfText(context, *raw_sql));
+	}
 	AliasRewriter(context, *this).Rewrite(*node);
 	auto parameters = CollectParameters(*node);
 	if (!parameters.empty()) {
 		NameAfterParameters(*node);
 	}
-	return MakeRemoteQuery(*this, node->ToString(), ShapeOf(context, *node), std::move(parameters));
+	return MakeRemoteQuery(*this, Deparse(context, *node), ShapeOf(context, *node), std::move(parameters));
 }
 
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<SQLStatement> statement) {
 	AliasRewriter(context, *this).Rewrite(*statement);
 	auto parameters = CollectParameters(*statement);
-	return MakeRemoteQuery(*this, statement->ToString(), ShapeOf(*statement), std::move(parameters));
+	return MakeRemoteQuery(*this, Deparse(context, *statement), ShapeOf(*statement), std::move(parameters));
 }
 
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &, const string &sql) {

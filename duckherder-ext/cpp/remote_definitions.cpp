@@ -47,6 +47,13 @@ unique_ptr<CreateInfo> TryParseDefinition(ClientContext &context, const string &
 	return nullptr;
 }
 
+idx_t StableOid(CatalogType type, const Identifier &schema, const Identifier &name) {
+	auto text = to_string(static_cast<uint8_t>(type)) + "." + StringUtil::Lower(schema.GetIdentifierName()) + "." +
+	            StringUtil::Lower(name.GetIdentifierName());
+	// DuckDB shows it as BIGINT, and small numbers are taken by its own.
+	return (Hash(text.c_str(), text.size()) >> 2) | (idx_t(1) << 61);
+}
+
 shared_ptr<CatalogEntry> MakeView(ClientContext &context, SchemaCatalogEntry &schema,
                                   const shared_ptr<TablesHandle> &described, idx_t index) {
 	DhTableView view;
@@ -70,6 +77,7 @@ shared_ptr<CatalogEntry> MakeView(ClientContext &context, SchemaCatalogEntry &sc
 		names.emplace_back(String(column.name));
 	}
 	entry->UpdateBinding(types, names);
+	entry->oid = StableOid(CatalogType::TABLE_ENTRY, schema.name, entry->name);
 	return entry;
 }
 
@@ -82,17 +90,22 @@ shared_ptr<CatalogEntry> MakeDefinition(ClientContext &context, SchemaCatalogEnt
 	if (view.comment.len > 0) {
 		info->comment = Value(String(view.comment));
 	}
+	shared_ptr<CatalogEntry> entry;
 	switch (info->type) {
 	case CatalogType::SEQUENCE_ENTRY:
-		return make_shared_ptr<SequenceCatalogEntry>(schema.catalog, schema, info->Cast<CreateSequenceInfo>());
+		entry = make_shared_ptr<SequenceCatalogEntry>(schema.catalog, schema, info->Cast<CreateSequenceInfo>());
+		break;
 	case CatalogType::INDEX_ENTRY: {
 		auto &index = info->Cast<CreateIndexInfo>();
 		index.sql = String(view.definition_sql);
-		return make_shared_ptr<RemoteIndex>(schema.catalog, schema, index);
+		entry = make_shared_ptr<RemoteIndex>(schema.catalog, schema, index);
+		break;
 	}
 	default:
 		return nullptr;
 	}
+	entry->oid = StableOid(info->type, schema.name, entry->name);
+	return entry;
 }
 
 } // namespace duckherder

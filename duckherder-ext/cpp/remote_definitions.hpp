@@ -19,4 +19,7 @@ duckdb::shared_ptr<duckdb::CatalogEntry> MakeDefinition(duckdb::ClientContext &c
 //! The parsed CREATE statement of something on the server; null if this DuckDB cannot read it.
 duckdb::unique_ptr<duckdb::CreateInfo> TryParseDefinition(duckdb::ClientContext &context, const duckdb::string &sql);
 
+//! A number for an entry, the same whenever it is made: listings are joined on it.
+duckdb::idx_t StableOid(duckdb::CatalogType type, const duckdb::Identifier &schema, const duckdb::Identifier &name);
+
 } // namespace duckherder

@@ -41,12 +41,7 @@ static void SetDefault(ColumnDefinition &column, const string &sql) {
 
 //! The keys that a CREATE TABLE statement declares, on the columns of `info`. What cannot be understood here is left out:
 //! the server sees to it that they hold.
-static void AddKeys(ClientContext &context, const string &definition_sql, CreateTableInfo &info) {
-	auto parsed = TryParseDefinition(context, definition_sql);
-	if (!parsed || parsed->type != CatalogType::TABLE_ENTRY) {
-		return;
-	}
-	auto &parsed_table = parsed->Cast<CreateTableInfo>();
+static void AddKeys(const CreateTableInfo &parsed_table, CreateTableInfo &info) {
 	for (auto &constraint : parsed_table.constraints) {
 		if (constraint->type != ConstraintType::UNIQUE) {
 			continue;
@@ -72,6 +67,10 @@ static void AddKeys(ClientContext &context, const string &definition_sql, Create
 	}
 }
 
+static bool IsGenerated(optional_ptr<CreateTableInfo> definition, const Identifier &column) {
+	return definition && definition->columns.ColumnExists(column) && definition->columns.GetColumn(column).Generated();
+}
+
 RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, CreateTableInfo &info,
                          shared_ptr<TablesHandle> described_p, const DhTableView &view)
     : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
@@ -92,6 +91,11 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
                                           idx_t index) {
 	DhTableView view;
 	Api().tables_get(described->Get(), index, &view);
+	auto parsed = view.is_view ? nullptr : TryParseDefinition(context, String(view.definition_sql));
+	optional_ptr<CreateTableInfo> definition_info;
+	if (parsed && parsed->type == CatalogType::TABLE_ENTRY) {
+		definition_info = parsed->Cast<CreateTableInfo>();
+	}
 	CreateTableInfo info(schema, local_name);
 	if (view.comment.len > 0) {
 		info.comment = Value(String(view.comment));
@@ -105,16 +109,24 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 			type = LogicalType::VARCHAR;
 		}
 		ColumnDefinition definition(Identifier(String(column.name)), std::move(type));
+		if (IsGenerated(definition_info, definition.Name())) {
+			auto &expression = definition_info->columns.GetColumn(definition.Name()).GeneratedExpression();
+			info.columns.AddColumn(ColumnDefinition(definition.Name(), definition.Type(), expression.Copy(),
+			                                        TableColumnType::GENERATED));
+			continue;
+		}
 		SetDefault(definition, String(column.default_sql));
 		info.columns.AddColumn(std::move(definition));
 		if (column.not_null) {
 			info.constraints.push_back(make_uniq<NotNullConstraint>(LogicalIndex(i)));
 		}
 	}
-	if (!view.is_view) {
-		AddKeys(context, String(view.definition_sql), info);
+	if (definition_info) {
+		AddKeys(*definition_info, info);
 	}
-	return make_shared_ptr<RemoteTable>(catalog, schema, info, described, view);
+	auto table = make_shared_ptr<RemoteTable>(catalog, schema, info, described, view);
+	table->oid = StableOid(CatalogType::TABLE_ENTRY, schema.name, local_name);
+	return table;
 }
 
 unique_ptr<BaseStatistics> RemoteTable::GetStatistics(ClientContext &, column_t) {

@@ -1,0 +1,207 @@
+#include "deparse.hpp"
+
+#include "expression_visitor.hpp"
+
+#include "duckdb/catalog/catalog.hpp"
+#include "duckdb/catalog/catalog_entry/scalar_function_catalog_entry.hpp"
+#include "duckdb/parser/expression/cast_expression.hpp"
+#include "duckdb/parser/expression/constant_expression.hpp"
+#include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/parser/parsed_expression_iterator.hpp"
+#include "duckdb/parser/parser.hpp"
+#include "duckdb/parser/query_node/insert_query_node.hpp"
+#include "duckdb/parser/query_node/merge_query_node.hpp"
+#include "duckdb/parser/statement/insert_statement.hpp"
+#include "duckdb/parser/statement/update_statement.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+namespace {
+
+//===--------------------------------------------------------------------===//
+// Folded constants
+//===--------------------------------------------------------------------===//
+
+//! What a constant was folded from: the optimizer names the constant after it. Null if that is a name that a user gave.
+unique_ptr<ParsedExpression> FoldedFrom(ClientContext &context, const ParsedExpression &expression) {
+	auto &alias = expression.GetAlias();
+	auto &text = alias.GetIdentifierName();
+	if (std::all_of(text.begin(), text.end(),
+	                [](char c) { return StringUtil::CharacterIsAlphaNumeric(c) || c == '_'; })) {
+		return nullptr;
+	}
+	try {
+		auto parsed = Parser(context).ParseExpressionList(text);
+		if (parsed.size() == 1 && parsed[0]->GetExpressionClass() != ExpressionClass::COLUMN_REF &&
+		    parsed[0]->ToString() == text) {
+			return std::move(parsed[0]);
+		}
+	} catch (std::exception &) { // NOLINT: then it is a name
+	}
+	return nullptr;
+}
+
+bool IsConsistent(ClientContext &context, const FunctionExpression &function) {
+	EntryLookupInfo lookup(CatalogType::SCALAR_FUNCTION_ENTRY, function.GetQualifiedName());
+	auto entry = Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL);
+	if (!entry || entry->type != CatalogType::SCALAR_FUNCTION_ENTRY || !entry->internal) {
+		return false;
+	}
+	for (auto &overload : entry->Cast<ScalarFunctionCatalogEntry>().functions.functions) {
+		if (overload->GetStability() != FunctionStability::CONSISTENT) {
+			return false;
+		}
+	}
+	return true;
+}
+
+//! Whether an expression means the same wherever it is evaluated. Then it need not be folded here, and as it was
+//! written it has the type that it was written with: a literal would take on another.
+bool MeansTheSameThere(ClientContext &context, const ParsedExpression &expression) {
+	switch (expression.GetExpressionClass()) {
+	case ExpressionClass::CONSTANT:
+	case ExpressionClass::CAST:
+	case ExpressionClass::OPERATOR:
+	case ExpressionClass::COMPARISON:
+	case ExpressionClass::CONJUNCTION:
+	case ExpressionClass::CASE:
+	case ExpressionClass::BETWEEN:
+		break;
+	case ExpressionClass::FUNCTION:
+		if (!IsConsistent(context, expression.Cast<FunctionExpression>())) {
+			return false;
+		}
+		break;
+	default:
+		return false;
+	}
+	auto same = true;
+	ParsedExpressionIterator::EnumerateChildren(expression, [&](const ParsedExpression &child) {
+		same = same && MeansTheSameThere(context, child);
+	});
+	return same;
+}
+
+unique_ptr<ParsedExpression> CastTo(const char *type_name, unique_ptr<ParsedExpression> expression) {
+	auto type = make_uniq<TypeExpression>(Identifier(type_name), vector<unique_ptr<ParsedExpression>>());
+	return make_uniq<CastExpression>(std::move(type), std::move(expression));
+}
+
+//! A literal with the type of the value that it was made of.
+unique_ptr<ParsedExpression> Typed(const ConstantExpression &constant) {
+	int64_t value;
+	switch (constant.GetLiteral().kind) {
+	case LiteralKind::STRING:
+		return CastTo("VARCHAR", constant.Copy());
+	case LiteralKind::INTEGER:
+		if (!constant.GetLiteral().TryGetInt64(value)) {
+			return CastTo("HUGEINT", constant.Copy());
+		}
+		return CastTo(value == int32_t(value) ? "INTEGER" : "BIGINT", constant.Copy());
+	default:
+		return nullptr;
+	}
+}
+
+//! Text with NULs in it, which SQL text cannot have.
+unique_ptr<ParsedExpression> WithoutNul(const string &text) {
+	vector<unique_ptr<ParsedExpression>> parts;
+	idx_t start = 0;
+	while (true) {
+		auto end = text.find('\0', start);
+		parts.push_back(ConstantExpression::String(text.substr(start, end - start)));
+		if (end == string::npos) {
+			break;
+		}
+		vector<unique_ptr<ParsedExpression>> code;
+		code.push_back(ConstantExpression::Integer(0));
+		parts.push_back(make_uniq<FunctionExpression>("chr", std::move(code)));
+		start = end + 1;
+	}
+	return CastTo("VARCHAR", make_uniq<FunctionExpression>("concat", std::move(parts)));
+}
+
+void RestoreConstant(ClientContext &context, unique_ptr<ParsedExpression> &expression) {
+	auto alias = expression->GetAlias();
+	auto &constant = expression->Cast<ConstantExpression>();
+	auto &literal = constant.GetLiteral();
+	auto original = FoldedFrom(context, constant);
+	if (original && MeansTheSameThere(context, *original)) {
+		expression = std::move(original);
+	} else if (literal.kind == LiteralKind::STRING && literal.text.find('\0') != string::npos) {
+		expression = WithoutNul(literal.text);
+	} else if (original) {
+		auto typed = Typed(constant);
+		if (typed) {
+			expression = std::move(typed);
+		}
+	}
+	expression->SetAlias(std::move(alias));
+}
+
+//! A folded argument has got a name, and would be taken for a named argument.
+void ForgetNamesOfArguments(ClientContext &context, FunctionExpression &function) {
+	for (auto &argument : function.GetArgumentsMutable()) {
+		auto &expression = argument.GetExpressionMutable();
+		if (FoldedFrom(context, *expression)) {
+			expression->SetAlias(Identifier());
+		}
+	}
+}
+
+void Restore(ClientContext &context, unique_ptr<ParsedExpression> &expression) {
+	switch (expression->GetExpressionClass()) {
+	case ExpressionClass::CONSTANT:
+		return RestoreConstant(context, expression);
+	case ExpressionClass::FUNCTION:
+		return ForgetNamesOfArguments(context, expression->Cast<FunctionExpression>());
+	default:
+		return;
+	}
+}
+
+//===--------------------------------------------------------------------===//
+// Names that are written without quotes
+//===--------------------------------------------------------------------===//
+
+void Quote(vector<Identifier> &names) {
+	for (auto &name : names) {
+		name = Identifier(SQLIdentifier::ToString(name));
+	}
+}
+
+void QuoteNames(QueryNode &node) {
+	if (node.type == QueryNodeType::INSERT_QUERY_NODE) {
+		auto &conflict = node.Cast<InsertQueryNode>().on_conflict_info;
+		if (conflict) {
+			Quote(conflict->indexed_columns);
+			if (conflict->set_info) {
+				Quote(conflict->set_info->columns);
+			}
+		}
+	} else if (node.type == QueryNodeType::MERGE_QUERY_NODE) {
+		Quote(node.Cast<MergeQueryNode>().using_columns);
+	}
+	for (auto &entry : node.cte_map.map) {
+		if (entry.second->query_node) {
+			QuoteNames(*entry.second->query_node);
+		}
+	}
+}
+
+} // namespace
+
+string Deparse(ClientContext &context, QueryNode &node) {
+	VisitExpressions(node, [&](unique_ptr<ParsedExpression> &expression) { Restore(context, expression); });
+	QuoteNames(node);
+	return node.ToString();
+}
+
+string Deparse(ClientContext &context, SQLStatement &statement) {
+	VisitExpressions(statement, [&](unique_ptr<ParsedExpression> &expression) { Restore(context, expression); });
+	return statement.ToString();
+}
+
+} // namespace duckherder

@@ -1,0 +1,16 @@
+//! The SQL text of what DuckDB's optimizer hands over for the server.
+#pragma once
+
+#include "bridge.hpp"
+
+#include "duckdb/parser/query_node.hpp"
+#include "duckdb/parser/sql_statement.hpp"
+
+namespace duckherder {
+
+//! The text of a query. DuckDB's own ToString loses some of its meaning, and so does the folding of constants that comes
+//! before: what is known of both is put right first.
+duckdb::string Deparse(duckdb::ClientContext &context, duckdb::QueryNode &node);
+duckdb::string Deparse(duckdb::ClientContext &context, duckdb::SQLStatement &statement);
+
+} // namespace duckherder
