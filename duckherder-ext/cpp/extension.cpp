@@ -6,6 +6,7 @@
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
 #include "remote_transaction.hpp"
+#include "subplan_pushdown.hpp"
 
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/main/config.hpp"
@@ -52,6 +53,7 @@ static void Load(ExtensionLoader &loader) {
 	RegisterPostBind(config);
 	RegisterRemoteBind(config);
 	RegisterLocalRows(config);
+	RegisterSubplanPushdown(config);
 	RegisterRemoteQuery(loader);
 	RegisterFunctions(loader);
 }

@@ -33,6 +33,21 @@ private:
 	Identifier table;
 };
 
+class RemoteSequence : public SequenceCatalogEntry {
+public:
+	RemoteSequence(Catalog &catalog, SchemaCatalogEntry &schema, CreateSequenceInfo &info, string definition_sql)
+	    : SequenceCatalogEntry(catalog, schema, info), definition_sql(std::move(definition_sql)) {
+	}
+
+	//! As the server has it, with where it has got to.
+	string ToSQL() const override {
+		return definition_sql;
+	}
+
+private:
+	string definition_sql;
+};
+
 } // namespace
 
 unique_ptr<CreateInfo> TryParseDefinition(ClientContext &context, const string &sql) {
@@ -93,7 +108,8 @@ shared_ptr<CatalogEntry> MakeDefinition(ClientContext &context, SchemaCatalogEnt
 	shared_ptr<CatalogEntry> entry;
 	switch (info->type) {
 	case CatalogType::SEQUENCE_ENTRY:
-		entry = make_shared_ptr<SequenceCatalogEntry>(schema.catalog, schema, info->Cast<CreateSequenceInfo>());
+		entry = make_shared_ptr<RemoteSequence>(schema.catalog, schema, info->Cast<CreateSequenceInfo>(),
+		                                        String(view.definition_sql));
 		break;
 	case CatalogType::INDEX_ENTRY: {
 		auto &index = info->Cast<CreateIndexInfo>();

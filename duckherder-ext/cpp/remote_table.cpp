@@ -75,7 +75,7 @@ RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, Cre
                          shared_ptr<TablesHandle> described_p, const DhTableView &view)
     : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
       identity(view.identity), remote_schema_name(String(view.schema_name)),
-      remote_table_name(String(view.table_name)),
+      remote_table_name(String(view.table_name)), definition_sql(String(view.definition_sql)),
       columns(info.columns.Copy()) {
 	if (view.has_estimated_rows) {
 		estimated_rows = view.estimated_rows;
@@ -135,6 +135,10 @@ unique_ptr<BaseStatistics> RemoteTable::GetStatistics(ClientContext &, column_t)
 
 TableFunction RemoteTable::GetScanFunction(ClientContext &, unique_ptr<FunctionData> &bind_data) {
 	return MakeTableScan(shared_from_this(), bind_data);
+}
+
+string RemoteTable::ToSQL() const {
+	return definition_sql.empty() ? TableCatalogEntry::ToSQL() : definition_sql;
 }
 
 TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {

@@ -49,6 +49,8 @@ public:
 	                                                         duckdb::column_t column_id) override;
 	duckdb::TableFunction GetScanFunction(duckdb::ClientContext &context,
 	                                      duckdb::unique_ptr<duckdb::FunctionData> &bind_data) override;
+	//! As the server has it, with constraints that are not known here. EXPORT DATABASE writes it.
+	duckdb::string ToSQL() const override;
 	duckdb::TableStorageInfo GetStorageInfo(duckdb::ClientContext &context) override;
 	duckdb::optional_ptr<duckdb::CatalogEntry> CreateTrigger(duckdb::CatalogTransaction transaction,
 	                                                         duckdb::CreateTriggerInfo &info) override;
@@ -65,6 +67,7 @@ private:
 	const void *identity;
 	duckdb::string remote_schema_name;
 	duckdb::string remote_table_name;
+	duckdb::string definition_sql;
 	duckdb::optional_idx estimated_rows;
 	duckdb::ColumnList columns;
 };

@@ -1,0 +1,181 @@
+#include "subplan_pushdown.hpp"
+
+#include "remote_catalog.hpp"
+#include "remote_query.hpp"
+#include "remote_table.hpp"
+#include "sql_export.hpp"
+#include "table_scan.hpp"
+
+#include "duckdb/main/config.hpp"
+#include "duckdb/main/database_manager.hpp"
+#include "duckdb/optimizer/column_binding_replacer.hpp"
+#include "duckdb/optimizer/optimizer.hpp"
+#include "duckdb/optimizer/optimizer_extension.hpp"
+#include "duckdb/planner/binder.hpp"
+#include "duckdb/planner/logical_operator_visitor.hpp"
+#include "duckdb/planner/logical_plan_sql_exporter.hpp"
+#include "duckdb/planner/operator/logical_get.hpp"
+
+namespace duckherder {
+
+using namespace duckdb;
+
+namespace {
+
+//! Whether an operator gives out fewer rows than it takes in, as a rule.
+bool IsReducing(LogicalOperatorType type) {
+	switch (type) {
+	case LogicalOperatorType::LOGICAL_AGGREGATE_AND_GROUP_BY:
+	case LogicalOperatorType::LOGICAL_DISTINCT:
+	case LogicalOperatorType::LOGICAL_LIMIT:
+	case LogicalOperatorType::LOGICAL_TOP_N:
+		return true;
+	default:
+		return false;
+	}
+}
+
+//! Whether it works row by row, or only puts rows in order.
+bool IsRowWise(LogicalOperatorType type) {
+	switch (type) {
+	case LogicalOperatorType::LOGICAL_PROJECTION:
+	case LogicalOperatorType::LOGICAL_FILTER:
+	case LogicalOperatorType::LOGICAL_ORDER_BY:
+		return true;
+	default:
+		return false;
+	}
+}
+
+//! Whether a part of a plan is worth sending: it ends in an operator that reduces.
+bool EndsReduced(const LogicalOperator &op) {
+	if (IsReducing(op.type)) {
+		return true;
+	}
+	return IsRowWise(op.type) && op.children.size() == 1 && EndsReduced(*op.children[0]);
+}
+
+class SubplanPushdown {
+public:
+	SubplanPushdown(OptimizerExtensionInput &input, LogicalOperator &root)
+	    : context(input.context), binder(input.optimizer.binder), root(root) {
+	}
+
+	void Visit(unique_ptr<LogicalOperator> &op) {
+		if (EndsReduced(*op)) {
+			auto catalog = CatalogOf(*op);
+			if (catalog && TryPush(op, *catalog)) {
+				return;
+			}
+		}
+		for (auto &child : op->children) {
+			Visit(child);
+		}
+	}
+
+private:
+	//! The one duckling whose tables are all that a part of a plan reads, with functions that it has.
+	optional_ptr<RemoteCatalog> CatalogOf(LogicalOperator &op) {
+		if (op.children.empty()) {
+			auto table = TableOfScan(op);
+			return table ? &table->GetRemoteCatalog() : nullptr;
+		}
+		optional_ptr<RemoteCatalog> catalog;
+		for (auto &child : op.children) {
+			auto found = CatalogOf(*child);
+			if (!found || (catalog && found != catalog)) {
+				return nullptr;
+			}
+			catalog = found;
+		}
+		auto known = true;
+		LogicalOperatorVisitor::EnumerateExpressions(op, [&](unique_ptr<Expression> *expression) {
+			known = known && !(*expression)->IsVolatile() && ServerKnowsFunctions(context, *catalog, **expression);
+		});
+		return known ? catalog : nullptr;
+	}
+
+	bool TryPush(unique_ptr<LogicalOperator> &op, RemoteCatalog &catalog) {
+		op->ResolveOperatorTypes();
+		auto old_bindings = op->GetColumnBindings();
+		auto exported = LogicalPlanSQLExporter::Export(context, *op);
+		if (exported.HasError() || old_bindings.empty()) {
+			return false;
+		}
+		for (auto &field : exported.GetValue().fields) {
+			if (field.optimizer_type) {
+				// What is above expects values as the optimizer has encoded them.
+				return false;
+			}
+		}
+		auto sql = exported.GetValue().query->ToString();
+		if (!CanRun(catalog, sql)) {
+			return false;
+		}
+		RemoteStatement statement {catalog, std::move(sql), QueryShape::ROWS, {}, {}};
+		unique_ptr<FunctionData> bind_data;
+		auto function = MakeStatementScan(std::move(statement), op->types, bind_data);
+		vector<Identifier> names;
+		vector<ColumnIndex> column_ids;
+		for (idx_t i = 0; i < op->types.size(); i++) {
+			names.emplace_back("c" + to_string(i));
+			column_ids.emplace_back(i);
+		}
+		auto get = make_uniq<LogicalGet>(binder.GenerateTableIndex(), BoundTableFunction(function),
+		                                 std::move(bind_data), op->types, std::move(names));
+		get->SetColumnIds(std::move(column_ids));
+		if (op->has_estimated_cardinality) {
+			get->SetEstimatedCardinality(op->estimated_cardinality);
+		}
+		get->ResolveOperatorTypes();
+		auto new_bindings = get->GetColumnBindings();
+		auto is_root = op.get() == &root;
+		op = std::move(get);
+		if (is_root) {
+			return true;
+		}
+		ColumnBindingReplacer replacer;
+		replacer.AddReplacements(old_bindings, new_bindings);
+		replacer.stop_operator = op.get();
+		replacer.VisitOperator(root);
+		return true;
+	}
+
+	//! Whether the server can bind it. It is asked only where a no cannot spoil the user's transaction.
+	bool CanRun(RemoteCatalog &catalog, const string &sql) {
+		try {
+			ColumnsHandle columns;
+			return Check([&](DhBuffer *error) {
+				return Api().describe(catalog.Session(context), Text(sql), InterruptOf(context), columns.Slot(), error);
+			});
+		} catch (std::exception &error) { // NOLINT: then it runs here
+			if (ErrorData(error).Type() == ExceptionType::INTERRUPT) {
+				throw;
+			}
+			return false;
+		}
+	}
+
+	ClientContext &context;
+	Binder &binder;
+	LogicalOperator &root;
+};
+
+void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	auto &context = input.context;
+	if (DatabaseManager::Get(context).GetRemoteCatalogCount() == 0 || !context.transaction.IsAutoCommit() ||
+	    Optimizer::OptimizerDisabled(context, OptimizerType::REMOTE_PUSHDOWN)) {
+		return;
+	}
+	SubplanPushdown(input, *plan).Visit(plan);
+}
+
+} // namespace
+
+void RegisterSubplanPushdown(DBConfig &config) {
+	OptimizerExtension extension;
+	extension.optimize_function = Optimize;
+	OptimizerExtension::Register(config, extension);
+}
+
+} // namespace duckherder
