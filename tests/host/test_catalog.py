@@ -176,15 +176,17 @@ def test_errors_of_the_server_keep_their_class(dh, sql, error):
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "left"),
     [
-        "UPDATE dh.t SET i = l.i FROM l",
-        "DELETE FROM dh.t USING l WHERE t.i = l.i",
+        ("UPDATE dh.t SET i = l.j FROM l WHERE t.i = l.i", [(5,)]),
+        ("DELETE FROM dh.t USING l WHERE t.i = l.i", []),
+        ("MERGE INTO dh.t USING l ON t.i = l.j WHEN NOT MATCHED THEN INSERT VALUES (l.j)", [(1,), (5,)]),
     ],
 )
-def test_rows_of_this_process_are_not_there_yet(dh, sql):
+def test_changes_with_rows_of_this_process(dh, sql, left):
     dh.execute("CREATE TABLE dh.t AS SELECT 1 AS i")
-    dh.execute("CREATE TABLE l AS SELECT 2 AS i")
-    with pytest.raises(duckdb.NotImplementedException, match="rows of this process"):
-        dh.execute(sql)
-    assert dh.execute("FROM dh.t").fetchall() == [(1,)]
+    dh.execute("CREATE TABLE l AS SELECT 1 AS i, 5 AS j")
+    assert dh.execute(sql).fetchall() == [(1,)]
+    assert dh.execute("FROM dh.t ORDER BY i").fetchall() == left
+    # The rows that went up are gone.
+    assert dh.execute("FROM dh.query('SELECT count(*) FROM duckdb_tables() WHERE temporary')").fetchall() == [(0,)]
