@@ -31,10 +31,17 @@ def test_explain_and_prepare_change_nothing(t, sql):
     assert t.execute("SHOW TABLES FROM dh").fetchall() == [("t",)]
 
 
-def test_explain_shows_what_is_sent(t):
+def test_explain_shows_the_plan_of_the_server(t):
     plan = t.execute("EXPLAIN SELECT i FROM dh.t WHERE i > 1").fetchall()[0][1]
-    assert "localhost:" in plan
-    assert "SELECT i" in plan
+    assert plan.startswith("On dh (localhost:")
+    assert "i > 1" in plan
+
+
+def test_explain_shows_what_is_fetched(t):
+    t.execute("CREATE TABLE here AS SELECT 1 AS i")
+    plan = t.execute("EXPLAIN SELECT t.i FROM dh.t, here WHERE t.i > 1").fetchall()[0][1]
+    assert "Duckling: dh (localhost:" in plan
+    assert "Remote Filters:" in plan
 
 
 def test_explain_analyze_runs_once(t):
