@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -318,14 +318,20 @@ where
         }))
 }
 
-/// The schema message as it should be: the encoder's own loses the metadata of union fields. `None` if the schema has
-/// dictionaries, which the encoder rightly replaces by their values.
+/// The schema message as it should be: the encoder's own loses the metadata of union fields. Dictionary columns have
+/// their values' type, as the encoder sends them. `None` if there are dictionaries inside other types.
 fn exact_schema(schema: &Schema) -> Option<FlightData> {
-    let has_dictionary = schema
+    let with_values = |field: &FieldRef| match field.data_type() {
+        DataType::Dictionary(_, values) => Arc::new(field.as_ref().clone().with_data_type(values.as_ref().clone())),
+        _ => Arc::clone(field),
+    };
+    let fields: Vec<_> = schema.fields().iter().map(with_values).collect();
+    let sent = Schema::new_with_metadata(fields, schema.metadata().clone());
+    let has_dictionary = sent
         .flattened_fields()
         .iter()
         .any(|field| matches!(field.data_type(), DataType::Dictionary(..)));
-    (!has_dictionary).then(|| SchemaAsIpc::new(schema, &IpcWriteOptions::default()).into())
+    (!has_dictionary).then(|| SchemaAsIpc::new(&sent, &IpcWriteOptions::default()).into())
 }
 
 fn input_error(error: FlightError) -> ClientError {

@@ -159,6 +159,15 @@ void AliasRewriter::RewriteType(LogicalType &type) const {
 	type = LogicalType::UNBOUND(std::move(expression));
 }
 
+void AliasRewriter::RewriteColumn(ColumnDefinition &column) {
+	RewriteType(column.TypeMutable());
+	if (column.HasDefaultValue()) {
+		auto value = column.DefaultValue().Copy();
+		RewriteExpression(*value);
+		column.SetDefaultValue(std::move(value));
+	}
+}
+
 void AliasRewriter::RewriteAlter(AlterInfo &info) {
 	if (info.type != AlterType::ALTER_SEQUENCE) {
 		Resolve(info.GetQualifiedNameMutable());
@@ -168,7 +177,7 @@ void AliasRewriter::RewriteAlter(AlterInfo &info) {
 	}
 	auto &alter = info.Cast<AlterTableInfo>();
 	if (alter.alter_table_type == AlterTableType::ADD_COLUMN) {
-		RewriteType(alter.Cast<AddColumnInfo>().new_column.TypeMutable());
+		RewriteColumn(alter.Cast<AddColumnInfo>().new_column);
 	} else if (alter.alter_table_type == AlterTableType::ALTER_COLUMN_TYPE) {
 		RewriteType(alter.Cast<ChangeColumnTypeInfo>().target_type);
 	}
@@ -191,7 +200,7 @@ void AliasRewriter::Rewrite(SQLStatement &statement) {
 		if (info.type == CatalogType::TABLE_ENTRY) {
 			Resolve(info.GetQualifiedNameMutable());
 			for (auto &column : info.Cast<CreateTableInfo>().columns.Logical()) {
-				RewriteType(const_cast<ColumnDefinition &>(column).TypeMutable());
+				RewriteColumn(const_cast<ColumnDefinition &>(column));
 			}
 			auto &query = info.Cast<CreateTableInfo>().query;
 			if (query) {

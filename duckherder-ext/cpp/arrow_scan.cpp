@@ -149,14 +149,17 @@ OperatorPartitionData PartitionOf(ClientContext &, TableFunctionGetPartitionInpu
 void ArrowResultColumns(ClientContext &context, const DhScan *scan, vector<LogicalType> &types,
                         vector<Identifier> &names) {
 	ArrowTableSchema schema;
-	ReadSchema(context, scan, schema);
+	ArrowSchemaWrapper arrow_schema;
+	Check([&](DhBuffer *error) { return Api().scan_schema(scan, &arrow_schema.arrow_schema, error); });
+	ArrowTableFunction::PopulateArrowTableSchema(context, schema, arrow_schema.arrow_schema);
 	auto &arriving = schema.GetTypes();
 	for (idx_t i = 0; i < arriving.size(); i++) {
 		LogicalType type;
 		auto text = String(Api().scan_type_text(scan, i));
 		// A type of the server that is unknown here stays what Arrow says it is.
 		types.push_back(!text.empty() && TryParseType(context, text, type) ? type : arriving[i]);
-		names.emplace_back(schema.GetNames()[i]);
+		// As the server calls it: the table schema's names have been made unique.
+		names.emplace_back(arrow_schema.arrow_schema.children[i]->name);
 	}
 }
 

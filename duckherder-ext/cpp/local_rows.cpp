@@ -12,6 +12,7 @@
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/database_manager.hpp"
 #include "duckdb/optimizer/column_binding_replacer.hpp"
+#include "duckdb/optimizer/cte_inlining.hpp"
 #include "duckdb/optimizer/filter_pushdown.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
@@ -23,6 +24,7 @@
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/binder.hpp"
+#include "duckdb/planner/expression/bound_columnref_expression.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
 #include "duckdb/planner/operator/logical_delete.hpp"
 #include "duckdb/planner/operator/logical_explain.hpp"
@@ -30,6 +32,7 @@
 #include "duckdb/planner/operator/logical_get.hpp"
 #include "duckdb/planner/operator/logical_insert.hpp"
 #include "duckdb/planner/operator/logical_merge_into.hpp"
+#include "duckdb/planner/operator/logical_projection.hpp"
 #include "duckdb/planner/operator/logical_update.hpp"
 
 namespace duckherder {
@@ -205,7 +208,7 @@ public:
 		uploaded->ResolveOperatorTypes();
 		auto old_bindings = op->GetColumnBindings();
 		auto new_bindings = uploaded->GetColumnBindings();
-		taken.push_back(std::move(op));
+		taken.push_back(InOrder(std::move(op), old_bindings));
 		op = std::move(uploaded);
 		ColumnBindingReplacer replacer;
 		replacer.AddReplacements(old_bindings, new_bindings);
@@ -216,6 +219,18 @@ public:
 	vector<unique_ptr<LogicalOperator>> taken;
 
 private:
+	//! With its columns in the order that they have now, whatever the optimizer makes of it: swapped joins, for one.
+	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings) {
+		vector<unique_ptr<Expression>> columns;
+		for (idx_t i = 0; i < bindings.size(); i++) {
+			columns.push_back(make_uniq<BoundColumnRefExpression>(op->types[i], bindings[i]));
+		}
+		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
+		projection->children.push_back(std::move(op));
+		projection->ResolveOperatorTypes();
+		return std::move(projection);
+	}
+
 	bool TouchesDuckling(const LogicalOperator &op) const {
 		auto table = TableOfScan(op);
 		if (table && &table->GetRemoteCatalog() == &catalog) {
@@ -326,9 +341,30 @@ unique_ptr<LogicalOperator> MakeUploadAndRun(OptimizerExtensionInput &input, uni
 	return std::move(result);
 }
 
+//! Whether somewhere below it is a change that has to be sent.
+bool ChangesDuckling(LogicalOperator &op) {
+	auto returning = false;
+	auto table = ChangedTable(op, returning);
+	if (table && table->ParentCatalog().GetCatalogType() == RemoteCatalog::TYPE) {
+		return true;
+	}
+	for (auto &child : op.children) {
+		if (ChangesDuckling(*child)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 void Rewrite(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
-	if (plan->type == LogicalOperatorType::LOGICAL_EXPLAIN) {
-		return Rewrite(input, plan->children[0]);
+	if (plan->type == LogicalOperatorType::LOGICAL_EXPLAIN || plan->type == LogicalOperatorType::LOGICAL_EXECUTE) {
+		for (auto &child : plan->children) {
+			Rewrite(input, child);
+		}
+		return;
+	}
+	if (plan->type == LogicalOperatorType::LOGICAL_MATERIALIZED_CTE && ChangesDuckling(*plan)) {
+		plan = CTEInlining(input.optimizer).Optimize(std::move(plan));
 	}
 	auto returning_list = plan->type == LogicalOperatorType::LOGICAL_PROJECTION && plan->children.size() == 1;
 	auto &change = returning_list ? *plan->children[0] : *plan;

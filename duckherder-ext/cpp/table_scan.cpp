@@ -6,6 +6,7 @@
 #include "sql_export.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
@@ -27,8 +28,6 @@ using namespace duckdb;
 namespace {
 
 constexpr const char *SCAN_FUNCTION = "duckherder_scan";
-//! The longest text of filters that a join has found out which is sent; beyond it they are left to the join.
-constexpr idx_t DYNAMIC_FILTER_TEXT_MAX = 1024 * 1024;
 
 struct TableScanData : public TableFunctionData {
 	explicit TableScanData(shared_ptr<RemoteTable> table) : table(std::move(table)) {
@@ -113,36 +112,43 @@ void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind
 	filters = std::move(left);
 }
 
-//! What PushdownFilters leaves is not the server's to decide: DuckDB then filters the scan's rows itself. Filters that a
-//! join finds out do come to the scan, which may ignore them.
-bool NoOtherFilters(const FunctionData &, idx_t) {
-	return false;
-}
-
-//! Adds the parts of a filter on `column` that a join has found out and that can be sent.
-void AddDynamicFilter(ClientContext &context, RemoteCatalog &catalog, const Expression &filter,
-                      const BoundColumnRefExpression &column, const BoundExpressionSQLBindingResolver &resolve,
-                      vector<string> &filters) {
+//! Adds the parts of a filter on `column` that can be sent; whether that is all of it.
+bool AddTableFilter(ClientContext &context, RemoteCatalog &catalog, const Expression &filter,
+                    const BoundColumnRefExpression &column, const BoundExpressionSQLBindingResolver &resolve,
+                    vector<string> &filters) {
 	auto optional_part = ExpressionFilter::GetOptionalFilterChild(filter);
 	if (optional_part) {
 		// It is kept aside, with a placeholder for the column.
 		auto part = optional_part->Copy();
 		ExpressionFilter::ReplaceExpressionRecursive(part, column);
-		return AddDynamicFilter(context, catalog, *part, column, resolve, filters);
+		AddTableFilter(context, catalog, *part, column, resolve, filters);
+		return true;
 	}
 	if (filter.GetExpressionType() == ExpressionType::CONJUNCTION_AND) {
+		auto complete = true;
 		ExpressionIterator::EnumerateChildren(filter, [&](const Expression &part) {
-			AddDynamicFilter(context, catalog, part, column, resolve, filters);
+			complete = AddTableFilter(context, catalog, part, column, resolve, filters) && complete;
 		});
-		return;
+		return complete;
 	}
 	auto sql = ExportExpression(context, catalog, filter, resolve);
 	if (sql) {
 		filters.push_back(*sql);
 	}
+	return sql.has_value();
 }
 
-vector<string> DynamicFilters(ClientContext &context, const TableScanData &data, TableFunctionInitInput &input) {
+//! Whether a filter was there when the query was planned, and DuckDB relies on the scan to apply it.
+bool IsRequired(TableFunctionInitInput &input, ProjectionIndex column, const TableFilter &filter) {
+	if (ExpressionFilter::IsOptionalFilter(filter) || !input.op || input.op->type != PhysicalOperatorType::TABLE_SCAN) {
+		return false;
+	}
+	auto &planned = input.op->Cast<PhysicalTableScan>().table_filters;
+	return planned && planned->HasFilter(column);
+}
+
+//! The filters that PushdownFilters has not seen: those that a join has found out in the meantime.
+vector<string> TableFilters(ClientContext &context, const TableScanData &data, TableFunctionInitInput &input) {
 	vector<string> filters;
 	if (!input.filters) {
 		return filters;
@@ -156,15 +162,11 @@ vector<string> DynamicFilters(ClientContext &context, const TableScanData &data,
 			continue;
 		}
 		BoundColumnRefExpression reference(column->type, ColumnBinding(TableIndex(0), entry.GetIndex()));
-		AddDynamicFilter(context, data.table->GetRemoteCatalog(), *entry.Filter().ToExpression(reference), reference,
-		                 resolve, filters);
-	}
-	idx_t length = 0;
-	for (auto &filter : filters) {
-		length += filter.size();
-	}
-	if (length > DYNAMIC_FILTER_TEXT_MAX) {
-		filters.clear();
+		auto complete = AddTableFilter(context, data.table->GetRemoteCatalog(), *entry.Filter().ToExpression(reference),
+		                               reference, resolve, filters);
+		if (!complete && IsRequired(input, entry.GetIndex(), entry.Filter())) {
+			throw NotImplementedException("the filter %s on a table of a duckling", ExpressionFilter::GetExpressionFilter(entry.Filter(), "duckherder_scan").DebugToString());
+		}
 	}
 	return filters;
 }
@@ -176,7 +178,7 @@ vector<string> DynamicFilters(ClientContext &context, const TableScanData &data,
 unique_ptr<GlobalTableFunctionState> TableScanInit(ClientContext &context, TableFunctionInitInput &input) {
 	auto &data = input.bind_data->Cast<TableScanData>();
 	vector<LogicalType> types;
-	auto sql = ScanSql(data, input.column_ids, DynamicFilters(context, data, input), types);
+	auto sql = ScanSql(data, input.column_ids, TableFilters(context, data, input), types);
 	ScanHandle scan;
 	Check([&](DhBuffer *error) {
 		return Api().scan_start(data.table->GetRemoteCatalog().Session(context), Text(sql),
@@ -255,7 +257,6 @@ TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionDa
 	function.projection_pushdown = true;
 	function.filter_pushdown = true;
 	function.pushdown_complex_filter = PushdownFilters;
-	function.supports_pushdown_type = NoOtherFilters;
 	return function;
 }
 

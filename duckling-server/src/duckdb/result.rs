@@ -111,17 +111,18 @@ impl ArrowResult<'_> {
             unsafe { ffi::duckdb_v2_arrow_result_get_schema(self.raw, (&raw mut raw).cast(), error) }
         })?;
         let schema = Schema::try_from(&raw).map_err(|error| (Code::DUCKDB_V2_ERROR_API, arrow_error(&error)))?;
-        let texts = self.type_texts().map_err(|error| (Code::DUCKDB_V2_ERROR_API, error))?;
-        Ok(Arc::new(with_type_texts(&schema, &texts)))
+        let columns = self.columns().map_err(|error| (Code::DUCKDB_V2_ERROR_API, error))?;
+        let (names, texts): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        Ok(Arc::new(with_names(&with_type_texts(&schema, &texts), &names)))
     }
 
-    /// DuckDB's own text of each column's type. DuckDB 2.0.0 represents an Arrow result and a plain result by one and
+    /// Each column's name, and DuckDB's own text of its type. DuckDB 2.0.0 represents an Arrow result and a plain result by one and
     /// the same object (`capi_v2_result.cpp`, `Convert`), so the plain result's schema call serves both.
-    fn type_texts(&self) -> Result<Vec<String>, RemoteError> {
+    fn columns(&self) -> Result<Vec<(String, String)>, RemoteError> {
         let mut schema = SchemaHandle(ptr::null_mut());
         // SAFETY: see above: the two handle types are one object.
         check(|error| unsafe { ffi::duckdb_v2_result_get_schema(self.raw.cast(), &raw mut schema.0, error) })?;
-        Ok(schema.columns()?.into_iter().map(|(_, type_text)| type_text).collect())
+        schema.columns()
     }
 
     fn step_towards_schema(&mut self) -> Result<(), RemoteError> {
@@ -239,4 +240,18 @@ fn arrow_error(error: &ArrowError) -> RemoteError {
         ExceptionType::Serialization,
         format!("reading DuckDB's Arrow result: {error}"),
     )
+}
+
+/// The columns' own names: DuckDB makes those of its Arrow schema unique.
+fn with_names(schema: &Schema, names: &[String]) -> Schema {
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .zip(names)
+        .map(|(field, name)| field.as_ref().clone().with_name(name))
+        .collect();
+    if fields.len() != schema.fields().len() {
+        return schema.clone();
+    }
+    Schema::new_with_metadata(fields, schema.metadata().clone())
 }

@@ -58,29 +58,14 @@ pub enum Feature {
 
 /// Features that the extension does not have yet.
 pub const NOT_GENERATED: &[Feature] = &[
-    Feature::ChangeFromLocalRows,
-    Feature::InsertLocalRowsWithClause,
-    Feature::ParametersInChange,
-    Feature::QualifiedTypesAndSequences,
     Feature::UploadUnion,
-    Feature::DuplicateColumnNames,
-    Feature::Nul,
-    Feature::DescribeKeys,
     Feature::ConstantGroups,
-    Feature::GeneratedColumns,
-    Feature::ConstantAggregateOrder,
-    Feature::QuotedConflictTarget,
     Feature::ViewsInSchemas,
-    Feature::ViewsInCatalog,
     Feature::LargeVariants,
-    Feature::FoldedMacroArguments,
     Feature::PivotInView,
-    Feature::IntegerCasts,
     Feature::LazyBegin,
-    Feature::ShowAllTables,
     Feature::UnionOfText,
     Feature::UnionOfNull,
-    Feature::AddColumnWithDefault,
 ];
 
 /// Whether the generator may use it.
