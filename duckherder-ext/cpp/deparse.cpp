@@ -195,7 +195,18 @@ void QuoteNames(QueryNode &node) {
 	}
 }
 
+void RestoreAll(ClientContext &context, unique_ptr<ParsedExpression> &expression) {
+	ParsedExpressionIterator::EnumerateChildren(
+	    *expression, [&](unique_ptr<ParsedExpression> &child) { RestoreAll(context, child); });
+	Restore(context, expression);
+}
+
 } // namespace
+
+string Deparse(ClientContext &context, unique_ptr<ParsedExpression> expression) {
+	RestoreAll(context, expression);
+	return expression->ToString();
+}
 
 string Deparse(ClientContext &context, QueryNode &node) {
 	VisitExpressions(node, [&](unique_ptr<ParsedExpression> &expression) { Restore(context, expression); });

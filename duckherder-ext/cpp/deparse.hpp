@@ -12,5 +12,6 @@ namespace duckherder {
 //! before: what is known of both is put right first.
 duckdb::string Deparse(duckdb::ClientContext &context, duckdb::QueryNode &node);
 duckdb::string Deparse(duckdb::ClientContext &context, duckdb::SQLStatement &statement);
+duckdb::string Deparse(duckdb::ClientContext &context, duckdb::unique_ptr<duckdb::ParsedExpression> expression);
 
 } // namespace duckherder

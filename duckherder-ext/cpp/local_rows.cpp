@@ -1,5 +1,6 @@
 #include "local_rows.hpp"
 
+#include "deparse.hpp"
 #include "remote_catalog.hpp"
 #include "remote_insert.hpp"
 #include "remote_query.hpp"
@@ -332,7 +333,7 @@ unique_ptr<LogicalOperator> MakeUploadAndRun(OptimizerExtensionInput &input, uni
 	}
 	auto &query = *exported.GetValue().query;
 	SetTarget(query, table);
-	RemoteStatement statement {catalog, query.ToString(), QueryShape::DESCRIBED, {}, {}};
+	RemoteStatement statement {catalog, Deparse(input.context, query), QueryShape::DESCRIBED, {}, {}};
 	auto result = make_uniq<LogicalUploadAndRun>(std::move(statement), std::move(local.tables),
 	                                             root->GetColumnBindings(), root->types);
 	result->children = std::move(local.taken);

@@ -8,6 +8,7 @@
 #include "duckdb/catalog/catalog_search_path.hpp"
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/main/config.hpp"
+#include "duckdb/main/database_manager.hpp"
 #include "duckdb/main/settings.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
@@ -18,7 +19,10 @@
 #include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node/insert_query_node.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/main/prepared_statement_data.hpp"
+#include "duckdb/parser/statement/execute_statement.hpp"
 #include "duckdb/parser/statement/explain_statement.hpp"
+#include "duckdb/parser/statement/prepare_statement.hpp"
 #include "duckdb/parser/statement/insert_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
@@ -180,11 +184,24 @@ bool WasRemote(const SQLStatement &statement) {
 	       IsRemoteQuery(*node.Cast<SelectNode>().from_table);
 }
 
-//! An unknown statement's own text, parsed anew: binding has changed the statement.
+//! An unknown statement's own text, parsed anew: binding has changed the statement. One that is being prepared or executed
+//! has no text of its own, but the query that does so has. Null if it cannot be found.
 unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &statement) {
 	Parser parser(context);
-	parser.ParseQuery(statement.query);
-	return parser.statements.size() == 1 ? std::move(parser.statements[0]) : nullptr;
+	parser.ParseQuery(statement.query.empty() ? context.GetCurrentQuery() : statement.query);
+	if (parser.statements.size() != 1) {
+		return nullptr;
+	}
+	auto again = std::move(parser.statements[0]);
+	if (again->type == StatementType::PREPARE_STATEMENT) {
+		again = std::move(again->Cast<PrepareStatement>().statement);
+	} else if (again->type == StatementType::EXECUTE_STATEMENT) {
+		auto &prepared = ClientData::Get(context).prepared_statements;
+		auto entry = prepared.find(again->Cast<ExecuteStatement>().name);
+		again = entry != prepared.end() && entry->second->unbound_statement ? entry->second->unbound_statement->Copy()
+		                                                                   : nullptr;
+	}
+	return again && again->type == statement.type ? std::move(again) : nullptr;
 }
 
 BoundStatement BindRemotely(ClientContext &context, Binder &binder, RemoteCatalog &catalog, const string &sql) {
@@ -217,10 +234,39 @@ bool IsShippable(const SQLStatement &statement) {
 	}
 }
 
-BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtensionInfo *, SQLStatement &statement) {
-	if (!IsShippable(statement) || statement.query.empty() || !statement.named_param_map.empty() || WasRemote(statement) ||
-	    Optimizer::OptimizerDisabled(context, OptimizerType::REMOTE_PUSHDOWN)) {
+//! Binds a statement as it was written. The pushdown optimizer has folded the constants of the one that failed, and given
+//! them names, which macros take for those of their arguments.
+BoundStatement BindUnfolded(ClientContext &context, Binder &binder, const SQLStatement &statement) {
+	try {
+		auto again = ParseAgain(context, statement);
+		if (!again) {
+			return BoundStatement();
+		}
+		auto unfolded_binder = Binder::CreateBinder(context);
+		if (binder.GetParameters()) {
+			unfolded_binder->SetParameters(*binder.GetParameters());
+		}
+		unfolded_binder->SetBindingMode(binder.GetBindingMode());
+		auto bound = unfolded_binder->Bind(*again);
+		binder.GetStatementProperties() = unfolded_binder->GetStatementProperties();
+		return bound;
+	} catch (std::exception &error) { // NOLINT: the first error stands
+		if (ErrorData(error).Type() == ExceptionType::INTERRUPT) {
+			throw;
+		}
 		return BoundStatement();
+	}
+}
+
+BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtensionInfo *, SQLStatement &statement) {
+	if (!IsShippable(statement) || WasRemote(statement) ||
+	    Optimizer::OptimizerDisabled(context, OptimizerType::REMOTE_PUSHDOWN) ||
+	    DatabaseManager::Get(context).GetRemoteCatalogCount() == 0) {
+		return BoundStatement();
+	}
+	auto unfolded = BindUnfolded(context, binder, statement);
+	if (unfolded.plan || !statement.named_param_map.empty() || statement.query.empty()) {
+		return unfolded;
 	}
 	try {
 		auto again = ParseAgain(context, statement);

@@ -1,5 +1,6 @@
 #include "sql_export.hpp"
 
+#include "deparse.hpp"
 #include "remote_catalog.hpp"
 
 #include "duckdb/planner/expression/bound_aggregate_expression.hpp"
@@ -52,7 +53,7 @@ optional<string> ExportExpression(ClientContext &context, RemoteCatalog &catalog
 	if (exported.HasError()) {
 		return optional<string>();
 	}
-	return exported.GetValue()->ToString();
+	return Deparse(context, std::move(exported.GetValue()));
 }
 
 } // namespace duckherder

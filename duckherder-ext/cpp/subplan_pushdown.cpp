@@ -1,5 +1,6 @@
 #include "subplan_pushdown.hpp"
 
+#include "deparse.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
@@ -108,7 +109,7 @@ private:
 				return false;
 			}
 		}
-		auto sql = exported.GetValue().query->ToString();
+		auto sql = Deparse(context, *exported.GetValue().query);
 		if (!CanRun(catalog, sql)) {
 			return false;
 		}

@@ -123,10 +123,7 @@ impl Generator {
             14 => {
                 let (inner, data_type) = self.expression(scope, depth - 1);
                 let other = self.value(&data_type);
-                let function = match self.pick(&["nullif", "greatest", "least", "ifnull"]) {
-                    "nullif" if !gaps::has(Feature::FoldedMacroArguments) => "greatest",
-                    function => function,
-                };
+                let function = self.pick(&["nullif", "greatest", "least", "ifnull"]);
                 (format!("{function}({inner}, {other})"), data_type)
             }
             _ => match self.pick_object(|model| &model.macros) {
@@ -151,9 +148,6 @@ impl Generator {
             return base;
         }
         let other = self.integer(scope, depth - 1);
-        if !gaps::has(Feature::IntegerCasts) && !scope.iter().any(|column| base.contains(&column.sql)) {
-            return base;
-        }
         match self.rng.u32(..10) {
             0 => format!("TRY({base} + {other})"),
             1 => format!("TRY({base} - {other})"),
@@ -351,9 +345,6 @@ impl Generator {
             Some(column) if self.chance(70) => column.sql,
             _ => self.integer(scope, 1),
         };
-        let orders_by = |sql: &str| {
-            gaps::has(Feature::ConstantAggregateOrder) || scope.iter().any(|column| sql.contains(&column.sql))
-        };
         let sql = match self.rng.u32(..13) {
             0 | 1 => "count(*)".to_owned(),
             2 => format!("count({any})"),
@@ -364,12 +355,9 @@ impl Generator {
             7 => format!("sum(TRY(({integer})::DECIMAL(18,2)))"),
             8 => {
                 let text = self.text(scope, 1);
-                if !orders_by(&text) {
-                    return (format!("min({text})"), Type::Scalar("VARCHAR"));
-                }
                 format!("string_agg({text}, '|' ORDER BY {text})")
             }
-            9 if orders_by(&any) => format!("list({any} ORDER BY {any})"),
+            9 => format!("list({any} ORDER BY {any})"),
             10 => format!("bool_or({any} IS NULL)"),
             11 => format!("avg(TRY(({integer})::INTEGER))"),
             _ => format!("bit_xor(hash({any}))"),
@@ -780,7 +768,7 @@ impl Generator {
             8 => format!("SELECT count(*), count({one}), min({one}) FROM {name}"),
             9 => describe(&format!("(SELECT {one}, {one} IS NULL FROM {name})"), table.is_view),
             10 => format!("UNPIVOT (SELECT {one} FROM {name}) ON {one}"),
-            11 if gaps::has(Feature::DuplicateColumnNames) => {
+            11 => {
                 format!("SELECT a.{one}, b.{one} FROM {name} a, {name} b")
             }
             12 => format!("FROM {name} SELECT {one} ORDER BY ALL LIMIT 3"),

@@ -356,7 +356,6 @@ impl Generator {
                 format!("{list} {query}")
             }
         };
-        let may_have_clause = !(is_local && table.is_remote()) || gaps::has(Feature::InsertLocalRowsWithClause);
         if is_local && table.is_remote() && has_union(&table.columns) && !gaps::has(Feature::UploadUnion) {
             let row = self.row(&table.writable(), false);
             let names: Vec<_> = table.writable().into_iter().map(|column| column.name).collect();
@@ -366,13 +365,13 @@ impl Generator {
             );
         }
         let (verb, conflict) = match self.rng.u32(..12) {
-            0 if may_have_clause => ("INSERT OR IGNORE INTO", String::new()),
-            1 if may_have_clause => ("INSERT OR REPLACE INTO", String::new()),
-            2 if may_have_clause => ("INSERT INTO", " ON CONFLICT DO NOTHING".to_owned()),
-            3 | 4 if may_have_clause && can_name_key(&table) => ("INSERT INTO", self.on_conflict(&table)),
+            0 => ("INSERT OR IGNORE INTO", String::new()),
+            1 => ("INSERT OR REPLACE INTO", String::new()),
+            2 => ("INSERT INTO", " ON CONFLICT DO NOTHING".to_owned()),
+            3 | 4 if !table.key.is_empty() => ("INSERT INTO", self.on_conflict(&table)),
             _ => ("INSERT INTO", String::new()),
         };
-        let is_returning = may_have_clause && self.chance(15);
+        let is_returning = self.chance(15);
         let returning = if is_returning {
             self.returning(&table, None)
         } else {
@@ -391,8 +390,7 @@ impl Generator {
         let key = key.join(", ");
         let others = table.writable();
         let other = self.pick_where(&others, |column| {
-            let is_plain = !column.name.contains('"') || gaps::has(Feature::QuotedConflictTarget);
-            !key.contains(&column.name) && is_plain
+            !key.contains(&column.name)
         });
         match other {
             Some(other) if self.chance(80) => {
@@ -516,15 +514,6 @@ impl Generator {
             String::new()
         };
         let sql = format!("UPDATE {name} SET {assignments}{from}{filter}{returning}");
-        self.change(&table, sql, shape)
-    }
-
-    /// The statement, unless it would need what is not there yet.
-    fn change(&mut self, table: &Table, sql: String, shape: Shape) -> Step {
-        if table.is_remote() && self.names_local(&sql) && !gaps::has(Feature::ChangeFromLocalRows) {
-            let name = self.qualified(table);
-            return self.statement(format!("DELETE FROM {name} WHERE false"), Shape::Changes);
-        }
         self.statement(sql, shape)
     }
 
@@ -572,7 +561,7 @@ impl Generator {
         };
         let shape = if is_returning { Shape::Rows } else { Shape::Changes };
         let sql = format!("DELETE FROM {name}{using} WHERE {condition}{returning}");
-        self.change(&table, sql, shape)
+        self.statement(sql, shape)
     }
 
     fn merge(&mut self) -> Step {
@@ -609,7 +598,7 @@ impl Generator {
         let shape = if is_returning { Shape::Rows } else { Shape::Changes };
         let on = on.replacen(&column_of(&on), &format!("tgt.{}", column_of(&on)), 1);
         let sql = format!("MERGE INTO {name} AS tgt USING {source} ON {on} {clauses}{returning}");
-        self.change(&table, sql, shape)
+        self.statement(sql, shape)
     }
 
     fn prepared(&mut self) -> Step {
@@ -640,9 +629,16 @@ impl Generator {
                 }
                 None => ("SELECT 1 AS c0".to_owned(), Shape::Rows),
             },
-            1 if gaps::has(Feature::ParametersInChange) => {
+            1 => {
                 let step = if self.rng.bool() { self.update() } else { self.delete() };
-                (step.statement.sql, step.statement.shape)
+                let returning = step.statement.sql.split_once(" RETURNING ").map_or("", |(_, list)| list);
+                if returning.contains('$') {
+                    // DuckDB has no parameters there; the duckling gets their values.
+                    self.parameters = Some(Vec::new());
+                    ("SELECT 1 AS c0".to_owned(), Shape::Rows)
+                } else {
+                    (step.statement.sql, step.statement.shape)
+                }
             }
             _ => {
                 let query = self.query(1);
@@ -820,11 +816,11 @@ impl Generator {
         let types = self.model.types.clone();
         // Types are made in `main`.
         if place == Place::Dh
-            && (table.schema.is_none() || gaps::has(Feature::QualifiedTypesAndSequences))
+            && table.schema.is_none()
             && self.chance(30)
             && let Some((name, inner)) = self.pick_where(&types, |_| true)
         {
-            let name = match gaps::has(Feature::QualifiedTypesAndSequences) && self.rng.bool() {
+            let name = match self.rng.bool() {
                 true => format!("dh.{name}"),
                 false => name,
             };
@@ -846,7 +842,7 @@ impl Generator {
             }
             definitions.push(definition);
         }
-        if self.chance(10) && gaps::has(Feature::GeneratedColumns) {
+        if self.chance(10) {
             let first = &table.columns[0].name;
             definitions.push(format!("gen BOOLEAN GENERATED ALWAYS AS ({first} IS NULL) VIRTUAL"));
             table.columns.push(Column {
@@ -995,8 +991,7 @@ impl Generator {
             0..3 => {
                 let data_type = Type::random(&mut self.rng, 2);
                 let new = self.name("c");
-                let may_default = gaps::has(Feature::AddColumnWithDefault) || data_type.is("VARCHAR");
-                let default = match may_default && self.rng.bool() {
+                let default = match self.rng.bool() {
                     true => format!(" DEFAULT {}", data_type.value(&mut self.rng)),
                     false => String::new(),
                 };
@@ -1146,7 +1141,7 @@ impl Generator {
                     Shape::Rows,
                 );
             }
-            if gaps::has(Feature::QualifiedTypesAndSequences) {
+            if self.rng.bool() {
                 let name = object.name.replace('\'', "''");
                 return self.statement(format!("SELECT nextval('dh.{name}') AS c0"), Shape::Rows);
             }
@@ -1209,7 +1204,7 @@ impl Generator {
 
     /// What the catalog says of `dh`.
     fn look_around(&mut self) -> Step {
-        if gaps::has(Feature::ViewsInCatalog) && self.rng.bool() {
+        if self.rng.bool() {
             let sql = self.pick(&[
                 "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'dh' ORDER BY ALL",
                 "SELECT schema_name, view_name FROM duckdb_views() \
@@ -1219,7 +1214,7 @@ impl Generator {
             ]);
             return self.statement(sql.to_owned(), Shape::Ordered);
         }
-        if gaps::has(Feature::ShowAllTables) && self.chance(20) {
+        if self.chance(20) {
             let sql = "SELECT name FROM (SHOW ALL TABLES) WHERE database = 'dh' ORDER BY ALL";
             return self.statement(sql.to_owned(), Shape::Ordered);
         }
@@ -1260,18 +1255,11 @@ fn named(values: &[String], columns: &[Column], by_name: bool) -> String {
 
 /// DESCRIBE, as far as it can be compared.
 pub fn describe(table: &str, is_view: bool) -> String {
-    match (gaps::has(Feature::DescribeKeys), is_view) {
-        (true, _) => format!("FROM (DESCRIBE {table})"),
-        (false, true) => format!("SELECT column_name, column_type FROM (DESCRIBE {table})"),
-        (false, false) => format!("SELECT * EXCLUDE (key) FROM (DESCRIBE {table})"),
+    // The keys, defaults and NOT NULL of a view's columns are not known here.
+    match is_view {
+        true => format!("SELECT column_name, column_type FROM (DESCRIBE {table})"),
+        false => format!("FROM (DESCRIBE {table})"),
     }
-}
-
-/// ON CONFLICT can name its key.
-fn can_name_key(table: &Table) -> bool {
-    let mut key = table.key.iter().map(|index| &table.columns[*index].name);
-    let is_quoted = key.any(|name| name.contains('"'));
-    !table.key.is_empty() && (!is_quoted || gaps::has(Feature::QuotedConflictTarget))
 }
 
 fn has_union(columns: &[Column]) -> bool {

@@ -274,13 +274,6 @@ fn integer(name: &str, rng: &mut Rng) -> String {
         _ => ("0", "340282366920938463463374607431768211455"),
     };
     let value = if rng.bool() { lowest } else { highest };
-    if !gaps::has(Feature::IntegerCasts) {
-        match name {
-            "INTEGER" => return value.to_owned(),
-            "UHUGEINT" => return "7".to_owned(),
-            _ => {}
-        }
-    }
     format!("'{value}'::{name}")
 }
 
@@ -306,7 +299,7 @@ fn scalar(name: &str, rng: &mut Rng) -> String {
     let values: &[&str] = match name {
         "BOOLEAN" => return pick(rng, &["true", "false"]),
         "VARCHAR" if rng.u32(..30) == 0 => return "repeat('x🦆', 3000)".to_owned(),
-        "VARCHAR" if rng.u32(..30) == 0 && gaps::has(Feature::Nul) => return "('a' || chr(0) || 'b')".to_owned(),
+        "VARCHAR" if rng.u32(..30) == 0 => return "('a' || chr(0) || 'b')".to_owned(),
         "VARCHAR" => return format!("'{}'", pick(rng, TEXTS)),
         "BLOB" => {
             let bytes: String = (0..rng.usize(..6)).map(|_| format!("\\x{:02X}", rng.u8(..))).collect();
