@@ -6,13 +6,13 @@
 #include "remote_query.hpp"
 #include "remote_table.hpp"
 #include "remote_transaction.hpp"
+#include "sql_export.hpp"
 #include "table_scan.hpp"
 
 #include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/database_manager.hpp"
-#include "duckdb/optimizer/column_binding_replacer.hpp"
 #include "duckdb/optimizer/cte_inlining.hpp"
 #include "duckdb/optimizer/filter_pushdown.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
@@ -208,12 +208,9 @@ public:
 		auto uploaded = MakeUploaded(binder, tables.back(), op->types);
 		uploaded->ResolveOperatorTypes();
 		auto old_bindings = op->GetColumnBindings();
-		auto new_bindings = uploaded->GetColumnBindings();
 		taken.push_back(InOrder(std::move(op), old_bindings));
 		op = std::move(uploaded);
-		ColumnBindingReplacer replacer;
-		replacer.AddReplacements(old_bindings, new_bindings);
-		replacer.VisitOperator(root);
+		ReplaceColumns(root, old_bindings, *op);
 	}
 
 	vector<string> tables;

@@ -1,3 +1,4 @@
+#include "bind_aside.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
@@ -49,13 +50,13 @@ static bool IsForPeople(const LogicalExplain &explain) {
 	       (explain.format == ProfilerPrintFormat::Default() || explain.format == ProfilerPrintFormat::Text());
 }
 
-static unique_ptr<LogicalOperator> BindSelect(ClientContext &context, unique_ptr<SelectNode> select) {
+static unique_ptr<LogicalOperator> BindSelect(PlannerExtensionInput &input, unique_ptr<SelectNode> select) {
 	SelectStatement statement;
 	statement.node = std::move(select);
-	return Binder::CreateBinder(context)->Bind(static_cast<SQLStatement &>(statement)).plan;
+	return BindAside(input.context, input.binder, statement).plan;
 }
 
-static unique_ptr<LogicalOperator> PlanRemoteExplain(ClientContext &context, const LogicalExplain &explain,
+static unique_ptr<LogicalOperator> PlanRemoteExplain(PlannerExtensionInput &input, const LogicalExplain &explain,
                                                      const RemoteStatement &statement) {
 	auto select = make_uniq<SelectNode>();
 	select->select_list.push_back(make_uniq<ColumnRefExpression>("explain_key"));
@@ -69,11 +70,11 @@ static unique_ptr<LogicalOperator> PlanRemoteExplain(ClientContext &context, con
 	select->select_list.push_back(std::move(value));
 	select->from_table =
 	    MakeRemoteQuery(statement.catalog, ExplainSql(explain, statement), QueryShape::DESCRIBED);
-	return BindSelect(context, std::move(select));
+	return BindSelect(input, std::move(select));
 }
 
 //! VACUUM and ANALYZE of a table run where the table is; DuckDB's own operator knows only its own tables.
-static void ReplaceVacuum(ClientContext &context, BoundStatement &bound) {
+static void ReplaceVacuum(PlannerExtensionInput &input, BoundStatement &bound) {
 	auto &vacuum = bound.plan->Cast<LogicalVacuum>();
 	if (!vacuum.HasTable() || vacuum.GetTable().ParentCatalog().GetCatalogType() != RemoteCatalog::TYPE) {
 		return;
@@ -89,7 +90,7 @@ static void ReplaceVacuum(ClientContext &context, BoundStatement &bound) {
 	auto select = make_uniq<SelectNode>();
 	select->select_list.push_back(make_uniq<StarExpression>());
 	select->from_table = MakeRemoteQuery(table.GetRemoteCatalog(), sql, QueryShape::DESCRIBED);
-	bound.plan = BindSelect(context, std::move(select));
+	bound.plan = BindSelect(input, std::move(select));
 	bound.plan->ResolveOperatorTypes();
 	bound.types = bound.plan->types;
 }
@@ -120,12 +121,12 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 		auto &explain = bound.plan->Cast<LogicalExplain>();
 		auto statement = WholeRemoteStatement(*explain.children[0]);
 		if (statement) {
-			bound.plan = PlanRemoteExplain(input.context, explain, *statement);
+			bound.plan = PlanRemoteExplain(input, explain, *statement);
 		}
 		return;
 	}
 	if (bound.plan->type == LogicalOperatorType::LOGICAL_VACUUM) {
-		return ReplaceVacuum(input.context, bound);
+		return ReplaceVacuum(input, bound);
 	}
 	auto statement = WholeRemoteStatement(*bound.plan);
 	if (!statement) {

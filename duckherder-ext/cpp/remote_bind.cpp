@@ -1,4 +1,5 @@
 #include "alias_rewriter.hpp"
+#include "bind_aside.hpp"
 #include "expression_visitor.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
@@ -210,10 +211,7 @@ BoundStatement BindRemotely(ClientContext &context, Binder &binder, RemoteCatalo
 	select->from_table = MakeRemoteQuery(catalog, sql, QueryShape::DESCRIBED);
 	SelectStatement wrapped;
 	wrapped.node = std::move(select);
-	auto remote_binder = Binder::CreateBinder(context);
-	auto bound = remote_binder->Bind(static_cast<SQLStatement &>(wrapped));
-	binder.GetStatementProperties() = remote_binder->GetStatementProperties();
-	return bound;
+	return BindAside(context, binder, wrapped, binder.GetStatementProperties());
 }
 
 //! Whether a statement of this kind can run on a duckling.
@@ -242,14 +240,7 @@ BoundStatement BindUnfolded(ClientContext &context, Binder &binder, const SQLSta
 		if (!again) {
 			return BoundStatement();
 		}
-		auto unfolded_binder = Binder::CreateBinder(context);
-		if (binder.GetParameters()) {
-			unfolded_binder->SetParameters(*binder.GetParameters());
-		}
-		unfolded_binder->SetBindingMode(binder.GetBindingMode());
-		auto bound = unfolded_binder->Bind(*again);
-		binder.GetStatementProperties() = unfolded_binder->GetStatementProperties();
-		return bound;
+		return BindAside(context, binder, *again, binder.GetStatementProperties());
 	} catch (std::exception &error) { // NOLINT: the first error stands
 		if (ErrorData(error).Type() == ExceptionType::INTERRUPT) {
 			throw;

@@ -1,6 +1,7 @@
 #include "remote_catalog.hpp"
 
 #include "alias_rewriter.hpp"
+#include "bind_aside.hpp"
 #include "deparse.hpp"
 #include "expression_visitor.hpp"
 #include "remote_insert.hpp"
@@ -310,7 +311,7 @@ unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, Creat
 	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::NOTHING);
 	SelectStatement statement;
 	statement.node = std::move(select);
-	return Binder::CreateBinder(binder.context)->Bind(static_cast<SQLStatement &>(statement)).plan;
+	return BindAside(binder.context, binder, statement).plan;
 }
 
 PhysicalOperator &RemoteCatalog::PlanMergeInto(ClientContext &, PhysicalPlanGenerator &, LogicalMergeInto &,

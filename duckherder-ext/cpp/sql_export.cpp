@@ -6,6 +6,8 @@
 #include "duckdb/planner/expression/bound_aggregate_expression.hpp"
 #include "duckdb/planner/expression/bound_cast_expression.hpp"
 #include "duckdb/planner/expression/bound_function_expression.hpp"
+#include "duckdb/optimizer/column_binding_replacer.hpp"
+#include "duckdb/planner/column_binding_map.hpp"
 #include "duckdb/planner/expression_iterator.hpp"
 
 namespace duckherder {
@@ -54,6 +56,19 @@ optional<string> ExportExpression(ClientContext &context, RemoteCatalog &catalog
 		return optional<string>();
 	}
 	return Deparse(context, std::move(exported.GetValue()));
+}
+
+void ReplaceColumns(LogicalOperator &root, const vector<ColumnBinding> &old_bindings, LogicalOperator &replacement) {
+	auto new_bindings = replacement.GetColumnBindings();
+	column_binding_set_t seen;
+	ColumnBindingReplacer replacer;
+	for (idx_t i = 0; i < old_bindings.size(); i++) {
+		if (seen.insert(old_bindings[i]).second) {
+			replacer.replacement_bindings.emplace_back(old_bindings[i], new_bindings[i]);
+		}
+	}
+	replacer.stop_operator = replacement;
+	replacer.VisitOperator(root);
 }
 
 } // namespace duckherder

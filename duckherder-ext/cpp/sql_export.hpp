@@ -19,4 +19,9 @@ duckdb::optional<duckdb::string> ExportExpression(duckdb::ClientContext &context
                                                   const duckdb::Expression &expression,
                                                   duckdb::BoundExpressionSQLBindingResolver resolve);
 
+//! Makes what refers to the columns of a part of a plan refer to those of what has taken its place: `replacement`, which is
+//! left alone. One column may be given out twice.
+void ReplaceColumns(duckdb::LogicalOperator &root, const duckdb::vector<duckdb::ColumnBinding> &old_bindings,
+                    duckdb::LogicalOperator &replacement);
+
 } // namespace duckherder

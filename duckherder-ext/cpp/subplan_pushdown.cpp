@@ -9,7 +9,6 @@
 
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/database_manager.hpp"
-#include "duckdb/optimizer/column_binding_replacer.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
 #include "duckdb/planner/binder.hpp"
@@ -129,16 +128,11 @@ private:
 			get->SetEstimatedCardinality(op->estimated_cardinality);
 		}
 		get->ResolveOperatorTypes();
-		auto new_bindings = get->GetColumnBindings();
 		auto is_root = op.get() == &root;
 		op = std::move(get);
-		if (is_root) {
-			return true;
+		if (!is_root) {
+			ReplaceColumns(root, old_bindings, *op);
 		}
-		ColumnBindingReplacer replacer;
-		replacer.AddReplacements(old_bindings, new_bindings);
-		replacer.stop_operator = op.get();
-		replacer.VisitOperator(root);
 		return true;
 	}
 

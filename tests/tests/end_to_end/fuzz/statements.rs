@@ -389,9 +389,7 @@ impl Generator {
             .collect();
         let key = key.join(", ");
         let others = table.writable();
-        let other = self.pick_where(&others, |column| {
-            !key.contains(&column.name)
-        });
+        let other = self.pick_where(&others, |column| !key.contains(&column.name));
         match other {
             Some(other) if self.chance(80) => {
                 let value = match self.rng.u32(..3) {
@@ -631,7 +629,11 @@ impl Generator {
             },
             1 => {
                 let step = if self.rng.bool() { self.update() } else { self.delete() };
-                let returning = step.statement.sql.split_once(" RETURNING ").map_or("", |(_, list)| list);
+                let returning = step
+                    .statement
+                    .sql
+                    .split_once(" RETURNING ")
+                    .map_or("", |(_, list)| list);
                 if returning.contains('$') {
                     // DuckDB has no parameters there; the duckling gets their values.
                     self.parameters = Some(Vec::new());

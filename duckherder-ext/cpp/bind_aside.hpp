@@ -1,0 +1,14 @@
+//! Binding of one statement in the course of binding another.
+#pragma once
+
+#include "duckdb/planner/binder.hpp"
+
+namespace duckherder {
+
+//! Binds `statement` with a binder of its own that has the parameters of `binder`. The plan can take the place of what
+//! `binder` has bound: table indexes in it are not given out again. `properties` gets the statement's, if it is not null.
+duckdb::BoundStatement BindAside(duckdb::ClientContext &context, duckdb::Binder &binder,
+                                 duckdb::SQLStatement &statement,
+                                 duckdb::optional_ptr<duckdb::StatementProperties> properties = nullptr);
+
+} // namespace duckherder
