@@ -12,7 +12,7 @@
 #include "duckdb/parser/query_node/insert_query_node.hpp"
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/statement/insert_statement.hpp"
-#include "duckdb/parser/statement/update_statement.hpp"
+#include "duckdb/parser/statement/merge_into_statement.hpp"
 
 namespace duckherder {
 
@@ -216,6 +216,11 @@ string Deparse(ClientContext &context, QueryNode &node) {
 
 string Deparse(ClientContext &context, SQLStatement &statement) {
 	VisitExpressions(statement, [&](unique_ptr<ParsedExpression> &expression) { Restore(context, expression); });
+	if (statement.type == StatementType::INSERT_STATEMENT) {
+		QuoteNames(*statement.Cast<InsertStatement>().node);
+	} else if (statement.type == StatementType::MERGE_INTO_STATEMENT) {
+		QuoteNames(*statement.Cast<MergeIntoStatement>().node);
+	}
 	return statement.ToString();
 }
 

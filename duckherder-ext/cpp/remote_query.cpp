@@ -1,6 +1,7 @@
 #include "remote_query.hpp"
 
 #include "arrow_scan.hpp"
+#include "deparse.hpp"
 #include "expression_visitor.hpp"
 #include "remote_catalog.hpp"
 
@@ -206,7 +207,7 @@ string WithParameterValues(ClientContext &context, const string &sql, const vect
 		expression = ConstantExpression::FromValue(value->second);
 		expression->SetAlias(std::move(alias));
 	});
-	return statement->ToString();
+	return Deparse(context, *statement);
 }
 
 unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBindInput &input,

@@ -16,6 +16,9 @@ pub enum Feature {
     LargeVariants,
     /// CREATE VIEW … AS … PIVOT: the catalog stays in the text.
     PivotInView,
+    /// `'1'::INTEGER` and `3 - 2` in statements that run here: DuckDB's optimizer for remote catalogs folds them to `1`, which
+    /// adapts its type, also where nothing is remote.
+    IntegerCasts,
     /// BEGIN followed by something else than a table of `dh`. The transaction there begins with the first statement that
     /// is sent, in plain DuckDB also with a look at the catalog.
     LazyBegin,
@@ -32,6 +35,7 @@ pub const NOT_GENERATED: &[Feature] = &[
     Feature::ViewsInSchemas,
     Feature::LargeVariants,
     Feature::PivotInView,
+    Feature::IntegerCasts,
     Feature::LazyBegin,
     Feature::UnionOfText,
     Feature::UnionOfNull,
@@ -47,6 +51,10 @@ type Known = (&'static str, fn(&Statement, &Outcome, &Outcome) -> bool);
 
 /// Looked through when plain DuckDB (first outcome) and Duckherder (second) differ.
 const DIFFERENCES: &[Known] = &[
+    // Where DuckDB's exporter finds no SQL for a plan, correlated subqueries above all.
+    ("changes with local rows that are refused", |_, _, duckherder| {
+        duckherder.fails_with("cannot be changed with rows of this process")
+    }),
     // Constants are folded and catalogs taken away before the name is made.
     ("names of expressions", |_, plain, duckherder| {
         plain.differs_in_expression_names(duckherder)
@@ -77,7 +85,8 @@ const DIFFERENCES: &[Known] = &[
     // Of several things that are wrong, either side names the one that it meets first.
     ("the first of several errors", |_, plain, duckherder| {
         let is_binding = |outcome: &Outcome| matches!(outcome.class(), Some("Catalog Error" | "Binder Error"));
-        (is_binding(plain) && (is_binding(duckherder) || duckherder.class() == Some("TransactionContext Error")))
+        (is_binding(plain) && duckherder.class() == Some("TransactionContext Error"))
+            || (is_binding(duckherder) && plain.is_error())
             || matches!(plain.class(), Some("Conversion Error" | "Constraint Error"))
                 && plain.class() == duckherder.class()
     }),

@@ -148,6 +148,9 @@ impl Generator {
             return base;
         }
         let other = self.integer(scope, depth - 1);
+        if !gaps::has(Feature::IntegerCasts) && !scope.iter().any(|column| base.contains(&column.sql)) {
+            return base;
+        }
         match self.rng.u32(..10) {
             0 => format!("TRY({base} + {other})"),
             1 => format!("TRY({base} - {other})"),
