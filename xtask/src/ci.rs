@@ -26,7 +26,7 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     steps.run("Rust tests", || rust_tests(workspace, &build, filter))?;
     steps.run("tests in a real host", || host_tests(workspace, &build, filter))?;
     if filter.is_none() {
-        steps.run("fuzzing", || fuzz::run(workspace, fuzz::CI_SECONDS, None))?;
+        steps.run("fuzzing", || fuzz::run_for_ci(workspace))?;
     }
     steps.finish();
     Ok(())

@@ -6,23 +6,44 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// How long CI fuzzes, in seconds.
-pub const CI_SECONDS: u64 = 60;
+const CI_SECONDS: u64 = 60;
+
+/// What CI runs in that time: the same cases every time, until half an hour of others has been seen without a
+/// difference.
+const CI_SEED: u64 = 3_000_000;
+const CI_CASES: u64 = 35;
+
+const FUZZER: [&str; 10] = [
+    "test",
+    "--package",
+    "duckherder-tests",
+    "--test",
+    "end_to_end",
+    "--",
+    "--ignored",
+    "--exact",
+    "fuzz::nothing_differs_from_plain_duckdb",
+    "--nocapture",
+];
 
 /// Compares random statements on plain DuckDB and through the extension, for `seconds`; without a seed, with a random
 /// one, which is printed.
 pub fn run(workspace: &Workspace, seconds: u64, seed: Option<u64>) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo
-        .args(["test", "--package", "duckherder-tests", "--test", "end_to_end", "--"])
-        .args([
-            "--ignored",
-            "--exact",
-            "fuzz::nothing_differs_from_plain_duckdb",
-            "--nocapture",
-        ])
-        .env("DUCKHERDER_FUZZ_SECONDS", seconds.to_string());
+    cargo.args(FUZZER).env("DUCKHERDER_FUZZ_SECONDS", seconds.to_string());
     if let Some(seed) = seed {
         cargo.env("DUCKHERDER_FUZZ_SEED", seed.to_string());
     }
+    process::run(&mut cargo)
+}
+
+/// What CI runs.
+pub fn run_for_ci(workspace: &Workspace) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(FUZZER)
+        .env("DUCKHERDER_FUZZ_SECONDS", CI_SECONDS.to_string())
+        .env("DUCKHERDER_FUZZ_SEED", CI_SEED.to_string())
+        .env("DUCKHERDER_FUZZ_CASES", CI_CASES.to_string());
     process::run(&mut cargo)
 }

@@ -31,6 +31,8 @@ use self::statements::{CONNECTIONS, Generator, Shape, Statement};
 
 const SEED: &str = "DUCKHERDER_FUZZ_SEED";
 const SECONDS: &str = "DUCKHERDER_FUZZ_SECONDS";
+/// At most so many cases, if it is set.
+const CASES: &str = "DUCKHERDER_FUZZ_CASES";
 const DEFAULT_SECONDS: u64 = 60;
 
 /// Statements of a case.
@@ -287,14 +289,14 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs cases until the time is over; the first difference as a report.
-fn run(first: u64, duration: Duration, alive: &mpsc::Sender<String>) -> Result<Tally, String> {
+fn run(first: u64, cases: u64, duration: Duration, alive: &mpsc::Sender<String>) -> Result<Tally, String> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let mut seed = first;
     loop {
         case(seed, &mut tally, alive).map_err(|difference| report(seed, *difference, alive))?;
         seed = seed.wrapping_add(1);
-        if started.elapsed() >= duration {
+        if started.elapsed() >= duration || seed.wrapping_sub(first) >= cases {
             return Ok(tally);
         }
     }
@@ -314,7 +316,8 @@ fn nothing_differs_from_plain_duckdb() {
         Log::path().display()
     );
     let (alive, heartbeats) = mpsc::channel();
-    let worker = std::thread::spawn(move || run(seed, duration, &alive));
+    let cases = number(CASES).unwrap_or(u64::MAX);
+    let worker = std::thread::spawn(move || run(seed, cases, duration, &alive));
     let mut last = String::new();
     loop {
         match heartbeats.recv_timeout(STATEMENT_DEADLINE) {
