@@ -6,7 +6,7 @@ use crate::process;
 use crate::workspace::Workspace;
 
 /// How long CI fuzzes, in seconds.
-const CI_SECONDS: u64 = 60;
+pub const CI_SECONDS: u64 = 60;
 
 /// What CI runs in that time: the same cases every time, until half an hour of others has been seen without a
 /// difference.
