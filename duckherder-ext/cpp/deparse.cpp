@@ -2,8 +2,6 @@
 
 #include "expression_visitor.hpp"
 
-#include "duckdb/catalog/catalog.hpp"
-#include "duckdb/catalog/catalog_entry/scalar_function_catalog_entry.hpp"
 #include "duckdb/parser/expression/cast_expression.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
@@ -43,27 +41,16 @@ unique_ptr<ParsedExpression> FoldedFrom(ClientContext &context, const ParsedExpr
 	return nullptr;
 }
 
-bool IsConsistent(ClientContext &context, const FunctionExpression &function) {
-	if (function.GetArguments().empty()) {
-		// Clocks and the like, whatever they say of themselves.
-		return false;
-	}
-	EntryLookupInfo lookup(CatalogType::SCALAR_FUNCTION_ENTRY, function.GetQualifiedName());
-	auto entry = Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL);
-	if (!entry || entry->type != CatalogType::SCALAR_FUNCTION_ENTRY || !entry->internal) {
-		return false;
-	}
-	for (auto &overload : entry->Cast<ScalarFunctionCatalogEntry>().functions.functions) {
-		if (overload->GetStability() != FunctionStability::CONSISTENT) {
-			return false;
-		}
-	}
-	return true;
+//! `+` and its like. Other functions may ask this process for its clock, settings or variables, whatever they say of
+//! themselves.
+bool IsOperator(const FunctionExpression &function) {
+	auto &name = function.FunctionName().GetIdentifierName();
+	return !name.empty() && !StringUtil::CharacterIsAlpha(name[0]) && name[0] != '_';
 }
 
 //! Whether an expression means the same wherever it is evaluated. Then it need not be folded here, and as it was
 //! written it has the type that it was written with: a literal would take on another.
-bool MeansTheSameThere(ClientContext &context, const ParsedExpression &expression) {
+bool MeansTheSameThere(const ParsedExpression &expression) {
 	switch (expression.GetExpressionClass()) {
 	case ExpressionClass::CONSTANT:
 	case ExpressionClass::CAST:
@@ -74,7 +61,7 @@ bool MeansTheSameThere(ClientContext &context, const ParsedExpression &expressio
 	case ExpressionClass::BETWEEN:
 		break;
 	case ExpressionClass::FUNCTION:
-		if (!IsConsistent(context, expression.Cast<FunctionExpression>())) {
+		if (!IsOperator(expression.Cast<FunctionExpression>())) {
 			return false;
 		}
 		break;
@@ -83,7 +70,7 @@ bool MeansTheSameThere(ClientContext &context, const ParsedExpression &expressio
 	}
 	auto same = true;
 	ParsedExpressionIterator::EnumerateChildren(expression, [&](const ParsedExpression &child) {
-		same = same && MeansTheSameThere(context, child);
+		same = same && MeansTheSameThere(child);
 	});
 	return same;
 }
@@ -132,7 +119,7 @@ void RestoreConstant(ClientContext &context, unique_ptr<ParsedExpression> &expre
 	auto &constant = expression->Cast<ConstantExpression>();
 	auto &literal = constant.GetLiteral();
 	auto original = FoldedFrom(context, constant);
-	if (original && MeansTheSameThere(context, *original)) {
+	if (original && MeansTheSameThere(*original)) {
 		expression = std::move(original);
 	} else if (literal.kind == LiteralKind::STRING && literal.text.find('\0') != string::npos) {
 		expression = WithoutNul(literal.text);

@@ -67,6 +67,15 @@ static void AddKeys(const CreateTableInfo &parsed_table, CreateTableInfo &info) 
 	}
 }
 
+//! A view may have columns of the same name.
+static Identifier UniqueName(const ColumnList &columns, const string &name) {
+	auto unique = Identifier(name);
+	for (idx_t i = 1; columns.ColumnExists(unique); i++) {
+		unique = Identifier(name + "_" + to_string(i));
+	}
+	return unique;
+}
+
 static bool IsGenerated(optional_ptr<CreateTableInfo> definition, const Identifier &column) {
 	return definition && definition->columns.ColumnExists(column) && definition->columns.GetColumn(column).Generated();
 }
@@ -108,7 +117,7 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 			// A type of the server that is unknown here arrives as text; the table stays usable.
 			type = LogicalType::VARCHAR;
 		}
-		ColumnDefinition definition(Identifier(String(column.name)), std::move(type));
+		ColumnDefinition definition(UniqueName(info.columns, String(column.name)), std::move(type));
 		if (IsGenerated(definition_info, definition.Name())) {
 			auto &expression = definition_info->columns.GetColumn(definition.Name()).GeneratedExpression();
 			info.columns.AddColumn(ColumnDefinition(definition.Name(), definition.Type(), expression.Copy(),
