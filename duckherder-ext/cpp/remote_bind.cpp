@@ -1,6 +1,6 @@
-#include "alias_rewriter.hpp"
 #include "bind_aside.hpp"
 #include "expression_visitor.hpp"
+#include "name_rewriter.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
@@ -272,7 +272,7 @@ BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtens
 		}
 		auto &inner = again->type == StatementType::EXPLAIN_STATEMENT ? *again->Cast<ExplainStatement>().stmt : *again;
 		RemotePushdownOptimizer::StripCatalogName(inner, catalog->GetName());
-		AliasRewriter(context, *catalog).Rewrite(inner);
+		NameRewriter(context, *catalog).Rewrite(inner);
 			// A statement that names no duckling goes as it was written: not every kind of statement is written back exactly.
 		return BindRemotely(context, binder, *catalog, references.Named() ? again->ToString() : statement.query);
 	} catch (std::exception &error) { // NOLINT: the error of binding it here says more

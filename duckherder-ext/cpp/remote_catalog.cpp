@@ -1,9 +1,9 @@
 #include "remote_catalog.hpp"
 
-#include "alias_rewriter.hpp"
 #include "bind_aside.hpp"
 #include "deparse.hpp"
 #include "expression_visitor.hpp"
+#include "name_rewriter.hpp"
 #include "remote_insert.hpp"
 #include "remote_query.hpp"
 #include "remote_schema.hpp"
@@ -201,7 +201,7 @@ unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique
 	if (raw_sql) {
 		return MakeRemoteQuery(*this, *raw_sql, ShapeOfText(context, *raw_sql));
 	}
-	AliasRewriter(context, *this).Rewrite(*node);
+	NameRewriter(context, *this).Rewrite(*node);
 	auto parameters = CollectParameters(*node);
 	if (!parameters.empty()) {
 		NameAfterParameters(*node);
@@ -210,7 +210,7 @@ unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique
 }
 
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<SQLStatement> statement) {
-	AliasRewriter(context, *this).Rewrite(*statement);
+	NameRewriter(context, *this).Rewrite(*statement);
 	auto parameters = CollectParameters(*statement);
 	return MakeRemoteQuery(*this, Deparse(context, *statement), ShapeOf(*statement), std::move(parameters));
 }

@@ -1,6 +1,6 @@
 #include "remote_schema.hpp"
 
-#include "alias_rewriter.hpp"
+#include "name_rewriter.hpp"
 #include "remote_catalog.hpp"
 #include "remote_definitions.hpp"
 #include "remote_transaction.hpp"

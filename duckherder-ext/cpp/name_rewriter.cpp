@@ -1,4 +1,4 @@
-#include "alias_rewriter.hpp"
+#include "name_rewriter.hpp"
 
 #include "remote_catalog.hpp"
 
@@ -33,7 +33,7 @@ namespace duckherder {
 
 using namespace duckdb;
 
-AliasRewriter::AliasRewriter(ClientContext &context, RemoteCatalog &catalog) : context(context), catalog(catalog) {
+NameRewriter::NameRewriter(ClientContext &context, RemoteCatalog &catalog) : context(context), catalog(catalog) {
 }
 
 QualifiedName SequenceOf(ClientContext &context, const FunctionExpression &function) {
@@ -73,7 +73,7 @@ bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_nam
 	return found;
 }
 
-bool AliasRewriter::Resolve(QualifiedName &name) const {
+bool NameRewriter::Resolve(QualifiedName &name) const {
 	if (name.Schema().empty() && hidden.find(name.Name()) != hidden.end()) {
 		return false;
 	}
@@ -86,7 +86,7 @@ bool AliasRewriter::Resolve(QualifiedName &name) const {
 	return found;
 }
 
-void AliasRewriter::RewriteTable(TableRef &ref) {
+void NameRewriter::RewriteTable(TableRef &ref) {
 	if (ref.type != TableReferenceType::BASE_TABLE) {
 		return;
 	}
@@ -98,7 +98,7 @@ void AliasRewriter::RewriteTable(TableRef &ref) {
 	}
 }
 
-void AliasRewriter::RewriteExpression(ParsedExpression &expression) {
+void NameRewriter::RewriteExpression(ParsedExpression &expression) {
 	if (expression.GetExpressionClass() == ExpressionClass::FUNCTION) {
 		auto &function = expression.Cast<FunctionExpression>();
 		auto sequence = SequenceOf(context, function);
@@ -128,7 +128,7 @@ static void StripTable(ParsedExpression &expression, const Identifier &table) {
 	    expression, [&](unique_ptr<ParsedExpression> &child) { StripTable(*child, table); });
 }
 
-void AliasRewriter::CollectHidden(QueryNode &node) {
+void NameRewriter::CollectHidden(QueryNode &node) {
 	for (auto &entry : node.cte_map.map) {
 		hidden.insert(entry.first);
 		if (entry.second->query_node) {
@@ -140,7 +140,7 @@ void AliasRewriter::CollectHidden(QueryNode &node) {
 	}
 }
 
-void AliasRewriter::Rewrite(QueryNode &node) {
+void NameRewriter::Rewrite(QueryNode &node) {
 	CollectHidden(node);
 	if (node.type == QueryNodeType::INSERT_QUERY_NODE) {
 		Resolve(node.Cast<InsertQueryNode>().qualified_name);
@@ -150,7 +150,7 @@ void AliasRewriter::Rewrite(QueryNode &node) {
 	    [&](TableRef &ref) { RewriteTable(ref); });
 }
 
-void AliasRewriter::RewriteType(LogicalType &type) const {
+void NameRewriter::RewriteType(LogicalType &type) const {
 	if (type.id() != LogicalTypeId::UNBOUND) {
 		return;
 	}
@@ -159,7 +159,7 @@ void AliasRewriter::RewriteType(LogicalType &type) const {
 	type = LogicalType::UNBOUND(std::move(expression));
 }
 
-void AliasRewriter::RewriteColumn(ColumnDefinition &column) {
+void NameRewriter::RewriteColumn(ColumnDefinition &column) {
 	RewriteType(column.TypeMutable());
 	if (column.HasDefaultValue()) {
 		auto value = column.DefaultValue().Copy();
@@ -168,7 +168,7 @@ void AliasRewriter::RewriteColumn(ColumnDefinition &column) {
 	}
 }
 
-void AliasRewriter::RewriteAlter(AlterInfo &info) {
+void NameRewriter::RewriteAlter(AlterInfo &info) {
 	if (info.type != AlterType::ALTER_SEQUENCE) {
 		Resolve(info.GetQualifiedNameMutable());
 	}
@@ -183,7 +183,7 @@ void AliasRewriter::RewriteAlter(AlterInfo &info) {
 	}
 }
 
-void AliasRewriter::Rewrite(SQLStatement &statement) {
+void NameRewriter::Rewrite(SQLStatement &statement) {
 	switch (statement.type) {
 	case StatementType::SELECT_STATEMENT:
 		return Rewrite(*statement.Cast<SelectStatement>().node);

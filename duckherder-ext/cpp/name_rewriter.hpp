@@ -17,9 +17,9 @@ bool ResolveAlias(RemoteCatalog &catalog, duckdb::string &schema_name, duckdb::s
 //! The sequence that a call of nextval or currval names, with its catalog as far as the name tells; else an empty name.
 duckdb::QualifiedName SequenceOf(duckdb::ClientContext &context, const duckdb::FunctionExpression &function);
 
-class AliasRewriter {
+class NameRewriter {
 public:
-	AliasRewriter(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	NameRewriter(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 	void Rewrite(duckdb::QueryNode &node);
 	void Rewrite(duckdb::SQLStatement &statement);
