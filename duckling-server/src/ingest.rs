@@ -53,8 +53,10 @@ pub fn run(
     match outcome {
         Ok(rows) => connection.execute("COMMIT").map(|_| rows),
         Err(error) => {
-            // The first error is the one to report; a rollback has none of its own to add.
-            let _ = connection.execute("ROLLBACK");
+            // The first error is the one to report. The interrupt that ended the upload may hit the rollback too.
+            if connection.execute("ROLLBACK").is_err() {
+                let _ = connection.execute("ROLLBACK");
+            }
             Err(error)
         }
     }
