@@ -236,7 +236,7 @@ bool RemoteCatalog::SupportsPushdown(const SQLStatement &) {
 }
 
 void ThrowLocalRowsNotSupported(const char *statement) {
-	throw NotImplementedException("%s on a duckling's table cannot use rows of this process yet: only tables and "
+	throw NotImplementedException("%s on a duckling's table cannot use rows of this process here: only tables and "
 	                              "functions of the one duckling may appear in the statement",
 	                              statement);
 }

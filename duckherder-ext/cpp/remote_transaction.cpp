@@ -33,13 +33,9 @@ void RemoteTransaction::DropAfterwards(const string &temporary_table) {
 	temporary_tables.insert(temporary_table);
 }
 
-void RemoteTransaction::DropTemporaryTables(ClientContext &context, RemoteCatalog &catalog) {
-	try {
-		for (auto &table : temporary_tables) {
-			RunToEnd(session->Open(context, catalog), "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table), false,
-			         DhInterrupt {nullptr, nullptr});
-		}
-	} catch (std::exception &) { // NOLINT: they go with the session, and the next of the same name replaces them
+void RemoteTransaction::DropTemporaryTables(const DhSession *open_session) {
+	for (auto &table : temporary_tables) {
+		Api().session_drop_temporary(open_session, Text(table));
 	}
 }
 
@@ -70,7 +66,7 @@ unique_ptr<RemoteTransaction> RemoteTransactionManager::Take(Transaction &transa
 	return taken;
 }
 
-ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &context, Transaction &transaction) {
+ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &, Transaction &transaction) {
 	auto taken = Take(transaction);
 	auto session = taken ? taken->Session().IfOpen() : nullptr;
 	if (!session) {
@@ -79,7 +75,7 @@ ErrorData RemoteTransactionManager::CommitTransaction(ClientContext &context, Tr
 	try {
 		// Not interruptible: whether it happened must be known. It has a deadline instead.
 		Check([&](DhBuffer *error) { return Api().session_commit(session, DhInterrupt {nullptr, nullptr}, error); });
-		taken->DropTemporaryTables(context, catalog);
+		taken->DropTemporaryTables(session);
 		return ErrorData();
 	} catch (std::exception &ex) {
 		return ErrorData(ex);
@@ -91,6 +87,7 @@ void RemoteTransactionManager::RollbackTransaction(Transaction &transaction) {
 	auto session = taken ? taken->Session().IfOpen() : nullptr;
 	if (session) {
 		Api().session_rollback(session);
+		taken->DropTemporaryTables(session);
 	}
 }
 

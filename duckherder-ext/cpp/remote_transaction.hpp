@@ -20,9 +20,9 @@ public:
 	}
 	//! Keeps a catalog entry alive until the transaction ends: DuckDB holds plain references to what a look-up returned.
 	duckdb::CatalogEntry &Keep(duckdb::shared_ptr<duckdb::CatalogEntry> entry);
-	//! Drops a temporary table of the session when the transaction has been committed.
+	//! Drops a temporary table of the session when the transaction has ended.
 	void DropAfterwards(const duckdb::string &temporary_table);
-	void DropTemporaryTables(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	void DropTemporaryTables(const DhSession *open_session);
 
 private:
 	duckdb::shared_ptr<RemoteSession> session;

@@ -28,6 +28,8 @@ using namespace duckdb;
 namespace {
 
 constexpr const char *SCAN_FUNCTION = "duckherder_scan";
+//! The longest text of filters that a join has found out which is sent; beyond it they are left to the join.
+constexpr idx_t DYNAMIC_FILTER_TEXT_MAX = 1024 * 1024;
 
 struct TableScanData : public TableFunctionData {
 	explicit TableScanData(shared_ptr<RemoteTable> table) : table(std::move(table)) {
@@ -112,6 +114,14 @@ void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind
 	filters = std::move(left);
 }
 
+idx_t TextLength(const vector<string> &texts) {
+	idx_t length = 0;
+	for (auto &text : texts) {
+		length += text.size();
+	}
+	return length;
+}
+
 //! Adds the parts of a filter on `column` that can be sent; whether that is all of it.
 bool AddTableFilter(ClientContext &context, RemoteCatalog &catalog, const Expression &filter,
                     const BoundColumnRefExpression &column, const BoundExpressionSQLBindingResolver &resolve,
@@ -162,10 +172,14 @@ vector<string> TableFilters(ClientContext &context, const TableScanData &data, T
 			continue;
 		}
 		BoundColumnRefExpression reference(column->type, ColumnBinding(TableIndex(0), entry.GetIndex()));
+		auto before = filters.size();
 		auto complete = AddTableFilter(context, data.table->GetRemoteCatalog(), *entry.Filter().ToExpression(reference),
 		                               reference, resolve, filters);
 		if (!complete && IsRequired(input, entry.GetIndex(), entry.Filter())) {
 			throw NotImplementedException("the filter %s on a table of a duckling", ExpressionFilter::GetExpressionFilter(entry.Filter(), "duckherder_scan").DebugToString());
+		}
+		if (TextLength(filters) > DYNAMIC_FILTER_TEXT_MAX && !IsRequired(input, entry.GetIndex(), entry.Filter())) {
+			filters.resize(before);
 		}
 	}
 	return filters;

@@ -26,6 +26,9 @@ use crate::upload::Upload;
 /// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Rows that are read of a listing of the server's functions, sequences or indexes; what comes after is not known here.
+const LISTED_ROWS_MAX: usize = 1_000_000;
+
 /// Which functions the server has, in lower case.
 const FUNCTION_NAMES: &str = "SELECT DISTINCT lower(function_name) FROM duckdb_functions()";
 
@@ -349,7 +352,9 @@ impl RemoteSession {
     pub fn commit(&self, interrupt: &dyn InterruptCheck) -> Result<()> {
         match self.end_transaction() {
             TransactionState::None => Ok(()),
-            TransactionState::Open => self.run_control(interrupt, "COMMIT").map_err(without_commit_prefix),
+            TransactionState::Open => self
+                .run_control(interrupt, "COMMIT", Kind::Transaction)
+                .map_err(without_commit_prefix),
             TransactionState::Lost => {
                 let error = ExtError::new(
                     ExceptionType::Transaction,
@@ -366,16 +371,23 @@ impl RemoteSession {
     /// cannot be told rolls back by itself when it misses the session.
     pub fn rollback(&self) {
         if self.end_transaction() == TransactionState::Open {
-            let _ = self.run_control(&Never, "ROLLBACK");
+            let _ = self.run_control(&Never, "ROLLBACK", Kind::Transaction);
         }
+    }
+
+    /// Drops a temporary table of the session, if it can: it goes with the session in any case.
+    pub fn drop_temporary(&self, name: &str) {
+        let name = name.replace('"', "\"\"");
+        let sql = format!("DROP TABLE IF EXISTS temp.main.\"{name}\"");
+        let _ = self.run_control(&Never, &sql, Kind::Write);
     }
 
     fn end_transaction(&self) -> TransactionState {
         std::mem::replace(&mut *lock(&self.transaction), TransactionState::None)
     }
 
-    fn run_control(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<()> {
-        let recording = Recording::start(&self.remote, sql, Kind::Transaction);
+    fn run_control(&self, interrupt: &dyn InterruptCheck, sql: &str, kind: Kind) -> Result<()> {
+        let recording = Recording::start(&self.remote, sql, kind);
         match self.control(interrupt, sql, &recording) {
             Ok(summary) => {
                 self.remote.cache().observe(summary.catalog_epoch);
@@ -394,12 +406,7 @@ impl RemoteSession {
         }
     }
 
-    fn control(
-        &self,
-        interrupt: &dyn InterruptCheck,
-        sql: &'static str,
-        recording: &Recording,
-    ) -> Result<StatementSummary> {
+    fn control(&self, interrupt: &dyn InterruptCheck, sql: &str, recording: &Recording) -> Result<StatementSummary> {
         self.remote.check_process()?;
         // Never on a session opened anew: that one has no transaction to end.
         let Some(session) = lock(&self.session).clone() else {
@@ -414,8 +421,9 @@ impl RemoteSession {
         };
         recording.traffic().add_sent(0, sql.len() as u64);
         let traffic = Arc::clone(recording.traffic());
+        let sql = sql.to_owned();
         runtime::wait(interrupt, async move {
-            let answer = tokio::time::timeout(CONTROL_TIMEOUT, session.execute_with(sql, options));
+            let answer = tokio::time::timeout(CONTROL_TIMEOUT, session.execute_with(sql.as_str(), options));
             let summary = answer.await.map_err(|_| {
                 ExtError::new(
                     ExceptionType::Connection,
@@ -479,7 +487,7 @@ impl RemoteSession {
             return Ok(names.contains(name));
         }
         let names = self.request(interrupt, |session| async move {
-            let batches: Vec<RecordBatch> = session.query(FUNCTION_NAMES).await?.try_collect().await?;
+            let batches = collect(session.query(FUNCTION_NAMES).await?).await?;
             Ok(string_set(&batches))
         })?;
         let found = names.contains(name);
@@ -521,7 +529,7 @@ impl RemoteSession {
     /// The server's, or the connection's.
     pub fn list_definitions(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<Vec<TableDescription>> {
         self.request(interrupt, |session| async move {
-            let batches: Vec<RecordBatch> = session.query(sql).await?.try_collect().await?;
+            let batches = collect(session.query(sql).await?).await?;
             Ok(definitions(&batches))
         })
     }
@@ -555,6 +563,20 @@ impl Drop for RemoteSession {
             std::mem::forget(lock(&self.session).take());
         }
     }
+}
+
+/// The batches of a listing, as far as [`LISTED_ROWS_MAX`] allows.
+async fn collect(mut batches: QueryStream) -> std::result::Result<Vec<RecordBatch>, ClientError> {
+    let mut all = Vec::new();
+    let mut rows = 0;
+    while let Some(batch) = batches.try_next().await? {
+        rows += batch.num_rows();
+        all.push(batch);
+        if rows >= LISTED_ROWS_MAX {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// Definitions from a result with schema, name, comment and SQL.

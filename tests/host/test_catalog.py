@@ -190,3 +190,12 @@ def test_changes_with_rows_of_this_process(dh, sql, left):
     assert dh.execute("FROM dh.t ORDER BY i").fetchall() == left
     # The rows that went up are gone.
     assert dh.execute("FROM dh.query('SELECT count(*) FROM duckdb_tables() WHERE temporary')").fetchall() == [(0,)]
+
+
+def test_rows_that_went_up_for_a_change_that_failed_are_gone(dh):
+    dh.execute("CREATE TABLE dh.t (i INTEGER PRIMARY KEY)")
+    dh.execute("INSERT INTO dh.t VALUES (1)")
+    dh.execute("CREATE TABLE l AS SELECT 1 AS i")
+    with pytest.raises(duckdb.ConstraintException):
+        dh.execute("INSERT INTO dh.t FROM l RETURNING i")
+    assert dh.execute("FROM dh.query('SELECT count(*) FROM duckdb_tables() WHERE temporary')").fetchall() == [(0,)]

@@ -326,6 +326,10 @@ typedef struct DhApi {
    */
   void (*session_rollback)(const struct DhSession *session);
   /**
+   * Drops a temporary table of the session, if it can. Never fails.
+   */
+  void (*session_drop_temporary)(const struct DhSession *session, struct DhText name);
+  /**
    * Loads a DuckDB extension on the server.
    */
   enum DhStatus (*load_extension)(const struct DhSession *session,

@@ -70,6 +70,8 @@ pub struct DhApi {
         unsafe extern "C" fn(session: *const DhSession, interrupt: DhInterrupt, error: *mut DhBuffer) -> DhStatus,
     /// Rolls the server's part of the transaction back, if it has one. Never fails.
     pub session_rollback: unsafe extern "C" fn(session: *const DhSession),
+    /// Drops a temporary table of the session, if it can. Never fails.
+    pub session_drop_temporary: unsafe extern "C" fn(session: *const DhSession, name: DhText),
     /// Loads a DuckDB extension on the server.
     pub load_extension: unsafe extern "C" fn(
         session: *const DhSession,
@@ -235,6 +237,7 @@ pub(super) static API: DhApi = DhApi {
     session_free: remote::session_free,
     session_commit: remote::session_commit,
     session_rollback: remote::session_rollback,
+    session_drop_temporary: remote::session_drop_temporary,
     load_extension: remote::load_extension,
     scan_start: query::scan_start,
     scan_history: query::scan_history,

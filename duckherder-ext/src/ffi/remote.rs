@@ -252,6 +252,19 @@ pub(super) unsafe extern "C" fn session_rollback(session: *const DhSession) {
     });
 }
 
+/// Drops a temporary table of the session, if it can. Never fails; waits at most as long as COMMIT does.
+///
+/// # Safety
+/// `session` is live, `name` is valid for the call.
+pub(super) unsafe extern "C" fn session_drop_temporary(session: *const DhSession, name: DhText) {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller's promise.
+        let (session, name) = unsafe { (&(*session).0, name.to_owned()?) };
+        session.drop_temporary(&name);
+        Ok(DhStatus::DhOk)
+    });
+}
+
 /// Loads a DuckDB extension on the server.
 ///
 /// # Safety
