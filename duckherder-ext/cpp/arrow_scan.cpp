@@ -157,7 +157,8 @@ void ArrowResultColumns(ClientContext &context, const DhScan *scan, vector<Logic
 		LogicalType type;
 		auto text = String(Api().scan_type_text(scan, i));
 		// A type of the server that is unknown here stays what Arrow says it is.
-		types.push_back(!text.empty() && TryParseType(context, text, type) ? type : arriving[i]);
+		auto is_other = !text.empty() && text != arriving[i].ToString();
+		types.push_back(is_other && TryParseType(context, text, type) ? type : arriving[i]);
 		// As the server calls it: the table schema's names have been made unique.
 		names.emplace_back(arrow_schema.arrow_schema.children[i]->name);
 	}

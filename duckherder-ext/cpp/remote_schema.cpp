@@ -20,6 +20,9 @@ namespace duckherder {
 
 using namespace duckdb;
 
+//! Entries of tables that a schema keeps.
+static constexpr idx_t TABLES_KEPT = 1024;
+
 RemoteSchema::RemoteSchema(RemoteCatalog &catalog, CreateSchemaInfo &info)
     : SchemaCatalogEntry(catalog, info), remote_catalog(catalog) {
 }
@@ -31,13 +34,16 @@ CatalogEntry &RemoteSchema::Entry(ClientContext &context, const Identifier &loca
 	auto &transaction = RemoteTransaction::Get(context, remote_catalog);
 	{
 		lock_guard<mutex> guard(lock);
-		auto known = tables[local_name].lock();
-		if (known && known->Identity() == view.identity) {
-			return transaction.Keep(std::move(known));
+		auto known = tables.find(local_name);
+		if (known != tables.end() && known->second->Identity() == view.identity) {
+			return transaction.Keep(known->second);
 		}
 	}
 	auto table = RemoteTable::Make(context, remote_catalog, *this, local_name, described, index);
 	lock_guard<mutex> guard(lock);
+	if (tables.size() >= TABLES_KEPT) {
+		tables.clear();
+	}
 	tables[local_name] = table;
 	return transaction.Keep(std::move(table));
 }

@@ -42,8 +42,8 @@ private:
 
 	RemoteCatalog &remote_catalog;
 	duckdb::mutex lock;
-	//! The newest entry of each table that is still in use somewhere.
-	duckdb::identifier_map_t<duckdb::weak_ptr<RemoteTable>> tables;
+	//! The newest entry of each table that was looked up, as long as there is room: making one takes longer than a lookup.
+	duckdb::identifier_map_t<duckdb::shared_ptr<RemoteTable>> tables;
 };
 
 } // namespace duckherder

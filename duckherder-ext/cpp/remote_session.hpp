@@ -30,6 +30,9 @@ private:
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;
 	SessionHandle session;
+	//! Where DuckDB keeps these settings, once ICU is loaded.
+	duckdb::optional_idx time_zone_index;
+	duckdb::optional_idx calendar_index;
 };
 
 //! Runs a statement to its end, and lets go of its rows.

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::error::{ExtError, Result};
 
 /// Network threads of the client side. Decoding batches happens on them.
-const WORKER_THREADS: usize = 2;
+const WORKER_THREADS: usize = 1;
 
 /// How often a blocked DuckDB thread looks whether the user has interrupted the query.
 pub const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(20);

@@ -2,13 +2,23 @@
 //!
 //! Bounded by bytes. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream). A consumer
 //! that goes away is noticed by the producer at once, and the statement is interrupted.
+//!
+//! A little is held back for a moment, unless the producer flushes it: the count of a write, its summary and its end leave
+//! together, as one write to the network and one wake-up of the client.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow_flight::FlightData;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::Notify;
+
+/// Fewer queued bytes than this are held back.
+const HELD_BYTES: usize = 64 * 1024;
+
+/// For so long.
+const HELD_FOR: Duration = Duration::from_millis(2);
 
 struct State {
     messages: VecDeque<FlightData>,
@@ -17,6 +27,8 @@ struct State {
     /// `Some` once the producer is done; the outcome is handed out after the last message.
     outcome: Option<Result<(), RemoteError>>,
     closed: bool,
+    /// What is queued need not be held back.
+    flushed: bool,
     /// The bound has been lifted to free the connection; from now on passing it is an error, not a wait.
     hurried: bool,
 }
@@ -52,6 +64,7 @@ pub fn bounded(bytes_max: usize) -> (Producer, Consumer) {
         bytes_max,
         outcome: None,
         closed: false,
+        flushed: false,
         hurried: false,
     };
     let shared = Arc::new(Shared {
@@ -93,10 +106,26 @@ impl Producer {
             ));
         }
         state.bytes += size(&message);
+        let is_first = state.messages.is_empty();
         state.messages.push_back(message);
+        state.flushed |= state.bytes >= HELD_BYTES.min(state.bytes_max);
+        let wake = is_first || state.flushed;
+        drop(state);
+        if wake {
+            self.0.news.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Lets the consumer have what is queued at once. To be called before whatever may take time.
+    pub fn flush(&self) {
+        let mut state = self.0.lock();
+        if state.messages.is_empty() || state.flushed {
+            return;
+        }
+        state.flushed = true;
         drop(state);
         self.0.news.notify_one();
-        Ok(())
     }
 
     /// Whether the consumer has gone.
@@ -146,33 +175,55 @@ impl Consumer {
     /// The next message; `None` after the last one of a stream that ended well.
     pub async fn next(&mut self) -> Option<Result<FlightData, RemoteError>> {
         loop {
-            if let Some(item) = self.try_next() {
-                return item;
+            match self.try_next(false) {
+                Next::Item(item) => return item,
+                Next::Nothing => self.0.news.notified().await,
+                Next::Held => {
+                    let news = tokio::time::timeout(HELD_FOR, self.0.news.notified()).await;
+                    if news.is_err()
+                        && let Next::Item(item) = self.try_next(true)
+                    {
+                        return item;
+                    }
+                }
             }
-            self.0.news.notified().await;
         }
     }
 
-    fn try_next(&mut self) -> Option<Option<Result<FlightData, RemoteError>>> {
+    fn try_next(&mut self, held_too: bool) -> Next {
         let mut state = self.0.lock();
+        if !state.messages.is_empty() && !state.flushed && state.outcome.is_none() && !held_too {
+            return Next::Held;
+        }
         if let Some(message) = state.messages.pop_front() {
             state.bytes -= size(&message);
+            // One that was waited for takes along what is behind it.
+            state.flushed = !state.messages.is_empty();
             drop(state);
             self.0.room.notify_all();
-            return Some(Some(Ok(message)));
+            return Next::Item(Some(Ok(message)));
         }
         match state.outcome.take() {
-            None => None,
+            None => Next::Nothing,
             Some(Ok(())) => {
                 state.outcome = Some(Ok(()));
-                Some(None)
+                Next::Item(None)
             }
             Some(Err(error)) => {
                 state.outcome = Some(Ok(()));
-                Some(Some(Err(error)))
+                Next::Item(Some(Err(error)))
             }
         }
     }
+}
+
+/// What there is for the consumer.
+enum Next {
+    /// A message, an error, or the end.
+    Item(Option<Result<FlightData, RemoteError>>),
+    /// A little, for which more may come in a moment.
+    Held,
+    Nothing,
 }
 
 impl Drop for Consumer {
@@ -187,6 +238,12 @@ impl Drop for Consumer {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::time::Instant;
+
+    use futures::poll;
+
     use super::*;
 
     fn message(bytes: usize) -> FlightData {
@@ -205,6 +262,31 @@ mod tests {
         assert_eq!(size(&consumer.next().await.unwrap().unwrap()), 1);
         assert_eq!(size(&consumer.next().await.unwrap().unwrap()), 2);
         assert!(consumer.next().await.is_none());
+        assert!(consumer.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_little_is_held_for_a_moment_unless_it_is_flushed() {
+        let (producer, mut consumer) = bounded(10 * HELD_BYTES);
+        let at_once = |next: Poll<Option<Result<FlightData, RemoteError>>>| match next {
+            Poll::Ready(Some(Ok(message))) => Some(size(&message)),
+            _ => None,
+        };
+        producer.send(message(1)).unwrap();
+        producer.flush();
+        assert_eq!(at_once(poll!(pin!(consumer.next()))), Some(1));
+        producer.send(message(HELD_BYTES)).unwrap();
+        assert_eq!(at_once(poll!(pin!(consumer.next()))), Some(HELD_BYTES));
+        producer.send(message(2)).unwrap();
+        producer.send(message(3)).unwrap();
+        let started = Instant::now();
+        assert_eq!(size(&consumer.next().await.unwrap().unwrap()), 2);
+        assert!(started.elapsed() >= HELD_FOR);
+        assert_eq!(at_once(poll!(pin!(consumer.next()))), Some(3));
+        producer.send(message(4)).unwrap();
+        assert_eq!(at_once(poll!(pin!(consumer.next()))), None);
+        producer.finish(Ok(()));
+        assert_eq!(at_once(poll!(pin!(consumer.next()))), Some(4));
         assert!(consumer.next().await.is_none());
     }
 

@@ -237,7 +237,7 @@ impl DucklingService {
             recording.end(outcome.as_ref().copied());
             producer.finish(outcome.map(|_| ()));
         }));
-        Ok(answer.into_stream())
+        answer.start().await
     }
 
     async fn ingest(
@@ -508,22 +508,30 @@ impl AnswerStream {
         }
     }
 
-    fn into_stream(self) -> BoxStream<'static, Result<FlightData, Status>> {
-        stream::unfold(Some(self), |answer| async move {
-            let mut answer = answer?;
-            match answer.consumer.next().await {
-                Some(Ok(message)) => Some((Ok(message), Some(answer))),
-                Some(Err(error)) => {
-                    answer.cancel.disarm();
-                    Some((Err(Status::from(error)), None))
-                }
-                None => {
-                    answer.cancel.disarm();
-                    None
-                }
+    /// Waits for the first message, so that it leaves together with the response's headers.
+    async fn start(self) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
+        let (first, rest) = self.next().await;
+        let first = first.transpose()?;
+        let rest = stream::unfold(rest, |answer| async move {
+            let (item, rest) = answer?.next().await;
+            item.map(|item| (item, rest))
+        });
+        Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
+    }
+
+    /// The next message, and what answers after it: nothing after the end or an error.
+    async fn next(mut self) -> (Option<Result<FlightData, Status>>, Option<Self>) {
+        match self.consumer.next().await {
+            Some(Ok(message)) => (Some(Ok(message)), Some(self)),
+            Some(Err(error)) => {
+                self.cancel.disarm();
+                (Some(Err(Status::from(error))), None)
             }
-        })
-        .boxed()
+            None => {
+                self.cancel.disarm();
+                (None, None)
+            }
+        }
     }
 }
 

@@ -138,7 +138,15 @@ fn stream(
         result_kind: result_kind.into(),
         ..StatementSummary::default()
     };
-    while let Some(batch) = result.next_batch(&|| producer.is_closed())? {
+    // A client can plan with the columns of a query while it runs; of a write it waits for the count.
+    let flushes = result_kind == ResultKind::Rows;
+    let pausing = || {
+        if flushes {
+            producer.flush();
+        }
+        producer.is_closed()
+    };
+    while let Some(batch) = result.next_batch(&pausing)? {
         if result_kind == ResultKind::ChangedRows {
             summary.rows_changed = Some(crate::duckdb::rows_changed(&batch));
         }
