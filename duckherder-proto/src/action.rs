@@ -7,6 +7,9 @@ use prost::bytes::Bytes;
 use crate::error::{ExceptionType, RemoteError};
 use crate::v1;
 
+/// How the names of the protocol's own actions begin.
+pub const PREFIX: &str = "duckherder.";
+
 /// A request of the protocol that travels as a Flight `Action`.
 pub trait ActionRequest: Message + Default {
     /// `Action.type`.

@@ -1,14 +1,15 @@
 //! What the catalog holds, read with SQL on a session's connection, so that it sees what the session sees.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use duckherder_proto::v1::{ColumnDescription, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
 
-use crate::duckdb::Connection;
+use crate::duckdb::{Connection, for_each_row};
 
 /// Schemas and tables of the session's database.
 pub struct Snapshot {
@@ -124,6 +125,18 @@ pub fn current_database(connection: &mut Connection) -> Result<String, RemoteErr
     Ok(rows.first().and_then(|row| row.text(0)).unwrap_or_default().to_owned())
 }
 
+/// The database and the schema that the connection's unqualified names mean.
+pub fn current_place(connection: &mut Connection) -> Result<(String, String), RemoteError> {
+    let rows = rows(connection, "SELECT current_database(), current_schema()")?;
+    let text = |index| {
+        rows.first()
+            .and_then(|row: &Row| row.text(index))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Ok((text(0), text(1)))
+}
+
 /// DuckDB's version, for example `v2.0.0`.
 pub fn duckdb_version(connection: &mut Connection) -> Result<String, RemoteError> {
     let rows = rows(connection, "SELECT version()")?;
@@ -166,15 +179,15 @@ fn column(row: &Row, first: usize) -> ColumnDescription {
 }
 
 /// One row of a small result, every value as text.
-struct Row(Vec<Option<String>>);
+pub struct Row(Vec<Option<String>>);
 
 impl Row {
-    fn text(&self, index: usize) -> Option<&str> {
+    pub fn text(&self, index: usize) -> Option<&str> {
         self.0.get(index)?.as_deref()
     }
 
     /// A BOOLEAN, which lossless Arrow results hold as an 8-bit number.
-    fn flag(&self, index: usize) -> bool {
+    pub fn flag(&self, index: usize) -> bool {
         matches!(self.text(index), Some("1" | "true"))
     }
 }
@@ -184,6 +197,35 @@ fn rows(connection: &mut Connection, sql: &str) -> Result<Vec<Row>, RemoteError>
     let mut rows = Vec::new();
     for batch in &batches {
         append_rows(batch, &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// The rows of one statement, with values for its parameters, of which it has at least one unless there are none.
+pub fn rows_with(
+    connection: &mut Connection,
+    sql: &str,
+    parameters: &[Option<String>],
+) -> Result<Vec<Row>, RemoteError> {
+    if parameters.is_empty() {
+        return rows(connection, sql);
+    }
+    let columns = parameters.iter().enumerate().map(|(index, value)| {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![value.clone()]));
+        (index.to_string(), column, true)
+    });
+    let values = RecordBatch::try_from_iter_with_nullable(columns)
+        .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+    let mut rows = Vec::new();
+    let statements = connection.parse(sql)?;
+    for statement in &statements {
+        for_each_row(connection, &values, |connection, parameters| {
+            let mut result = connection.run_with(statement, &parameters, 0)?;
+            while let Some(batch) = result.next_batch(&|| false)? {
+                append_rows(&batch, &mut rows)?;
+            }
+            Ok(())
+        })?;
     }
     Ok(rows)
 }

@@ -16,6 +16,9 @@ pub enum ServerError {
     /// The function that reads the history could not be made in the database.
     #[error("cannot make duckling_history(): {0}")]
     History(#[source] RemoteError),
+    /// The tables that describe the server to Flight SQL clients could not be built.
+    #[error("cannot describe the server: {0}")]
+    FlightSql(#[source] arrow_flight::error::FlightError),
     /// The network side failed.
     #[error("the server's network layer failed")]
     Transport(#[from] tonic::transport::Error),

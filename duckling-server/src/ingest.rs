@@ -7,10 +7,11 @@ use duckherder_proto::v1::{IngestMode, IngestRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::mpsc;
 
-use crate::catalog::identifier;
+use crate::arrow_check;
+use crate::catalog::{current_place, identifier};
 use crate::duckdb::{Appender, Connection};
-use crate::session::{Lease, Sessions};
-use crate::statement::begin;
+use crate::session::{Lease, Place, Sessions};
+use crate::statement::{begin, in_own_transaction};
 
 /// What arrives.
 pub enum Upload {
@@ -18,79 +19,162 @@ pub enum Upload {
     Batch(RecordBatch),
     /// All rows have been sent.
     End {
-        /// How many there were.
-        rows: u64,
+        /// How many there were, if the sender tells.
+        rows: Option<u64>,
     },
+}
+
+/// Where rows go.
+pub struct Target {
+    /// The session's default if absent.
+    pub catalog: Option<String>,
+    /// The session's default if absent.
+    pub schema: Option<String>,
+    pub table: String,
+    pub temporary: bool,
+    pub create: Create,
+    /// Columns of the upload are those of the same name, not those at the same place.
+    pub by_name: bool,
+}
+
+/// Whether the table is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    /// It exists, or the upload fails.
+    No,
+    /// It does not exist, or the upload fails.
+    Yes,
+    /// If it does not exist.
+    IfMissing,
+    /// Also if it exists: it is replaced.
+    OrReplace,
+    /// It exists, or the upload fails; it is replaced.
+    Replace,
+}
+
+impl From<IngestRequest> for Target {
+    fn from(request: IngestRequest) -> Self {
+        let mode = request.mode();
+        Self {
+            catalog: None,
+            schema: Some(if request.schema_name.is_empty() {
+                "main".to_owned()
+            } else {
+                request.schema_name
+            }),
+            table: request.table_name,
+            temporary: mode == IngestMode::CreateTemporary,
+            create: match mode {
+                IngestMode::Create => Create::Yes,
+                IngestMode::CreateOrReplace | IngestMode::CreateTemporary => Create::OrReplace,
+                _ => Create::No,
+            },
+            by_name: false,
+        }
+    }
+}
+
+impl Target {
+    /// Catalog, schema and table, in SQL.
+    fn qualified(&self) -> String {
+        let parts = [self.catalog.as_deref(), self.schema.as_deref(), Some(&self.table)];
+        let quoted: Vec<_> = parts.into_iter().flatten().map(identifier).collect();
+        quoted.join(".")
+    }
 }
 
 /// Appends what `batches` yields, on a blocking thread; the number of rows taken.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
-    request: &IngestRequest,
+    target: Target,
+    place: Place,
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
-    if request.begin_transaction {
+    if place == Place::Begin {
         begin(lease)?;
     }
     lease.apply_settings()?;
-    if request.mode() == IngestMode::CreateTemporary {
+    if target.temporary {
         lease.session.set_stateful();
     }
-    let own_transaction = !lease.session.in_transaction();
+    let in_transaction = lease.session.in_transaction() && place != Place::Outside;
     let connection = lease.connection()?;
-    if own_transaction {
-        connection.execute("BEGIN TRANSACTION")?;
-    }
-    let outcome = take(connection, request, schema, batches);
-    if creates(request) {
+    let target = resolve(connection, target)?;
+    let mut work = |connection: &mut Connection| take(connection, &target, schema, batches);
+    let outcome = if in_transaction {
+        work(connection)
+    } else {
+        in_own_transaction(connection, work)
+    };
+    if target.create != Create::No && !target.temporary {
         sessions.advance_epoch();
     }
-    if !own_transaction {
-        return outcome;
+    outcome
+}
+
+/// The target with all names that it leaves out.
+fn resolve(connection: &mut Connection, target: Target) -> Result<Target, RemoteError> {
+    if target.temporary {
+        return Ok(Target {
+            catalog: Some("temp".to_owned()),
+            schema: Some("main".to_owned()),
+            ..target
+        });
     }
-    match outcome {
-        Ok(rows) => connection.execute("COMMIT").map(|_| rows),
-        Err(error) => {
-            // The first error is the one to report. The interrupt that ended the upload may hit the rollback too.
-            if connection.execute("ROLLBACK").is_err() {
-                let _ = connection.execute("ROLLBACK");
-            }
-            Err(error)
+    let (catalog, schema) = (target.catalog.clone(), target.schema.clone());
+    let (catalog, schema) = match (catalog, schema) {
+        (Some(catalog), None) => (Some(catalog), Some("main".to_owned())),
+        (None, None) => {
+            let (catalog, schema) = current_place(connection)?;
+            (Some(catalog), Some(schema))
         }
-    }
+        given => given,
+    };
+    Ok(Target {
+        catalog,
+        schema,
+        ..target
+    })
 }
 
 fn take(
     connection: &mut Connection,
-    request: &IngestRequest,
+    target: &Target,
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
-    let temporary = request.mode() == IngestMode::CreateTemporary;
-    let schema_name = if request.schema_name.is_empty() || temporary {
-        "main"
-    } else {
-        &request.schema_name
-    };
-    if creates(request) || temporary {
-        connection.execute(&create_table(schema_name, request, schema)?)?;
+    for sql in create_table(target, schema)? {
+        connection.execute(&sql)?;
     }
-    let catalog_name = temporary.then_some("temp");
-    let mut appender = Appender::new(connection, catalog_name, schema_name, &request.table_name, schema)?;
+    let schema_name = target.schema.as_deref().unwrap_or("main");
+    let mut appender = Appender::new(
+        connection,
+        target.catalog.as_deref(),
+        schema_name,
+        &target.table,
+        schema,
+    )?;
+    if target.by_name {
+        appender.set_columns(schema.fields().iter().map(|field| field.name().as_str()))?;
+    }
     let mut rows = 0;
     loop {
         match batches.blocking_recv().transpose()? {
             Some(Upload::Batch(batch)) => {
+                arrow_check::check(&batch)?;
                 appender.append(&batch)?;
                 rows += batch.num_rows() as u64;
             }
-            Some(Upload::End { rows: rows_sent }) if rows == rows_sent => break,
+            Some(Upload::End { rows: rows_sent }) if rows_sent.is_none_or(|sent| sent == rows) => break,
             Some(Upload::End { rows: rows_sent }) => {
                 return Err(RemoteError::new(
                     ExceptionType::Io,
-                    format!("{rows_sent} rows were sent, {rows} arrived; the upload was rolled back"),
+                    format!(
+                        "{} rows were sent, {rows} arrived; the upload was rolled back",
+                        rows_sent.unwrap_or_default()
+                    ),
                 ));
             }
             None => {
@@ -105,11 +189,11 @@ fn take(
     Ok(rows)
 }
 
-fn creates(request: &IngestRequest) -> bool {
-    matches!(request.mode(), IngestMode::Create | IngestMode::CreateOrReplace)
-}
-
-fn create_table(schema_name: &str, request: &IngestRequest, schema: &Schema) -> Result<String, RemoteError> {
+/// The statements that make the table.
+fn create_table(target: &Target, schema: &Schema) -> Result<Vec<String>, RemoteError> {
+    if target.create == Create::No {
+        return Ok(Vec::new());
+    }
     if schema.fields().is_empty() {
         return Err(RemoteError::new(
             ExceptionType::InvalidInput,
@@ -121,21 +205,15 @@ fn create_table(schema_name: &str, request: &IngestRequest, schema: &Schema) -> 
         .iter()
         .map(|field| Ok(format!("{} {}", identifier(field.name()), sql_type(field)?)))
         .collect::<Result<Vec<_>, RemoteError>>()?;
-    let create = match request.mode() {
-        IngestMode::CreateOrReplace => "CREATE OR REPLACE TABLE",
-        IngestMode::CreateTemporary => "CREATE OR REPLACE TEMP TABLE",
-        _ => "CREATE TABLE",
-    };
-    Ok(format!(
-        "{create} {}.{} ({})",
-        identifier(if request.mode() == IngestMode::CreateTemporary {
-            "temp"
-        } else {
-            schema_name
-        }),
-        identifier(&request.table_name),
-        columns.join(", ")
-    ))
+    let table = target.qualified();
+    let definition = format!("{table} ({})", columns.join(", "));
+    let kind = if target.temporary { "TEMP TABLE" } else { "TABLE" };
+    Ok(match target.create {
+        Create::OrReplace => vec![format!("CREATE OR REPLACE {kind} {definition}")],
+        Create::IfMissing => vec![format!("CREATE {kind} IF NOT EXISTS {definition}")],
+        Create::Replace => vec![format!("DROP TABLE {table}"), format!("CREATE {kind} {definition}")],
+        Create::Yes | Create::No => vec![format!("CREATE {kind} {definition}")],
+    })
 }
 
 /// The DuckDB type of a field: what its metadata says, else what its Arrow type is closest to.
@@ -205,14 +283,15 @@ mod tests {
             Field::new("a\"b", DataType::Int32, true),
             Field::new("l", DataType::List(item.into()), true),
         ]);
-        let request = IngestRequest {
+        let target = Target::from(IngestRequest {
             table_name: "t".to_owned(),
+            mode: IngestMode::Create.into(),
             ..IngestRequest::default()
-        };
+        });
         assert_eq!(
-            create_table("main", &request, &schema).unwrap(),
-            "CREATE TABLE \"main\".\"t\" (\"a\"\"b\" INTEGER, \"l\" DECIMAL(10,2)[])"
+            create_table(&target, &schema).unwrap(),
+            ["CREATE TABLE \"main\".\"t\" (\"a\"\"b\" INTEGER, \"l\" DECIMAL(10,2)[])"]
         );
-        assert!(create_table("main", &request, &Schema::empty()).is_err());
+        assert!(create_table(&target, &Schema::empty()).is_err());
     }
 }

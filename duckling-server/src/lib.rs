@@ -18,15 +18,19 @@
 
 #![deny(unsafe_code)]
 
+mod arrow_check;
 mod catalog;
 mod config;
 pub mod duckdb;
 mod error;
+mod exact;
+mod flight_sql;
 mod history;
 mod ingest;
 mod plain;
 mod queue;
 mod routing;
+mod running;
 mod server;
 mod service;
 mod session;

@@ -1,106 +1,233 @@
-//! Results without dictionaries.
+//! What result columns look like to whom.
 //!
-//! DuckDB exports ENUM columns as Arrow dictionaries. On our own link the type text says what is an ENUM, and values
-//! travel as plain strings: that saves the receiver from keeping dictionaries along a stream.
+//! DuckDB exports exact types ([`crate::exact`]), and ENUM columns as Arrow dictionaries. On our own link the type text
+//! says what is an ENUM, and values travel as plain strings: that saves the receiver from keeping dictionaries along a
+//! stream. Clients of Arrow Flight SQL get plain Arrow types, or an error that says which CAST makes one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use duckherder_proto::types::{TYPE_METADATA_KEY, type_text};
+use duckherder_proto::{ExceptionType, RemoteError};
 
-/// Turns batches of one schema into batches without dictionaries.
+use crate::exact::{Exact, column_error};
+
+/// Who reads the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// Our own extension: exact types, type texts, no dictionaries.
+    Link,
+    /// A client of Arrow Flight SQL: plain types, and dictionaries for ENUM columns.
+    Generic,
+    /// One that has asked for exact types.
+    Lossless,
+}
+
+/// Turns batches of one schema into those that a reader gets.
 pub struct Plain {
+    mapping: Mapping,
+    original: SchemaRef,
     /// `None` if there is nothing to do.
     schema: Option<SchemaRef>,
 }
 
 impl Plain {
     /// For batches of `schema`.
-    pub fn new(schema: &SchemaRef) -> Self {
-        let fields: Vec<FieldRef> = schema.fields().iter().map(plain_field).collect();
+    ///
+    /// # Errors
+    /// `Invalid Input`, if a column has no type that the reader understands.
+    pub fn new(schema: &SchemaRef, mapping: Mapping) -> Result<Self, RemoteError> {
+        let fields = schema
+            .fields()
+            .iter()
+            .map(|field| plain_column_field(field, mapping))
+            .collect::<Result<Vec<_>, _>>()?;
         let plain = Schema::new_with_metadata(fields, schema.metadata().clone());
-        Self {
+        Ok(Self {
+            mapping,
+            original: Arc::clone(schema),
             schema: (plain != **schema).then(|| Arc::new(plain)),
-        }
+        })
     }
 
     /// The schema of the plain batches.
-    pub fn schema<'a>(&'a self, schema: &'a SchemaRef) -> &'a SchemaRef {
-        self.schema.as_ref().unwrap_or(schema)
+    pub fn schema(&self) -> &SchemaRef {
+        self.schema.as_ref().unwrap_or(&self.original)
     }
 
     /// The plain batch.
-    pub fn batch(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    ///
+    /// # Errors
+    /// Which column holds a value that has no place in the plain type, and which CAST helps.
+    pub fn batch(&self, batch: RecordBatch) -> Result<RecordBatch, RemoteError> {
         let Some(schema) = &self.schema else { return Ok(batch) };
         let columns = batch
             .columns()
             .iter()
-            .zip(schema.fields())
-            .map(|(column, field)| plain_column(column, field))
+            .zip(self.original.fields().iter().zip(schema.fields()))
+            .map(|(column, (from, to))| self.column(column, from, to))
             .collect::<Result<Vec<_>, _>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+            .map_err(|error| RemoteError::new(ExceptionType::Serialization, format!("sending the result: {error}")))
+    }
+
+    fn column(&self, column: &ArrayRef, from: &Field, to: &Field) -> Result<ArrayRef, RemoteError> {
+        if column.data_type() == to.data_type() {
+            return Ok(Arc::clone(column));
+        }
+        let data = plain_data(column.to_data(), from, to, self.mapping).map_err(|error| {
+            let name = from.name();
+            column_error(
+                ExceptionType::Conversion,
+                name,
+                &format!("{error}; write CAST(\"{name}\" AS VARCHAR), or ask for exact types"),
+            )
+        })?;
+        Ok(make_array(data))
     }
 }
 
-fn plain_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
-    if column.data_type() == field.data_type() {
-        return Ok(Arc::clone(column));
-    }
-    Ok(make_array(plain_data(column.to_data(), field.data_type())?))
-}
-
-/// The data as `plain`, which is its own type without dictionaries. `cast` would do it too, but not through unions.
-fn plain_data(data: ArrayData, plain: &DataType) -> Result<ArrayData, ArrowError> {
-    if data.data_type() == plain {
+/// The data as `to`, which is the plain field of `from`. `cast` would do a part of it too, but not through unions.
+fn plain_data(data: ArrayData, from: &Field, to: &Field, mapping: Mapping) -> Result<ArrayData, String> {
+    if data.data_type() == to.data_type() {
         return Ok(data);
     }
-    if let DataType::Dictionary(..) = data.data_type() {
-        return Ok(cast(&make_array(data), plain)?.to_data());
+    if mapping == Mapping::Generic
+        && let Some(exact) = Exact::of(from)
+    {
+        return exact.to_plain(data);
     }
-    let children: Vec<&FieldRef> = match plain {
+    let text = |error: ArrowError| error.to_string();
+    if let DataType::Dictionary(..) = data.data_type() {
+        return Ok(cast(&make_array(data), to.data_type()).map_err(text)?.to_data());
+    }
+    let children = children_of(from.data_type())
+        .into_iter()
+        .zip(children_of(to.data_type()));
+    let children = data
+        .child_data()
+        .iter()
+        .zip(children)
+        .map(|(child, (from, to))| plain_data(child.clone(), from, to, mapping))
+        .collect::<Result<Vec<_>, _>>()?;
+    data.into_builder()
+        .data_type(to.data_type().clone())
+        .child_data(children)
+        .build()
+        .map_err(text)
+}
+
+fn children_of(data_type: &DataType) -> Vec<&FieldRef> {
+    match data_type {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => vec![item],
         DataType::Map(entries, _) => vec![entries],
         DataType::Struct(fields) => fields.iter().collect(),
         DataType::Union(fields, _) => fields.iter().map(|(_, field)| field).collect(),
         _ => Vec::new(),
-    };
-    let children = data
-        .child_data()
-        .iter()
-        .zip(children)
-        .map(|(child, field)| plain_data(child.clone(), field.data_type()))
-        .collect::<Result<Vec<_>, _>>()?;
-    data.into_builder()
-        .data_type(plain.clone())
-        .child_data(children)
-        .build()
-}
-
-fn plain_field(field: &FieldRef) -> FieldRef {
-    let plain = plain_type(field.data_type());
-    if plain == *field.data_type() {
-        return Arc::clone(field);
     }
-    Arc::new(field.as_ref().clone().with_data_type(plain))
 }
 
-fn plain_type(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Dictionary(_, value) => plain_type(value),
-        DataType::List(item) => DataType::List(plain_field(item)),
-        DataType::LargeList(item) => DataType::LargeList(plain_field(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item), *size),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
-        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
+fn plain_column_field(field: &FieldRef, mapping: Mapping) -> Result<FieldRef, RemoteError> {
+    let refuse = |exact: Exact| {
+        let name = field.name();
+        column_error(
+            ExceptionType::InvalidInput,
+            name,
+            &format!(
+                "a {} has no plain Arrow type; write CAST(\"{name}\" AS VARCHAR), or ask for exact types",
+                exact.name()
+            ),
+        )
+    };
+    let plain = match (field.data_type(), mapping) {
+        (DataType::Dictionary(..), Mapping::Generic | Mapping::Lossless) => Arc::clone(field),
+        _ => plain_field(field, mapping).map_err(refuse)?,
+    };
+    if mapping == Mapping::Generic {
+        return Ok(Arc::new(described(&plain, type_text(field).unwrap_or_default())));
+    }
+    Ok(plain)
+}
+
+/// The field with the column metadata of Arrow Flight SQL instead of ours.
+pub fn described(field: &Field, type_text: &str) -> Field {
+    let mut metadata: HashMap<String, String> = field.metadata().clone().into();
+    metadata.remove(TYPE_METADATA_KEY);
+    let mut tell = |key: &str, value: String| metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value);
+    if !type_text.is_empty() {
+        tell("TYPE_NAME", type_text.to_owned());
+    }
+    if let Some((precision, scale)) = precision_and_scale(field.data_type()) {
+        tell("PRECISION", precision.to_string());
+        tell("SCALE", scale.to_string());
+    }
+    let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::Dictionary(..));
+    tell("IS_CASE_SENSITIVE", flag(is_text));
+    tell("IS_AUTO_INCREMENT", flag(false));
+    tell("IS_SEARCHABLE", flag(true));
+    field.clone().with_metadata(metadata)
+}
+
+fn flag(value: bool) -> String {
+    (if value { "1" } else { "0" }).to_owned()
+}
+
+/// Digits in all, and behind the point.
+fn precision_and_scale(data_type: &DataType) -> Option<(u8, i8)> {
+    Some(match data_type {
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale) => (*precision, *scale),
+        DataType::Int8 | DataType::UInt8 => (3, 0),
+        DataType::Int16 | DataType::UInt16 => (5, 0),
+        DataType::Int32 | DataType::UInt32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        DataType::UInt64 => (20, 0),
+        _ => return None,
+    })
+}
+
+fn plain_field(field: &FieldRef, mapping: Mapping) -> Result<FieldRef, Exact> {
+    if mapping == Mapping::Generic
+        && let Some(exact) = Exact::of(field)
+    {
+        let plain = exact.plain_type().ok_or(exact)?;
+        let mut metadata: HashMap<String, String> = field.metadata().clone().into();
+        metadata.retain(|key, _| !key.starts_with("ARROW:extension:"));
+        return Ok(Arc::new(
+            field.as_ref().clone().with_data_type(plain).with_metadata(metadata),
+        ));
+    }
+    let plain = plain_type(field.data_type(), mapping)?;
+    if plain == *field.data_type() {
+        return Ok(Arc::clone(field));
+    }
+    Ok(Arc::new(field.as_ref().clone().with_data_type(plain)))
+}
+
+fn plain_type(data_type: &DataType, mapping: Mapping) -> Result<DataType, Exact> {
+    let plain_field = |field: &FieldRef| plain_field(field, mapping);
+    Ok(match data_type {
+        DataType::Dictionary(_, value) => plain_type(value, mapping)?,
+        DataType::List(item) => DataType::List(plain_field(item)?),
+        DataType::LargeList(item) => DataType::LargeList(plain_field(item)?),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item)?, *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect::<Result<_, _>>()?),
+        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries)?, *sorted),
         DataType::Union(fields, mode) => {
-            let fields = fields.iter().map(|(id, field)| (id, plain_field(field))).collect();
+            let fields = fields
+                .iter()
+                .map(|(id, field)| Ok((id, plain_field(field)?)))
+                .collect::<Result<_, _>>()?;
             DataType::Union(fields, *mode)
         }
         other => other.clone(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +243,10 @@ mod tests {
         let offsets = arrow::buffer::OffsetBuffer::from_lengths([2, 1]);
         let list = ListArray::new(item, offsets, Arc::new(values), None);
         let batch = RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap();
-        let plain = Plain::new(&batch.schema()).batch(batch).unwrap();
+        let plain = Plain::new(&batch.schema(), Mapping::Link)
+            .unwrap()
+            .batch(batch)
+            .unwrap();
         let list = plain.column(0).as_list::<i32>();
         assert_eq!(
             list.value(0).as_string::<i32>().iter().flatten().collect::<Vec<_>>(),
@@ -139,7 +269,10 @@ mod tests {
         let list = ListArray::new(item, offsets, Arc::new(union), None);
         let batch = RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap();
 
-        let plain = Plain::new(&batch.schema()).batch(batch.slice(0, 1)).unwrap();
+        let plain = Plain::new(&batch.schema(), Mapping::Link)
+            .unwrap()
+            .batch(batch.slice(0, 1))
+            .unwrap();
 
         let item = plain.column(0).as_list::<i32>().value(0);
         let union = item.as_any().downcast_ref::<UnionArray>().unwrap();
@@ -152,6 +285,12 @@ mod tests {
     fn plain_batches_stay_as_they_are() {
         let column: arrow::array::PrimitiveArray<Int32Type> = vec![1, 2].into();
         let batch = RecordBatch::try_from_iter([("i", Arc::new(column) as ArrayRef)]).unwrap();
-        assert_eq!(Plain::new(&batch.schema()).batch(batch.clone()).unwrap(), batch);
+        assert_eq!(
+            Plain::new(&batch.schema(), Mapping::Link)
+                .unwrap()
+                .batch(batch.clone())
+                .unwrap(),
+            batch
+        );
     }
 }

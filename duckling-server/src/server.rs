@@ -86,7 +86,7 @@ impl Duckling {
             let _ = stop.send(true);
         });
         let serving = self
-            .router()
+            .router()?
             .serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
         let outcome = tokio::select! {
@@ -102,18 +102,19 @@ impl Duckling {
         self.close().await
     }
 
-    fn router(&self) -> tonic::transport::server::Router {
-        let service = FlightServiceServer::new(DucklingService::new(Arc::clone(&self.sessions)))
+    fn router(&self) -> Result<tonic::transport::server::Router, ServerError> {
+        let service = DucklingService::new(Arc::clone(&self.sessions)).map_err(ServerError::FlightSql)?;
+        let service = FlightServiceServer::new(service)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
-        Server::builder()
+        Ok(Server::builder()
             .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
             .max_frame_size(Some(limits::FRAME_BYTES_MAX))
             .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
-            .add_service(service)
+            .add_service(service))
     }
 
     /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.

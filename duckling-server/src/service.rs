@@ -3,11 +3,8 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
@@ -27,34 +24,43 @@ use duckherder_proto::v1::{
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt, TryStreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{Instrument, debug, info, info_span};
+use tracing::info;
 
 use crate::duckdb::{Connection, StatementKind};
+use crate::flight_sql::{self, Caller, FlightSql};
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
-use crate::queue::{self, Consumer};
-use crate::session::{Lease, Registration, Session, Sessions};
-use crate::{catalog, ingest, settings, statement};
+use crate::plain::Mapping;
+use crate::running::{self, UploadJob, blocking};
+use crate::session::{Lease, Place, Session, Sessions};
+use crate::statement::Job;
+use crate::{catalog, settings, statement};
 
 /// Tables described in one answer of `ListTables`.
 const TABLES_PER_ANSWER: usize = 256;
 
-/// An upload is, to the session, an INSERT.
-const INGEST_SQL: &str = "INSERT";
-
-/// Batches of an upload read ahead of the database.
-const INGEST_BATCHES_AHEAD: usize = 4;
+/// How long a handshake without a header may take to say who it is.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Arrow Flight, answered from one database.
 pub struct DucklingService {
     sessions: Arc<Sessions>,
+    flight_sql: FlightSql,
 }
 
 impl DucklingService {
-    pub fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions }
+    /// # Errors
+    /// None that is known.
+    pub fn new(sessions: Arc<Sessions>) -> Result<Self, FlightError> {
+        Ok(Self {
+            flight_sql: FlightSql::new(Arc::clone(&sessions))?,
+            sessions,
+        })
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Caller::of(&self.sessions, request.metadata(), request.remote_addr())
     }
 
     async fn hello(&self, request: HelloRequest) -> Result<HelloResponse, RemoteError> {
@@ -105,7 +111,7 @@ impl DucklingService {
         let mut lease = if sql.is_empty() {
             session.lease_catalog().await?
         } else {
-            session.lease(sql, false).await?
+            session.lease(sql, Place::Session).await?
         };
         blocking(move || work(&mut lease)).await
     }
@@ -205,39 +211,13 @@ impl DucklingService {
     ) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
         let session = self.sessions.get(&request.session_id)?;
         let recording = self.record(&request.history_id, &session, client, &request.sql);
-        recording.traffic().add_received(0, request.sql.len() as u64);
-        let turn = Turn::wait(
-            &self.sessions,
-            &session,
-            &request.sql,
-            request.begin_transaction,
-            request.statement_id,
-        );
-        let (recording, turn) = recorded(recording, turn.await)?;
-        let Turn {
-            permit,
-            mut lease,
-            registration,
-        } = turn;
-        let (producer, consumer) = queue::bounded(self.sessions.limits().read_ahead_bytes);
-        let answer = AnswerStream::new(consumer, &registration);
-        let sessions = Arc::clone(&self.sessions);
-        let span = info_span!("statement", id = request.statement_id);
-        drop(tokio::task::spawn_blocking(move || {
-            let _entered = span.entered();
-            debug!(sql = request.sql, "running");
-            recording.runs();
-            let outcome = statement::run(&sessions, &mut lease, &request, &registration, &recording, &producer);
-            if let Err(error) = &outcome {
-                debug!(%error, "failed");
-            }
-            // The connection is free, the statement no longer to be cancelled, and in the history as it ended, before
-            // its end is told.
-            drop((registration, lease, permit));
-            recording.end(outcome.as_ref().copied());
-            producer.finish(outcome.map(|_| ()));
-        }));
-        answer.start().await
+        let job = Job {
+            sql: request.sql,
+            place: place(request.begin_transaction),
+            parameters: None,
+            mapping: Mapping::Link,
+        };
+        running::stream(&self.sessions, &session, job, request.statement_id, recording).await
     }
 
     async fn ingest(
@@ -250,52 +230,22 @@ impl DucklingService {
         let text = history::upload_text(&request.schema_name, &request.table_name);
         let recording = self.record(&request.history_id, &session, client, &text);
         recording.is_a(StatementKind::Write.name());
-        let outcome = self.ingest_recorded(request, &session, &recording, data).await;
-        recording.end(outcome.as_ref().map(|response| Some(response.rows)));
-        outcome
-    }
-
-    async fn ingest_recorded(
-        &self,
-        request: IngestRequest,
-        session: &Arc<Session>,
-        recording: &Recording,
-        data: BoxStream<'static, Result<FlightData, FlightError>>,
-    ) -> Result<IngestResponse, RemoteError> {
+        let started = Instant::now();
         let end = Arc::new(OnceLock::new());
         let data = until_end(data, Arc::clone(&end), Arc::clone(recording.traffic()));
-        let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
-        // The first item tells the schema, also of a stream without batches.
-        let first = batches.next().await.transpose().map_err(|error| upload_error(&error))?;
-        let schema = batches.schema().cloned().ok_or_else(|| {
-            RemoteError::new(
-                ExceptionType::InvalidInput,
-                "an upload must begin with an Arrow schema message",
-            )
-        })?;
-        let turn = Turn::wait(
-            &self.sessions,
-            session,
-            INGEST_SQL,
-            request.begin_transaction,
-            request.statement_id,
-        );
-        let Turn {
-            permit,
-            lease,
-            registration,
-        } = turn.await?;
-        recording.runs();
-        let started = Instant::now();
-        let (sender, receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
-        let feed = feed(first, batches, end, Arc::clone(recording.traffic()), sender);
-        let work = ingest_work(Arc::clone(&self.sessions), lease, request, schema, receiver);
-        let cancel = CancelOnDrop::new(registration.abandoner());
-        let (rows, ()) = futures::join!(blocking(work), feed);
-        cancel.disarm();
-        drop((registration, permit));
+        let upload = UploadJob {
+            place: place(request.begin_transaction),
+            statement_id: request.statement_id,
+            target: request.into(),
+            end: Box::new(move || {
+                let end: &IngestEnd = end.get()?;
+                Some(Upload::End { rows: Some(end.rows) })
+            }),
+        };
+        let outcome = running::upload(&self.sessions, &session, upload, &recording, data.boxed()).await;
+        recording.end(outcome.as_ref().map(|rows| Some(*rows)));
         Ok(IngestResponse {
-            rows: rows?,
+            rows: outcome?,
             catalog_epoch: self.sessions.epoch(),
             elapsed_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         })
@@ -370,66 +320,12 @@ fn answer(message: &impl Message) -> arrow_flight::Result {
     }
 }
 
-/// What a statement needs to run.
-struct Turn {
-    permit: OwnedSemaphorePermit,
-    lease: Lease,
-    registration: Registration,
-}
-
-impl Turn {
-    /// Waits for a place among the running statements, and for a connection fit for `sql`.
-    async fn wait(
-        sessions: &Sessions,
-        session: &Arc<Session>,
-        sql: &str,
-        begin_transaction: bool,
-        statement_id: u64,
-    ) -> Result<Self, RemoteError> {
-        let permit = sessions.admit().await?;
-        let lease = session.lease(sql, begin_transaction).await?;
-        let interrupter = lease
-            .interrupter()
-            .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
-        let registration = session.register(statement_id, interrupter);
-        Ok(Self {
-            permit,
-            lease,
-            registration,
-        })
+fn place(begin_transaction: bool) -> Place {
+    if begin_transaction {
+        Place::Begin
+    } else {
+        Place::Session
     }
-}
-
-/// Records a failure as the statement's end.
-fn recorded<T>(recording: Recording, outcome: Result<T, RemoteError>) -> Result<(Recording, T), RemoteError> {
-    match outcome {
-        Ok(value) => Ok((recording, value)),
-        Err(error) => {
-            recording.end(Err(&error));
-            Err(error)
-        }
-    }
-}
-
-/// Runs `work` on a thread that may block. A panic there is an error here.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
-) -> Result<T, RemoteError> {
-    let span = tracing::Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(work))
-        .in_current_span()
-        .await
-        .map_err(|_| RemoteError::new(ExceptionType::Io, "the server failed while running this request"))?
-}
-
-fn ingest_work(
-    sessions: Arc<Sessions>,
-    mut lease: Lease,
-    request: IngestRequest,
-    schema: SchemaRef,
-    mut receiver: mpsc::Receiver<Result<Upload, RemoteError>>,
-) -> impl FnOnce() -> Result<u64, RemoteError> + Send + 'static {
-    move || ingest::run(&sessions, &mut lease, &request, &schema, &mut receiver)
 }
 
 /// The messages up to the one that ends the upload, whose content goes to `end`. Their bytes are counted in `traffic`.
@@ -458,111 +354,7 @@ fn until_end(
     })
 }
 
-/// Moves batches from the network to the database thread until either end is done.
-async fn feed(
-    first: Option<RecordBatch>,
-    batches: FlightRecordBatchStream,
-    end: Arc<OnceLock<IngestEnd>>,
-    traffic: Arc<Traffic>,
-    sender: mpsc::Sender<Result<Upload, RemoteError>>,
-) {
-    let rest = batches.map_err(|error| upload_error(&error));
-    let mut all = stream::iter(first.map(Ok)).chain(rest);
-    while let Some(batch) = all.next().await {
-        let failed = batch.is_err();
-        traffic.add_received(batch.as_ref().map_or(0, |batch| batch.num_rows() as u64), 0);
-        if sender.send(batch.map(Upload::Batch)).await.is_err() || failed {
-            return;
-        }
-    }
-    // Without it the stream was cut off; dropping the sender says so.
-    if let Some(end) = end.get() {
-        let _ = sender.send(Ok(Upload::End { rows: end.rows })).await;
-    }
-}
-
-fn upload_error(error: &FlightError) -> RemoteError {
-    match error {
-        FlightError::Tonic(status) => RemoteError::new(
-            ExceptionType::Interrupt,
-            format!("the upload broke off and was rolled back: {}", status.message()),
-        ),
-        other => RemoteError::new(
-            ExceptionType::InvalidInput,
-            format!("the uploaded Arrow data is not valid: {other}"),
-        ),
-    }
-}
-
-/// The answer to a statement; dropped before its end, it interrupts the statement.
-struct AnswerStream {
-    consumer: Consumer,
-    cancel: CancelOnDrop,
-}
-
-impl AnswerStream {
-    fn new(consumer: Consumer, registration: &Registration) -> Self {
-        Self {
-            consumer,
-            cancel: CancelOnDrop::new(registration.abandoner()),
-        }
-    }
-
-    /// Waits for the first message, so that it leaves together with the response's headers.
-    async fn start(self) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
-        let (first, rest) = self.next().await;
-        let first = first.transpose()?;
-        let rest = stream::unfold(rest, |answer| async move {
-            let (item, rest) = answer?.next().await;
-            item.map(|item| (item, rest))
-        });
-        Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
-    }
-
-    /// The next message, and what answers after it: nothing after the end or an error.
-    async fn next(mut self) -> (Option<Result<FlightData, Status>>, Option<Self>) {
-        match self.consumer.next().await {
-            Some(Ok(message)) => (Some(Ok(message)), Some(self)),
-            Some(Err(error)) => {
-                self.cancel.disarm();
-                (Some(Err(Status::from(error))), None)
-            }
-            None => {
-                self.cancel.disarm();
-                (None, None)
-            }
-        }
-    }
-}
-
-/// Cancels a statement when its client goes away.
-struct CancelOnDrop(Option<Box<dyn FnOnce() + Send>>);
-
-impl CancelOnDrop {
-    fn new(cancel: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(cancel)))
-    }
-
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(cancel) = self.0.take() {
-            cancel();
-        }
-    }
-}
-
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn not_yet(what: &str) -> Status {
-    Status::unimplemented(format!(
-        "{what} is not supported by this duckling; it serves Duckherder clients"
-    ))
-}
 
 #[tonic::async_trait]
 impl FlightService for DucklingService {
@@ -576,15 +368,19 @@ impl FlightService for DucklingService {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let client = request.remote_addr();
-        match Command::decode(&request.into_inner().ticket)? {
+        match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
             Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
-            None => Err(not_yet("this ticket (Arrow Flight SQL)")),
+            None => {
+                let caller = self.caller(&request)?;
+                self.flight_sql.do_get(&caller, request.into_inner()).await
+            }
         }
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let client = request.remote_addr();
+        let caller = self.caller(&request)?;
         let mut data = request.into_inner();
         let first = data
             .message()
@@ -593,28 +389,41 @@ impl FlightService for DucklingService {
         let command = first
             .flight_descriptor
             .as_ref()
-            .map(|descriptor| Command::decode(&descriptor.cmd))
-            .transpose()?;
-        let Some(Some(Command::Ingest(request))) = command else {
-            return Err(not_yet("this upload (Arrow Flight SQL)"));
-        };
+            .map(|descriptor| descriptor.cmd.clone())
+            .unwrap_or_default();
+        let ours = Command::decode(&command)?;
         let rest = data.map_err(|status| FlightError::Tonic(Box::new(status)));
         let all = stream::iter([Ok(first)]).chain(rest).boxed();
-        let response = self.ingest(request, client, all).await?;
-        let result = PutResult {
-            app_metadata: response.encode_to_vec().into(),
+        let result = match ours {
+            Some(Command::Ingest(request)) => PutResult {
+                app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
+            },
+            Some(Command::Execute(_)) => return Err(Status::invalid_argument("a statement belongs into DoGet")),
+            None => self.flight_sql.do_put(&caller, &command, all).await?,
         };
-        Ok(Response::new(stream::iter([Ok(result)]).boxed()))
+        Ok(caller.answer(Response::new(stream::iter([Ok(result)]).boxed())))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let client = request.remote_addr();
+        if !request.get_ref().r#type.starts_with(action::PREFIX) {
+            let caller = self.caller(&request)?;
+            let answer = self.flight_sql.do_action(&caller, request.get_ref()).await?;
+            if let Some(bodies) = answer {
+                let answer = bodies.map(|bodies| {
+                    let results = bodies.into_iter().map(|body| Ok(arrow_flight::Result { body }));
+                    stream::iter(results.collect::<Vec<_>>()).boxed()
+                });
+                return Ok(caller.answer(answer));
+            }
+        }
         let answers = self.act(request.into_inner(), client).await?;
         Ok(Response::new(stream::iter(answers.into_iter().map(Ok)).boxed()))
     }
 
     async fn list_actions(&self, _request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        let actions = action::ACTIONS.iter().map(|(name, description)| {
+        let actions = action::ACTIONS.iter().chain(flight_sql::ACTIONS);
+        let actions = actions.map(|(name, description)| {
             Ok(ActionType {
                 r#type: (*name).into(),
                 description: (*description).into(),
@@ -625,31 +434,45 @@ impl FlightService for DucklingService {
 
     async fn handshake(
         &self,
-        _request: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        Err(not_yet("Handshake"))
+        let (headers, _, mut requests) = request.into_parts();
+        let payload = async {
+            let first = tokio::time::timeout(HANDSHAKE_TIMEOUT, requests.message()).await;
+            let first = first.map_err(|_| Status::deadline_exceeded("the handshake sent nothing"))??;
+            Ok(first.unwrap_or_default().payload)
+        };
+        self.flight_sql.handshake(&headers, payload).await
     }
 
-    async fn list_flights(&self, _request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        Err(not_yet("ListFlights"))
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let caller = self.caller(&request)?;
+        let flights = self.flight_sql.list_flights(&caller, request.into_inner()).await?;
+        Ok(caller.answer(Response::new(flights)))
     }
 
-    async fn get_flight_info(&self, _request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        Err(not_yet("GetFlightInfo"))
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let caller = self.caller(&request)?;
+        let info = self.flight_sql.get_flight_info(&caller, request.into_inner()).await?;
+        Ok(caller.answer(Response::new(info)))
     }
 
-    async fn poll_flight_info(&self, _request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        Err(not_yet("PollFlightInfo"))
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let caller = self.caller(&request)?;
+        let info = self.flight_sql.poll_flight_info(&caller, request.into_inner()).await?;
+        Ok(caller.answer(Response::new(info)))
     }
 
-    async fn get_schema(&self, _request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        Err(not_yet("GetSchema"))
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let caller = self.caller(&request)?;
+        let schema = self.flight_sql.get_schema(&caller, request.get_ref()).await?;
+        Ok(caller.answer(Response::new(schema)))
     }
 
     async fn do_exchange(
         &self,
         _request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(not_yet("DoExchange"))
+        Err(Status::unimplemented("nothing here is done by DoExchange"))
     }
 }

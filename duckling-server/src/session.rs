@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 
 use crate::config::Limits;
 use crate::duckdb::{Connection, Database, Interrupter};
+use crate::flight_sql;
 use crate::history::History;
 use crate::queue::Hurry;
 use crate::routing::may_run_beside;
@@ -24,6 +25,9 @@ use crate::settings::{Settings, SettledConnection};
 /// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
 /// transaction aborted with it.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Idle time of a session that no client has come back for.
+const UNCONFIRMED_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Opaque, unguessable: whoever has it can use the session.
 pub type SessionId = [u8; 16];
@@ -86,6 +90,19 @@ impl Sessions {
         let session = SessionId::try_from(id)
             .ok()
             .and_then(|id| lock(&self.by_id).get(&id).cloned());
+        Self::found(session)
+    }
+
+    /// The session of that number, for a request that names something of it that cannot be guessed.
+    pub fn by_number(&self, number: u64) -> Result<Arc<Session>, RemoteError> {
+        let session = lock(&self.by_id)
+            .values()
+            .find(|session| session.number == number)
+            .cloned();
+        Self::found(session)
+    }
+
+    fn found(session: Option<Arc<Session>>) -> Result<Arc<Session>, RemoteError> {
         let session = session.ok_or_else(|| {
             let mut error = RemoteError::new(
                 ExceptionType::Connection,
@@ -112,8 +129,7 @@ impl Sessions {
 
     /// Closes sessions that nobody has used for the idle timeout.
     pub fn close_idle(&self) {
-        let timeout = self.limits.session_idle_timeout;
-        lock(&self.by_id).retain(|_, session| session.is_busy() || session.idle_for() < timeout);
+        lock(&self.by_id).retain(|_, session| session.is_busy() || session.idle_for() < session.idle_timeout());
     }
 
     /// Interrupts every running statement.
@@ -166,6 +182,17 @@ impl Sessions {
     }
 }
 
+/// Where in its session a statement runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the open transaction, if there is one.
+    Session,
+    /// In the open transaction, which begins with it if there is none.
+    Begin,
+    /// By itself, also while a transaction is open.
+    Outside,
+}
+
 #[derive(Default)]
 struct PrimaryQueue {
     waiting: usize,
@@ -193,6 +220,10 @@ pub struct Session {
     stateful: AtomicBool,
     running: Mutex<HashMap<u64, Running>>,
     last_used: Mutex<Instant>,
+    /// Whether a client has shown that it comes back for the session.
+    confirmed: AtomicBool,
+    /// What a Flight SQL client has besides.
+    pub flight_sql: flight_sql::State,
 }
 
 impl Session {
@@ -211,12 +242,43 @@ impl Session {
             stateful: AtomicBool::new(false),
             running: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
+            confirmed: AtomicBool::new(true),
+            flight_sql: flight_sql::State::default(),
             limits,
         }
     }
 
     fn touch(&self) {
         *lock(&self.last_used) = Instant::now();
+    }
+
+    /// A session that is open for one request, as nobody may come back for it.
+    pub fn set_unconfirmed(&self) {
+        self.confirmed.store(false, Ordering::SeqCst);
+    }
+
+    /// The client has come back.
+    pub fn set_confirmed(&self) {
+        self.confirmed.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::SeqCst)
+    }
+
+    /// Whether something would be lost with the session.
+    pub fn holds_something(&self) -> bool {
+        self.is_busy() || self.in_transaction() || self.stateful.load(Ordering::SeqCst) || self.flight_sql.is_in_use()
+    }
+
+    /// How long it may be idle.
+    fn idle_timeout(&self) -> Duration {
+        let timeout = self.limits.session_idle_timeout;
+        if self.is_confirmed() {
+            timeout
+        } else {
+            timeout.min(UNCONFIRMED_IDLE_TIMEOUT)
+        }
     }
 
     fn idle_for(&self) -> Duration {
@@ -241,6 +303,11 @@ impl Session {
         self.aborted.load(Ordering::SeqCst)
     }
 
+    /// What the client wants set.
+    pub fn settings(&self) -> Settings {
+        lock(&self.settings).clone()
+    }
+
     /// Which settings statements find from here on.
     pub fn change_settings(&self, settings: Settings) {
         *lock(&self.settings) = settings;
@@ -251,9 +318,14 @@ impl Session {
     }
 
     /// A connection to run `sql` on.
-    pub async fn lease(self: &Arc<Self>, sql: &str, begins: bool) -> Result<Lease, RemoteError> {
-        let needs_primary =
-            begins || self.in_transaction() || self.stateful.load(Ordering::SeqCst) || !may_run_beside(sql);
+    pub async fn lease(self: &Arc<Self>, sql: &str, place: Place) -> Result<Lease, RemoteError> {
+        if place == Place::Outside && self.in_transaction() {
+            return self.lease_outside();
+        }
+        let needs_primary = place == Place::Begin
+            || self.in_transaction()
+            || self.stateful.load(Ordering::SeqCst)
+            || !may_run_beside(sql);
         if !needs_primary {
             if let Ok(guard) = Arc::clone(&self.primary).try_lock_owned() {
                 return Ok(Lease::primary(guard, Arc::clone(self)));
@@ -267,7 +339,22 @@ impl Session {
 
     /// A connection to read the catalog with: any, unless the session's own sees more than the others.
     pub async fn lease_catalog(self: &Arc<Self>) -> Result<Lease, RemoteError> {
-        self.lease("SELECT", false).await
+        self.lease("SELECT", Place::Session).await
+    }
+
+    /// A connection that is in no transaction, while the session's own is in one.
+    fn lease_outside(self: &Arc<Self>) -> Result<Lease, RemoteError> {
+        let refuse = |message: &str| Err(RemoteError::new(ExceptionType::Transaction, message));
+        if self.stateful.load(Ordering::SeqCst) {
+            return refuse(
+                "this session has settings or temporary tables that only its open transaction sees: name the \
+                 transaction, or end it first",
+            );
+        }
+        match Arc::clone(&self.spare_permits).try_acquire_owned() {
+            Ok(permit) => self.lease_spare(permit),
+            Err(_) => refuse("too many statements of this session run beside its open transaction"),
+        }
     }
 
     /// The session's own connection, for what must see its transaction.

@@ -1,45 +1,64 @@
 //! Running one request's SQL, on a blocking thread, into a queue.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_flight::{FlightData, SchemaAsIpc};
+use arrow_flight::FlightData;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{ColumnDescription, ExecuteRequest, ResultKind, StatementSummary};
+use duckherder_proto::v1::{ColumnDescription, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message, RemoteError};
 
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Statement, StatementKind};
+use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
 use crate::history::Recording;
-use crate::plain::Plain;
+use crate::plain::{Mapping, Plain};
 use crate::queue::Producer;
 use crate::routing::TransactionControl;
-use crate::session::{Lease, Registration, Sessions};
+use crate::session::{Lease, Place, Registration, Sessions};
 
-/// Runs all statements of a request and streams the last one's result; the summary is the last message. Returns the rows
-/// changed, for a statement that changes rows.
+const NO_STATEMENT: &str = "there is no SQL statement to run";
+
+/// Bytes that every client accepts as one message: tonic's and grpc-js's default, less a margin for the envelope.
+const MESSAGE_BYTES_ACCEPTED: usize = 4 * 1024 * 1024 - 64 * 1024;
+
+/// Statements to run, as some protocol asked for them.
+pub struct Job {
+    /// One statement or several; the last one's result counts.
+    pub sql: String,
+    /// Where they run.
+    pub place: Place,
+    /// Values for the last statement's parameters: it runs once for every row. `None` for one that has none. They have
+    /// been [checked](crate::arrow_check).
+    pub parameters: Option<Arc<Vec<RecordBatch>>>,
+    /// Who reads the result.
+    pub mapping: Mapping,
+}
+
+/// Runs all statements of a job and streams the last one's result into `producer`, or drops it if there is none. On our
+/// own link, the summary is the last message. Returns the rows changed, for a statement that changes rows.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
-    request: &ExecuteRequest,
+    job: &Job,
     registration: &Registration,
     recording: &Recording,
-    producer: &Producer,
+    producer: Option<&Producer>,
 ) -> Result<Option<u64>, RemoteError> {
     let started = Instant::now();
-    if request.begin_transaction {
+    if job.place == Place::Begin {
         begin(lease)?;
     }
-    if TransactionControl::first_in(&request.sql).is_none() {
+    if TransactionControl::first_in(&job.sql).is_none() {
         // Before parsing: some settings, such as integer_division, are the parser's.
         lease.apply_settings()?;
     }
-    let mut statements = lease.connection()?.parse(&request.sql)?;
+    let mut statements = lease.connection()?.parse(&job.sql)?;
     let last = statements
         .pop()
-        .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no SQL statement to run"))?;
+        .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
     recording.is_a(last.kind().name());
     for statement in &statements {
         let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
@@ -52,16 +71,73 @@ pub fn run(
     if commits(&last) && lease.session.is_aborted() {
         return refuse_commit(sessions, lease);
     }
-    let outcome = stream(lease, &last, sessions.limits(), recording.traffic(), producer);
+    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping);
+    let outcome = run_last(lease, &last, job, &mut sink);
     note_effects(sessions, lease, &last, outcome.is_ok());
-    let mut summary = outcome?;
+    outcome?;
+    let mut summary = sink.summary;
+    if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
+        // RETURNING: one row for each that was changed.
+        summary.rows_changed = Some(summary.rows);
+    }
     summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     summary.catalog_epoch = sessions.epoch();
-    producer.send(FlightData {
-        app_metadata: summary.encode_to_vec().into(),
-        ..FlightData::default()
-    })?;
+    if let Some(producer) = producer
+        && job.mapping == Mapping::Link
+    {
+        producer.send(FlightData {
+            app_metadata: summary.encode_to_vec().into(),
+            ..FlightData::default()
+        })?;
+    }
     Ok(summary.rows_changed)
+}
+
+/// Runs the statement once for every row of the job's parameters. If several runs change something, all do or none.
+fn run_last(lease: &mut Lease, statement: &Statement, job: &Job, sink: &mut Sink) -> Result<(), RemoteError> {
+    if let Some(producer) = sink.producer {
+        lease.set_reader(producer.hurry());
+    }
+    // On a lease outside the session's transaction, the connection is in none.
+    let in_transaction = lease.session.in_transaction() && job.place != Place::Outside;
+    let connection = lease.connection()?;
+    let Some(parameters) = &job.parameters else {
+        return sink.take(connection, statement, &Parameters::none());
+    };
+    let rows: usize = parameters.iter().map(RecordBatch::num_rows).sum();
+    if rows == 0 {
+        return sink.take_nothing(connection, statement);
+    }
+    let mut run_all = |connection: &mut Connection| {
+        parameters.iter().try_for_each(|batch| {
+            for_each_row(connection, batch, |connection, parameters| {
+                sink.take(connection, statement, &parameters)
+            })
+        })
+    };
+    if rows > 1 && statement.kind() == StatementKind::Write && !in_transaction {
+        in_own_transaction(connection, run_all)
+    } else {
+        run_all(connection)
+    }
+}
+
+/// Runs `work` in a transaction of its own, on a connection that is in none.
+pub fn in_own_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> Result<T, RemoteError>,
+) -> Result<T, RemoteError> {
+    connection.execute("BEGIN TRANSACTION")?;
+    match work(connection) {
+        Ok(value) => connection.execute("COMMIT").map(|_| value),
+        Err(error) => {
+            // The first error is the one to report. The interrupt that ended the work may hit the rollback too.
+            if connection.execute("ROLLBACK").is_err() {
+                let _ = connection.execute("ROLLBACK");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Begins a transaction on the session's connection, unless it is in one.
@@ -113,56 +189,134 @@ fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succe
     }
 }
 
-fn stream(
-    lease: &mut Lease,
-    statement: &Statement,
-    limits: &Limits,
+/// Takes the results of one statement's runs.
+struct Sink<'a> {
+    limits: &'a Limits,
+    traffic: &'a Traffic,
+    producer: Option<&'a Producer>,
+    mapping: Mapping,
+    encoder: BatchEncoder,
+    /// Set by the first run.
+    plain: Option<Plain>,
+    summary: StatementSummary,
+}
+
+impl<'a> Sink<'a> {
+    fn new(limits: &'a Limits, traffic: &'a Traffic, producer: Option<&'a Producer>, mapping: Mapping) -> Self {
+        Self {
+            limits,
+            traffic,
+            producer,
+            mapping,
+            encoder: BatchEncoder::new(limits.message_bytes),
+            plain: None,
+            summary: StatementSummary::default(),
+        }
+    }
+
+    /// The result of the next run has this schema: told once, and the same for all.
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), RemoteError> {
+        let plain = Plain::new(schema, self.mapping)?;
+        match &self.plain {
+            None => {
+                let message = self.encoder.schema(plain.schema());
+                self.plain = Some(plain);
+                send(message, self.traffic, self.producer, &mut self.summary.bytes)
+            }
+            Some(first) if first.schema() == plain.schema() => Ok(()),
+            Some(_) => Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                "with these parameters the statement yields other columns than with the ones before; CAST them",
+            )),
+        }
+    }
+
+    fn take(
+        &mut self,
+        connection: &mut Connection,
+        statement: &Statement,
+        parameters: &Parameters,
+    ) -> Result<(), RemoteError> {
+        let mut result = connection.run_with(statement, parameters, self.limits.batch_rows)?;
+        if self.producer.is_none() {
+            return self.drop_rows(result, statement.kind());
+        }
+        let schema = result.schema()?;
+        let result_kind = result.result_kind()?;
+        self.summary.set_result_kind(result_kind);
+        self.begin(&schema)?;
+        let producer = self.producer;
+        // A client can plan with the columns of a query while it runs; of a write it waits for the count.
+        let flushes = result_kind == ResultKind::Rows;
+        let pausing = || {
+            producer.is_some_and(|producer| {
+                if flushes {
+                    producer.flush();
+                }
+                producer.is_closed()
+            })
+        };
+        while let Some(batch) = result.next_batch(&pausing)? {
+            if result_kind == ResultKind::ChangedRows {
+                *self.summary.rows_changed.get_or_insert(0) += crate::duckdb::rows_changed(&batch);
+            }
+            self.batch(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Runs to the end, for the rows changed only.
+    fn drop_rows(&mut self, mut result: ArrowResult<'_>, kind: StatementKind) -> Result<(), RemoteError> {
+        if kind != StatementKind::Write {
+            return result.drain().map(|_| ());
+        }
+        result.schema()?;
+        let counts = result.result_kind()? == ResultKind::ChangedRows;
+        let changed = self.summary.rows_changed.get_or_insert(0);
+        while let Some(batch) = result.next_batch(&|| false)? {
+            *changed += if counts {
+                crate::duckdb::rows_changed(&batch)
+            } else {
+                // RETURNING: one row for each that was changed.
+                batch.num_rows() as u64
+            };
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: RecordBatch) -> Result<(), RemoteError> {
+        self.summary.rows += batch.num_rows() as u64;
+        self.traffic.add_sent(batch.num_rows() as u64, 0);
+        let Some(plain) = &self.plain else { return Ok(()) };
+        let batch = plain.batch(batch)?;
+        let (traffic, producer, sent) = (self.traffic, self.producer, &mut self.summary.bytes);
+        self.encoder
+            .encode(&batch, &mut |message| send(message, traffic, producer, sent))
+    }
+
+    /// The statement is not run at all: an empty result.
+    fn take_nothing(&mut self, connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {
+        if statement.kind() == StatementKind::Write {
+            self.summary.rows_changed = Some(0);
+        }
+        if self.producer.is_none() {
+            return Ok(());
+        }
+        let columns = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
+        self.begin(&Arc::new(columns))
+    }
+}
+
+fn send(
+    message: FlightData,
     traffic: &Traffic,
-    producer: &Producer,
-) -> Result<StatementSummary, RemoteError> {
-    lease.set_reader(producer.hurry());
-    let mut result = lease.connection()?.run(statement, limits.batch_rows)?;
-    let schema = result.schema()?;
-    let result_kind = result.result_kind()?;
-    let mut encoder = BatchEncoder::new(limits.message_bytes);
-    let plain = Plain::new(&schema);
-    let mut bytes = 0;
-    let mut send = |message: FlightData| {
-        let message_bytes = (message.data_body.len() + message.data_header.len()) as u64;
-        bytes += message_bytes;
-        traffic.add_sent(0, message_bytes);
-        producer.send(message)
-    };
-    send(encoder.schema(plain.schema(&schema)))?;
-    let mut summary = StatementSummary {
-        result_kind: result_kind.into(),
-        ..StatementSummary::default()
-    };
-    // A client can plan with the columns of a query while it runs; of a write it waits for the count.
-    let flushes = result_kind == ResultKind::Rows;
-    let pausing = || {
-        if flushes {
-            producer.flush();
-        }
-        producer.is_closed()
-    };
-    while let Some(batch) = result.next_batch(&pausing)? {
-        if result_kind == ResultKind::ChangedRows {
-            summary.rows_changed = Some(crate::duckdb::rows_changed(&batch));
-        }
-        summary.rows += batch.num_rows() as u64;
-        traffic.add_sent(batch.num_rows() as u64, 0);
-        let batch = plain
-            .batch(batch)
-            .map_err(|error| RemoteError::new(ExceptionType::Serialization, format!("sending the result: {error}")))?;
-        encoder.encode(&batch, &mut send)?;
-    }
-    summary.bytes = bytes;
-    if statement.kind() == StatementKind::Write && result_kind == ResultKind::Rows {
-        // RETURNING: one row for each that was changed.
-        summary.rows_changed = Some(summary.rows);
-    }
-    Ok(summary)
+    producer: Option<&Producer>,
+    sent: &mut u64,
+) -> Result<(), RemoteError> {
+    let bytes = (message.data_body.len() + message.data_header.len()) as u64;
+    *sent += bytes;
+    traffic.add_sent(0, bytes);
+    producer.map_or(Ok(()), |producer| producer.send(message))
 }
 
 /// Record batches to Flight messages of bounded size.
@@ -186,9 +340,11 @@ impl BatchEncoder {
         }
     }
 
-    /// The schema message.
-    pub fn schema(&self, schema: &SchemaRef) -> FlightData {
-        SchemaAsIpc::new(schema, &self.options).into()
+    /// The schema message: before all batches, as it gives their dictionaries numbers.
+    pub fn schema(&mut self, schema: &SchemaRef) -> FlightData {
+        self.generator
+            .schema_to_bytes_with_dictionary_tracker(schema, &mut self.dictionaries, &self.options)
+            .into()
     }
 
     /// Hands the messages of one batch to `send`.
@@ -205,20 +361,66 @@ impl BatchEncoder {
         let mut offset = 0;
         loop {
             let piece = batch.slice(offset, rows.min(batch.num_rows() - offset));
-            let (dictionaries, encoded) = self
-                .generator
-                .encode(&piece, &mut self.dictionaries, &self.options, &mut self.context)
-                .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
-            for message in dictionaries {
-                send(message.into())?;
-            }
-            send(encoded.into())?;
+            self.encode_piece(&piece, send)?;
             offset += rows;
             if offset >= batch.num_rows() {
                 return Ok(());
             }
         }
     }
+
+    /// One message, or more if rows of very different size make it larger than others may accept.
+    fn encode_piece(
+        &mut self,
+        piece: &RecordBatch,
+        send: &mut dyn FnMut(FlightData) -> Result<(), RemoteError>,
+    ) -> Result<(), RemoteError> {
+        let (dictionaries, encoded) = self
+            .generator
+            .encode(piece, &mut self.dictionaries, &self.options, &mut self.context)
+            .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+        for message in dictionaries {
+            send(message.into())?;
+        }
+        let rows = piece.num_rows();
+        let message = FlightData::from(encoded);
+        if message.data_body.len() + message.data_header.len() <= MESSAGE_BYTES_ACCEPTED || rows < 2 {
+            return send(message);
+        }
+        let half = rows / 2;
+        self.encode_piece(&piece.slice(0, half), send)?;
+        self.encode_piece(&piece.slice(half, rows - half), send)
+    }
+}
+
+/// What is known of `sql`, which is not run.
+pub struct Planned {
+    /// The last statement's kind.
+    pub kind: StatementKind,
+    /// The last statement's columns and parameters; `None` if they are known only when it runs: when statements before
+    /// it have run, for one.
+    pub plan: Option<Plan>,
+}
+
+/// Parses and binds `sql`, one statement or several.
+///
+/// # Errors
+/// DuckDB's parser, binder and catalog errors.
+pub fn plan(lease: &mut Lease, sql: &str) -> Result<Planned, RemoteError> {
+    lease.apply_settings()?;
+    let connection = lease.connection()?;
+    let statements = connection.parse(sql)?;
+    let last = statements
+        .last()
+        .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
+    let plan = match statements.as_slice() {
+        [one] => Some(connection.plan(one)?),
+        _ => None,
+    };
+    Ok(Planned {
+        kind: last.kind(),
+        plan,
+    })
 }
 
 /// The result columns of `sql`'s one statement, which is not run.

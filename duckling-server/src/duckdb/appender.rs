@@ -5,12 +5,13 @@ use std::ptr;
 
 use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::datatypes::Schema;
-use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
+use arrow::ffi::FFI_ArrowArray;
 use duckherder_proto::{ExceptionType, RemoteError};
 use libduckdb_sys as ffi;
 
 use super::connection::Connection;
 use super::error::parse_text;
+use super::parameters::convert_schema;
 
 /// Appends record batches to one table, by position, casting to the table's types.
 ///
@@ -21,7 +22,8 @@ pub struct Appender<'connection> {
     schema: ConvertedSchema,
 }
 
-struct ConvertedSchema(ffi::duckdb_arrow_converted_schema);
+/// An Arrow schema as DuckDB understands it.
+pub(super) struct ConvertedSchema(pub(super) ffi::duckdb_arrow_converted_schema);
 
 impl Drop for ConvertedSchema {
     fn drop(&mut self) {
@@ -55,14 +57,8 @@ impl<'connection> Appender<'connection> {
         table_name: &str,
         schema: &Schema,
     ) -> Result<Self, RemoteError> {
-        let arrow_schema = FFI_ArrowSchema::try_from(schema)
-            .map_err(|error| RemoteError::new(ExceptionType::InvalidInput, error.to_string()))?;
+        let converted = convert_schema(connection, schema)?;
         let v1 = connection.v1();
-        let mut converted = ConvertedSchema(ptr::null_mut());
-        // SAFETY: the connection is live; `arrow_schema` has the layout of `ArrowSchema` and stays ours.
-        check_data(unsafe {
-            ffi::duckdb_schema_from_arrow(v1, (&raw const arrow_schema).cast_mut().cast(), &raw mut converted.0)
-        })?;
         let catalog_name = catalog_name.map(c_string).transpose()?;
         let catalog_name = catalog_name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
         let schema_name = c_string(schema_name)?;
@@ -85,6 +81,20 @@ impl<'connection> Appender<'connection> {
         };
         appender.check(state)?;
         Ok(appender)
+    }
+
+    /// From here on batches hold the columns of these names, in this order; the table's others get their defaults.
+    ///
+    /// # Errors
+    /// The table has no such column.
+    pub fn set_columns<'name>(&mut self, names: impl Iterator<Item = &'name str>) -> Result<(), RemoteError> {
+        for name in names {
+            let name = c_string(name)?;
+            // SAFETY: the appender is live, and the name NUL-terminated.
+            let state = unsafe { ffi::duckdb_appender_add_column(self.raw, name.as_ptr()) };
+            self.check(state)?;
+        }
+        Ok(())
     }
 
     /// Appends one batch.
@@ -137,7 +147,7 @@ impl<'connection> Appender<'connection> {
     }
 }
 
-fn check_data(data: ffi::duckdb_error_data) -> Result<(), RemoteError> {
+pub(super) fn check_data(data: ffi::duckdb_error_data) -> Result<(), RemoteError> {
     if data.is_null() {
         return Ok(());
     }

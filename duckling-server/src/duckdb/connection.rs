@@ -3,20 +3,32 @@
 use std::ptr;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use duckherder_proto::RemoteError;
 use libduckdb_sys::v2 as ffi;
 
 use super::database::Database;
-use super::error::check;
+use super::error::{check, check_code};
+use super::parameters::Parameters;
 use super::result::ArrowResult;
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
 
+use ffi::DUCKDB_V2_ERROR as Code;
+
 /// Run on every connection before anything else. Exact types both ways, errors with all their parts.
 const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
+
+/// What is known of a statement before it runs.
+pub struct Plan {
+    /// The result's columns, as its batches will have them; `None` if they are known only when it runs: PIVOT, or
+    /// columns whose type is that of a parameter.
+    pub columns: Option<Schema>,
+    /// The parameters, in the order in which values are bound. Arrow's `Null` type stands for one that is not known.
+    pub parameters: Schema,
+}
 
 /// A DuckDB connection: settings, temporary tables and a transaction of its own.
 ///
@@ -71,7 +83,59 @@ impl Connection {
     /// # Errors
     /// DuckDB's binder and catalog errors.
     pub fn run(&mut self, statement: &Statement, batch_rows_max: usize) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(&self.handle, statement, batch_rows_max)
+        self.run_with(statement, &Parameters::none(), batch_rows_max)
+    }
+
+    /// As [`Connection::run`], with values for the statement's parameters.
+    ///
+    /// # Errors
+    /// Those, and another number of values than there are parameters.
+    pub fn run_with(
+        &mut self,
+        statement: &Statement,
+        parameters: &Parameters,
+        batch_rows_max: usize,
+    ) -> Result<ArrowResult<'_>, RemoteError> {
+        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max)
+    }
+
+    /// What `statement`, which is bound and not run, would yield, and what parameters it takes.
+    ///
+    /// # Errors
+    /// DuckDB's binder and catalog errors.
+    pub fn plan(&mut self, statement: &Statement) -> Result<Plan, RemoteError> {
+        let mut columns = SchemaHandle(ptr::null_mut());
+        let mut parameters = SchemaHandle(ptr::null_mut());
+        let bound = check_code(|error| {
+            // SAFETY: connection and statement are live.
+            unsafe {
+                ffi::duckdb_v2_statement_bind(
+                    self.handle.raw,
+                    statement.raw,
+                    &raw mut columns.0,
+                    &raw mut parameters.0,
+                    error,
+                )
+            }
+        });
+        match bound {
+            Ok(()) => {
+                let parameters = parameters.parameter_schema(self)?;
+                let columns = columns.arrow_schema(self);
+                let columns = if parameters.fields().is_empty() {
+                    Some(columns?)
+                } else {
+                    // A column whose type is that of a parameter has none before there is a value.
+                    columns.ok()
+                };
+                Ok(Plan { columns, parameters })
+            }
+            Err((Code::DUCKDB_V2_ERROR_INPUT_METADATA_DEFERRED, _)) => Ok(Plan {
+                columns: None,
+                parameters: Schema::empty(),
+            }),
+            Err((_, error)) => Err(error),
+        }
     }
 
     /// Name and DuckDB type text of each result column of `statement`, which is bound and not run.
@@ -113,7 +177,7 @@ impl Connection {
     /// DuckDB's error.
     pub fn collect(&mut self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), RemoteError> {
         let statements = self.parse(sql)?;
-        let mut collected = (SchemaRef::new(arrow::datatypes::Schema::empty()), Vec::new());
+        let mut collected = (SchemaRef::new(Schema::empty()), Vec::new());
         for statement in &statements {
             let mut result = self.run(statement, 0)?;
             let schema = result.schema()?;

@@ -13,15 +13,17 @@ mod connection;
 mod database;
 mod error;
 mod linked;
+mod parameters;
 mod result;
 mod schema;
 mod statement;
 mod table_function;
 
 pub use appender::Appender;
-pub use connection::{Connection, Interrupter};
+pub use connection::{Connection, Interrupter, Plan};
 pub use database::{Database, DatabaseOptions};
 pub use linked::{HAS_ICU, register_linked_extensions};
+pub use parameters::{Parameters, for_each_row};
 pub use result::{ArrowResult, rows_changed};
 pub use statement::{Statement, StatementKind};
 pub use table_function::{Cell, ColumnType, TableSource};

@@ -15,8 +15,10 @@ use libduckdb_sys::v2 as ffi;
 
 use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
+use super::parameters::Parameters;
 use super::schema::SchemaHandle;
 use super::statement::Statement;
+use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
 use ffi::DUCKDB_V2_RESULT_STEP_STATUS as StepStatus;
@@ -54,8 +56,22 @@ impl ArrowResult<'_> {
     pub(super) fn start(
         connection: &Arc<ConnectionHandle>,
         statement: &Statement,
+        parameters: &Parameters,
         batch_rows_max: usize,
     ) -> Result<Self, RemoteError> {
+        let names = statement.parameters()?;
+        if names.len() != parameters.len() {
+            return Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                format!(
+                    "the statement has {} parameters, and {} values were given",
+                    names.len(),
+                    parameters.len()
+                ),
+            ));
+        }
+        // By name, which is the position for those without one, and skips positions that the statement leaves out.
+        let names: Vec<_> = names.iter().map(|name| view(name)).collect();
         let mut result = Self {
             raw: ptr::null_mut(),
             connection: Arc::clone(connection),
@@ -65,14 +81,15 @@ impl ArrowResult<'_> {
             _connection: PhantomData,
         };
         check(|error| {
-            // SAFETY: connection and statement are live; no parameters are passed.
+            // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
+            // DuckDB copies.
             unsafe {
                 ffi::duckdb_v2_statement_execute_arrow(
                     connection.raw,
                     statement.raw,
-                    ptr::null(),
-                    ptr::null(),
-                    0,
+                    names.as_ptr(),
+                    parameters.values(),
+                    names.len() as u64,
                     batch_rows_max as u64,
                     &raw mut result.raw,
                     error,

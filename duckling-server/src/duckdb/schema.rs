@@ -2,9 +2,15 @@
 
 use std::ptr;
 
-use duckherder_proto::RemoteError;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::ffi::FFI_ArrowSchema;
+use duckherder_proto::types::with_type_texts;
+use duckherder_proto::{ExceptionType, RemoteError};
+use libduckdb_sys as v1;
 use libduckdb_sys::v2 as ffi;
 
+use super::appender::check_data;
+use super::connection::Connection;
 use super::error::check;
 
 /// Names and types of columns.
@@ -20,13 +26,48 @@ impl Drop for SchemaHandle {
 impl SchemaHandle {
     /// Name and type text of every column.
     pub(super) fn columns(&self) -> Result<Vec<(String, String)>, RemoteError> {
+        (0..self.count()?)
+            .map(|index| self.column(index).map(|(name, type_text, _)| (name, type_text)))
+            .collect()
+    }
+
+    /// The columns as DuckDB exports them on `connection`, with their type texts.
+    pub(super) fn arrow_schema(&self, connection: &mut Connection) -> Result<Schema, RemoteError> {
+        self.fields(connection, Err)
+    }
+
+    /// As [`SchemaHandle::arrow_schema`], for parameters: a type that is not known yet is Arrow's `Null`.
+    pub(super) fn parameter_schema(&self, connection: &mut Connection) -> Result<Schema, RemoteError> {
+        self.fields(connection, |_| Ok(Field::new("", DataType::Null, true)))
+    }
+
+    fn fields(
+        &self,
+        connection: &mut Connection,
+        otherwise: impl Fn(RemoteError) -> Result<Field, RemoteError>,
+    ) -> Result<Schema, RemoteError> {
+        let options = ArrowOptions::of(connection);
+        let mut fields = Vec::new();
+        let mut texts = Vec::new();
+        for index in 0..self.count()? {
+            let (name, type_text, logical_type) = self.column(index)?;
+            // SAFETY: the type is borrowed from this schema, which is live.
+            let field = unsafe { options.arrow_type(logical_type) }.or_else(&otherwise)?;
+            fields.push(field.with_name(name));
+            texts.push(type_text);
+        }
+        Ok(with_type_texts(&Schema::new(fields), &texts))
+    }
+
+    fn count(&self) -> Result<u64, RemoteError> {
         let mut count = 0;
         // SAFETY: the schema is live.
         check(|error| unsafe { ffi::duckdb_v2_schema_get_count(self.0, &raw mut count, error) })?;
-        (0..count).map(|index| self.column(index)).collect()
+        Ok(count)
     }
 
-    fn column(&self, index: u64) -> Result<(String, String), RemoteError> {
+    /// Name, type text and type, which is borrowed from the schema.
+    fn column(&self, index: u64) -> Result<(String, String, ffi::duckdb_v2_logical_type_handle), RemoteError> {
         let mut name = ffi::duckdb_v2_identifier_t {
             ptr: ptr::null(),
             len: 0,
@@ -36,15 +77,60 @@ impl SchemaHandle {
             // SAFETY: the schema is live and `index` below its count; name and type are borrowed from the schema.
             unsafe { ffi::duckdb_v2_schema_get_field(self.0, index, &raw mut name, &raw mut logical_type, error) }
         })?;
-        let name = if name.len == 0 {
-            &[]
-        } else {
-            // SAFETY: DuckDB owns `len` bytes at `ptr` for as long as the schema lives.
-            unsafe { std::slice::from_raw_parts(name.ptr.cast::<u8>(), name.len as usize) }
-        };
+        // SAFETY: DuckDB owns the name for as long as the schema lives.
+        let name = unsafe { text_of(name) };
         // SAFETY: the type is borrowed from the live schema.
         let type_text = unsafe { type_text(logical_type) }?;
-        Ok((String::from_utf8_lossy(name).into_owned(), type_text))
+        Ok((name, type_text, logical_type))
+    }
+}
+
+/// # Safety
+/// `name` is empty, or points at bytes that live during the call.
+pub(super) unsafe fn text_of(name: ffi::duckdb_v2_identifier_t) -> String {
+    if name.len == 0 {
+        return String::new();
+    }
+    // SAFETY: as the caller promises.
+    let bytes = unsafe { std::slice::from_raw_parts(name.ptr.cast::<u8>(), name.len as usize) };
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+struct ArrowOptions(v1::duckdb_arrow_options);
+
+impl Drop for ArrowOptions {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `duckdb_connection_get_arrow_options` and is destroyed only here; null-safe.
+        unsafe { v1::duckdb_destroy_arrow_options(&raw mut self.0) };
+    }
+}
+
+impl ArrowOptions {
+    fn of(connection: &mut Connection) -> Self {
+        let mut options = Self(ptr::null_mut());
+        // SAFETY: the connection is live. On failure the options stay null, which `arrow_type` reports.
+        unsafe { v1::duckdb_connection_get_arrow_options(connection.v1(), &raw mut options.0) };
+        options
+    }
+
+    /// The Arrow type that DuckDB exports a column of this type as.
+    ///
+    /// # Safety
+    /// `logical_type` is live.
+    unsafe fn arrow_type(&self, mut logical_type: ffi::duckdb_v2_logical_type_handle) -> Result<Field, RemoteError> {
+        let mut raw = FFI_ArrowSchema::empty();
+        let mut names = [c"".as_ptr()];
+        // DuckDB 2.0.0: a type of the API's version 1 is a `LogicalType *`; one of version 2 is the `LogicalTypeInfo *`
+        // that is the only member of `LogicalType` (`types.hpp`, `capi_v2_internal.hpp`): its address is the former.
+        let mut types: [v1::duckdb_logical_type; 1] = [(&raw mut logical_type).cast()];
+        // SAFETY: the options are live or null; types and names have one element each; the type is copied, with a
+        // reference of its own; `raw` has the layout of `ArrowSchema`.
+        check_data(unsafe {
+            v1::duckdb_to_arrow_schema(self.0, types.as_mut_ptr(), names.as_mut_ptr(), 1, (&raw mut raw).cast())
+        })?;
+        let schema = Schema::try_from(&raw)
+            .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+        Ok(schema.field(0).clone())
     }
 }
 

@@ -9,6 +9,7 @@ use libduckdb_sys::v2 as ffi;
 
 use super::connection::ConnectionHandle;
 use super::error::check;
+use super::schema::text_of;
 
 use ffi::DUCKDB_V2_STATEMENT_TYPE as Type;
 
@@ -67,6 +68,30 @@ impl Statement {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The names of its parameters, in the order in which values are bound: `1`, `2` … for those without a name.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn parameters(&self) -> Result<Vec<String>, RemoteError> {
+        let mut count = 0;
+        // SAFETY: `raw` is a live statement.
+        check(|error| unsafe { ffi::duckdb_v2_sql_statement_get_parameter_count(self.raw, &raw mut count, error) })?;
+        (0..count)
+            .map(|index| {
+                let mut name = ffi::duckdb_v2_identifier_t {
+                    ptr: ptr::null(),
+                    len: 0,
+                };
+                check(|error| {
+                    // SAFETY: `raw` is a live statement, and `index` below its count.
+                    unsafe { ffi::duckdb_v2_sql_statement_get_parameter_name(self.raw, index, &raw mut name, error) }
+                })?;
+                // SAFETY: DuckDB owns the name for as long as the statement lives.
+                Ok(unsafe { text_of(name) })
+            })
+            .collect()
     }
 
     fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {

@@ -12,6 +12,7 @@
 mod client;
 mod differential;
 mod faults;
+mod flight_sql;
 mod fuzz;
 mod history;
 mod hostile;

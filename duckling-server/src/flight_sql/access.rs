@@ -1,0 +1,342 @@
+//! Who asks, and which session that means.
+//!
+//! A client is recognized by a bearer token, which it got from a handshake, or by a cookie, which it got with its first
+//! answer. One that sends neither is served too: what it names by handle (a ticket, a prepared statement, a
+//! transaction) says which session is meant, and everything else gets a session that is closed as soon as it holds
+//! nothing.
+//!
+//! The cookie's first letter says whether the session holds anything: `n`, for new, is given out with the first answer
+//! and promises nothing; `s` names a session that the client would miss.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use duckherder_proto::{ExceptionType, RemoteError};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Response, Status};
+
+use super::state::Handle;
+use crate::running::blocking;
+use crate::session::{Session, SessionId, Sessions};
+use crate::settings::Settings;
+
+/// The name that other Flight servers use too.
+const COOKIE: &str = "arrow_flight_session_id";
+
+const AUTHORIZATION: &str = "authorization";
+
+/// Where clients put a token that came out of a handshake without an `authorization` header.
+const LEGACY_TOKEN: &str = "auth-token-bin";
+
+/// Padded and unpadded: clients send both.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Bytes of a user name and password.
+const BASIC_BYTES_MAX: usize = 8 * 1024;
+
+/// What a request says about its sender.
+enum Credentials {
+    /// A name and a password: nobody checks them yet.
+    Basic,
+    Bearer(Arc<Session>),
+    /// `fresh`, if the client does not know yet that the session will be kept.
+    Cookie {
+        session: Arc<Session>,
+        fresh: bool,
+    },
+    /// The cookie of a session that held nothing.
+    FreshCookie,
+    None,
+}
+
+/// The sender of one request.
+pub struct Caller {
+    sessions: Arc<Sessions>,
+    credentials: Credentials,
+    pub address: Option<SocketAddr>,
+    /// The session that the request uses, if none is told by its credentials.
+    visited: Mutex<Option<Visit>>,
+}
+
+impl Caller {
+    /// Looks at a request's headers.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for a token that is not known or a header that is malformed; `UNAVAILABLE` for the cookie of a
+    /// session that is not open any more.
+    pub fn of(sessions: &Arc<Sessions>, headers: &MetadataMap, address: Option<SocketAddr>) -> Result<Self, Status> {
+        Ok(Self {
+            sessions: Arc::clone(sessions),
+            credentials: credentials(sessions, headers)?,
+            address,
+            visited: Mutex::default(),
+        })
+    }
+
+    /// The session that the credentials name.
+    pub fn known(&self) -> Option<&Arc<Session>> {
+        match &self.credentials {
+            Credentials::Bearer(session) | Credentials::Cookie { session, .. } => Some(session),
+            Credentials::Basic | Credentials::FreshCookie | Credentials::None => None,
+        }
+    }
+
+    /// The session that the request means, opened if there is none yet.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub async fn session(&self) -> Result<Arc<Session>, RemoteError> {
+        if let Some(session) = self.known() {
+            return Ok(Arc::clone(session));
+        }
+        if let Some(visit) = &*self.lock() {
+            return Ok(Arc::clone(&visit.session));
+        }
+        let sessions = Arc::clone(&self.sessions);
+        let session = blocking(move || sessions.open(default_settings())).await?;
+        if !matches!(self.credentials, Credentials::FreshCookie) {
+            // Whether anybody comes back for it is not known.
+            session.set_unconfirmed();
+        }
+        self.visit(&session);
+        Ok(session)
+    }
+
+    /// The session that a handle belongs to.
+    ///
+    /// # Errors
+    /// It is closed, or another one than the credentials name.
+    pub fn owner_of(&self, handle: Handle) -> Result<Arc<Session>, RemoteError> {
+        if let Some(session) = self.known() {
+            if session.number == handle.session {
+                return Ok(Arc::clone(session));
+            }
+            return Err(RemoteError::new(
+                ExceptionType::Permission,
+                "this handle belongs to another session",
+            ));
+        }
+        let session = self.sessions.by_number(handle.session)?;
+        self.visit(&session);
+        Ok(session)
+    }
+
+    fn visit(&self, session: &Arc<Session>) {
+        self.lock().get_or_insert_with(|| Visit {
+            sessions: Arc::clone(&self.sessions),
+            session: Arc::clone(session),
+        });
+    }
+
+    /// Keeps the session open for as long as an answer streams.
+    pub fn take_visit(&self) -> Option<Visit> {
+        self.lock().take()
+    }
+
+    /// The answer, with the cookie that the client is to send from now on.
+    pub fn answer<T>(&self, mut response: Response<T>) -> Response<T> {
+        if let Some(cookie) = self.cookie() {
+            set_cookie(response.metadata_mut(), &cookie);
+        }
+        response
+    }
+
+    fn cookie(&self) -> Option<String> {
+        match &self.credentials {
+            Credentials::Bearer(_) | Credentials::Cookie { fresh: false, .. } => None,
+            Credentials::Cookie { session, fresh: true } => Some(cookie('s', session)),
+            Credentials::FreshCookie => self.lock().as_ref().map(|visit| cookie('s', &visit.session)),
+            Credentials::Basic | Credentials::None => self.lock().as_ref().map(|visit| {
+                let keeps = visit.session.holds_something();
+                cookie(if keeps { 's' } else { 'n' }, &visit.session)
+            }),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Visit>> {
+        self.visited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The use of a session that nobody may come back for. Dropped, it closes the session if that holds nothing.
+pub struct Visit {
+    sessions: Arc<Sessions>,
+    session: Arc<Session>,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if !self.session.is_confirmed() && !self.session.holds_something() {
+            self.sessions.close(&self.session.id);
+        }
+    }
+}
+
+/// Settings that sessions of Flight SQL clients begin with: what a client gets must not depend on the server's place.
+fn default_settings() -> Settings {
+    Settings::from([("TimeZone".to_owned(), "UTC".to_owned())])
+}
+
+fn cookie(kind: char, session: &Session) -> String {
+    format!("{COOKIE}={kind}-{}; Path=/; HttpOnly", token(session))
+}
+
+/// Adds a cookie to an answer's headers.
+fn set_cookie(headers: &mut MetadataMap, cookie: &str) {
+    if let Ok(value) = MetadataValue::try_from(cookie) {
+        headers.append("set-cookie", value);
+    }
+}
+
+/// Has the client forget its cookie.
+pub fn expire_cookie(headers: &mut MetadataMap) {
+    set_cookie(headers, &format!("{COOKIE}=; Path=/; Max-Age=0"));
+}
+
+fn token(session: &Session) -> String {
+    uuid::Uuid::from_bytes(session.id).simple().to_string()
+}
+
+fn session_id(token: &str) -> Option<SessionId> {
+    uuid::Uuid::try_parse(token).ok().map(|uuid| *uuid.as_bytes())
+}
+
+fn credentials(sessions: &Sessions, headers: &MetadataMap) -> Result<Credentials, Status> {
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        let (scheme, value) = authorization(header)?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return bearer(sessions, value).map(Credentials::Bearer);
+        }
+        check_basic(scheme, value)?;
+        return cookies(sessions, headers, Credentials::Basic);
+    }
+    if let Some(header) = headers.get_bin(LEGACY_TOKEN) {
+        let bytes = header
+            .to_bytes()
+            .map_err(|_| unauthenticated("the token is malformed"))?;
+        let token = std::str::from_utf8(&bytes).map_err(|_| unauthenticated("the token is malformed"))?;
+        return bearer(sessions, token).map(Credentials::Bearer);
+    }
+    cookies(sessions, headers, Credentials::None)
+}
+
+fn cookies(sessions: &Sessions, headers: &MetadataMap, otherwise: Credentials) -> Result<Credentials, Status> {
+    let found = headers
+        .get_all("cookie")
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| header.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE);
+    let Some((kind, token)) = found.and_then(|(_, value)| value.trim_matches('"').split_once('-')) else {
+        return Ok(otherwise);
+    };
+    let session = session_id(token).map(|id| sessions.get(&id));
+    match (kind, session) {
+        ("n" | "s", Some(Ok(session))) => {
+            session.set_confirmed();
+            Ok(Credentials::Cookie {
+                session,
+                fresh: kind == "n",
+            })
+        }
+        ("s", Some(Err(error))) => {
+            let mut status = Status::from(error);
+            expire_cookie(status.metadata_mut());
+            Err(status)
+        }
+        ("n", Some(Err(_))) => Ok(Credentials::FreshCookie),
+        _ => Ok(otherwise),
+    }
+}
+
+fn unauthenticated(message: &str) -> Status {
+    Status::unauthenticated(message)
+}
+
+fn authorization(header: &MetadataValue<tonic::metadata::Ascii>) -> Result<(&str, &str), Status> {
+    header
+        .to_str()
+        .ok()
+        .and_then(|header| header.trim().split_once(' '))
+        .map(|(scheme, value)| (scheme, value.trim()))
+        .ok_or_else(|| unauthenticated("the authorization header is malformed"))
+}
+
+fn bearer(sessions: &Sessions, token: &str) -> Result<Arc<Session>, Status> {
+    session_id(token)
+        .and_then(|id| sessions.get(&id).ok())
+        .ok_or_else(|| unauthenticated("this bearer token is not known, or its session has ended: log in again"))
+}
+
+/// Whether the header holds a name and a password: which ones, nobody asks yet.
+fn check_basic(scheme: &str, value: &str) -> Result<(), Status> {
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(unauthenticated("only Basic and Bearer authorization are supported"));
+    }
+    let malformed = || unauthenticated("the Basic authorization is malformed");
+    if value.len() > BASIC_BYTES_MAX {
+        return Err(malformed());
+    }
+    let decoded = BASE64.decode(value).map_err(|_| malformed())?;
+    let text = String::from_utf8(decoded).map_err(|_| malformed())?;
+    text.split_once(':').map(|_| ()).ok_or_else(malformed)
+}
+
+/// Answers a handshake: the bearer token of a new session for a name and a password, or that of the header.
+///
+/// # Errors
+/// `UNAUTHENTICATED`.
+pub async fn handshake(
+    sessions: &Arc<Sessions>,
+    headers: &MetadataMap,
+    payload: impl Future<Output = Result<bytes::Bytes, Status>>,
+) -> Result<String, Status> {
+    let log_in = || {
+        let sessions = Arc::clone(sessions);
+        blocking(move || sessions.open(default_settings()))
+    };
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        let (scheme, value) = authorization(header)?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return bearer(sessions, value).map(|session| token(&session));
+        }
+        check_basic(scheme, value)?;
+        return Ok(token(&*log_in().await?));
+    }
+    let payload = payload.await?;
+    let basic = <arrow_flight::BasicAuth as duckherder_proto::Message>::decode(&*payload).ok();
+    match basic {
+        Some(basic) if !basic.username.is_empty() && payload.len() <= BASIC_BYTES_MAX => Ok(token(&*log_in().await?)),
+        _ => Err(unauthenticated("a handshake needs Basic or Bearer authorization")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_is_taken_padded_and_unpadded() {
+        check_basic("Basic", "dTpw").unwrap();
+        check_basic("basic", "dXM6cA==").unwrap();
+        check_basic("BASIC", "dXM6cA").unwrap();
+        for (scheme, value) in [
+            ("Basic", "dXM"),
+            ("Basic", "!!"),
+            ("Digest", "dTpw"),
+            ("Basic", "/////w=="),
+        ] {
+            assert_eq!(
+                check_basic(scheme, value).unwrap_err().code(),
+                tonic::Code::Unauthenticated
+            );
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What statements and uploads need while they run, whichever protocol asked for them: a turn, a blocking thread, a
+//! stream that cancels.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use duckherder_proto::history::Traffic;
+use duckherder_proto::{ExceptionType, RemoteError};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tonic::Status;
+use tracing::{Instrument, debug, info_span};
+
+use crate::history::Recording;
+use crate::ingest::{self, Target, Upload};
+use crate::queue::{self, Consumer, Producer};
+use crate::session::{Lease, Place, Registration, Session, Sessions};
+use crate::statement::{self, Job};
+
+/// An upload is, to the session, an INSERT.
+const INGEST_SQL: &str = "INSERT";
+
+/// Batches of an upload read ahead of the database.
+const INGEST_BATCHES_AHEAD: usize = 4;
+
+/// What a statement needs to run.
+pub struct Turn {
+    pub permit: OwnedSemaphorePermit,
+    pub lease: Lease,
+    pub registration: Registration,
+}
+
+impl Turn {
+    /// Waits for a place among the running statements, and for a connection fit for `sql`.
+    pub async fn wait(
+        sessions: &Sessions,
+        session: &Arc<Session>,
+        sql: &str,
+        place: Place,
+        statement_id: u64,
+    ) -> Result<Self, RemoteError> {
+        let permit = sessions.admit().await?;
+        let lease = session.lease(sql, place).await?;
+        let interrupter = lease
+            .interrupter()
+            .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
+        let registration = session.register(statement_id, interrupter);
+        Ok(Self {
+            permit,
+            lease,
+            registration,
+        })
+    }
+}
+
+/// The messages that answer `DoGet`.
+pub type Answer = BoxStream<'static, Result<FlightData, Status>>;
+
+/// Runs a job; its result is read from the stream. Returns when the first message is there.
+///
+/// # Errors
+/// It does not get its turn, or fails before its first message. All others come from the stream.
+pub async fn stream(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    job: Job,
+    statement_id: u64,
+    recording: Recording,
+) -> Result<Answer, Status> {
+    recording.traffic().add_received(0, job.sql.len() as u64);
+    let turn = Turn::wait(sessions, session, &job.sql, job.place, statement_id).await;
+    let (recording, turn) = recorded(recording, turn)?;
+    let (producer, consumer) = queue::bounded(sessions.limits().read_ahead_bytes);
+    let answer = AnswerStream::new(consumer, &turn.registration);
+    let sessions = Arc::clone(sessions);
+    let span = info_span!("statement", id = statement_id);
+    drop(tokio::task::spawn_blocking(move || {
+        let _entered = span.entered();
+        let outcome = run(&sessions, turn, &job, recording, Some(&producer));
+        producer.finish(outcome.map(|_| ()));
+    }));
+    answer.start().await
+}
+
+/// Runs a job to its end and drops its rows; the number that it changed, if it is one that changes rows.
+///
+/// # Errors
+/// It does not get its turn, or fails. Dropping the future interrupts it.
+pub async fn complete(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    job: Job,
+    statement_id: u64,
+    recording: Recording,
+) -> Result<Option<u64>, RemoteError> {
+    recording.traffic().add_received(0, job.sql.len() as u64);
+    let turn = Turn::wait(sessions, session, &job.sql, job.place, statement_id).await;
+    let (recording, turn) = recorded(recording, turn)?;
+    let cancel = CancelOnDrop::new(turn.registration.abandoner());
+    let sessions = Arc::clone(sessions);
+    let outcome = blocking(move || run(&sessions, turn, &job, recording, None)).await;
+    cancel.disarm();
+    outcome
+}
+
+fn run(
+    sessions: &Sessions,
+    turn: Turn,
+    job: &Job,
+    recording: Recording,
+    producer: Option<&Producer>,
+) -> Result<Option<u64>, RemoteError> {
+    let Turn {
+        permit,
+        mut lease,
+        registration,
+    } = turn;
+    debug!(sql = job.sql, "running");
+    recording.runs();
+    let outcome = statement::run(sessions, &mut lease, job, &registration, &recording, producer);
+    if let Err(error) = &outcome {
+        debug!(%error, "failed");
+    }
+    // The connection is free, the statement no longer to be cancelled, and in the history as it ended, before its end
+    // is told.
+    drop((registration, lease, permit));
+    recording.end(outcome.as_ref().copied());
+    outcome
+}
+
+/// Records a failure as the statement's end.
+fn recorded<T>(recording: Recording, outcome: Result<T, RemoteError>) -> Result<(Recording, T), RemoteError> {
+    match outcome {
+        Ok(value) => Ok((recording, value)),
+        Err(error) => {
+            recording.end(Err(&error));
+            Err(error)
+        }
+    }
+}
+
+/// Takes rows in; the number of them.
+///
+/// # Errors
+/// The upload is not valid, does not get its turn, or fails: then nothing of it is in the table.
+pub async fn upload(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    upload: UploadJob,
+    recording: &Recording,
+    data: BoxStream<'static, Result<FlightData, FlightError>>,
+) -> Result<u64, RemoteError> {
+    let UploadJob {
+        target,
+        place,
+        statement_id,
+        end,
+    } = upload;
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
+    // The first item tells the schema, also of a stream without batches.
+    let first = batches.next().await.transpose().map_err(|error| upload_error(&error))?;
+    let schema = batches.schema().cloned().ok_or_else(|| {
+        RemoteError::new(
+            ExceptionType::InvalidInput,
+            "an upload must begin with an Arrow schema message",
+        )
+    })?;
+    // A temporary table is the session's: it is made on its own connection.
+    let sql = if target.temporary { "CREATE" } else { INGEST_SQL };
+    let turn = Turn::wait(sessions, session, sql, place, statement_id);
+    let Turn {
+        permit,
+        mut lease,
+        registration,
+    } = turn.await?;
+    recording.runs();
+    let (sender, mut receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
+    let feed = feed(first, batches, end, Arc::clone(recording.traffic()), sender);
+    let sessions = Arc::clone(sessions);
+    let work = move || ingest::run(&sessions, &mut lease, target, place, &schema, &mut receiver);
+    let cancel = CancelOnDrop::new(registration.abandoner());
+    let (rows, ()) = futures::join!(blocking(work), feed);
+    cancel.disarm();
+    drop((registration, permit));
+    rows
+}
+
+/// An upload to take in.
+pub struct UploadJob {
+    pub target: Target,
+    pub place: Place,
+    pub statement_id: u64,
+    /// Asked at the end of the stream: how the upload ended. `None` if it was cut off.
+    pub end: Box<dyn FnOnce() -> Option<Upload> + Send>,
+}
+
+/// Runs `work` on a thread that may block. A panic there is an error here.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
+) -> Result<T, RemoteError> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .in_current_span()
+        .await
+        .map_err(|_| RemoteError::new(ExceptionType::Io, "the server failed while running this request"))?
+}
+
+/// Moves batches from the network to the database thread until either end is done.
+async fn feed(
+    first: Option<RecordBatch>,
+    batches: FlightRecordBatchStream,
+    end: Box<dyn FnOnce() -> Option<Upload> + Send>,
+    traffic: Arc<Traffic>,
+    sender: mpsc::Sender<Result<Upload, RemoteError>>,
+) {
+    let rest = batches.map_err(|error| upload_error(&error));
+    let mut all = stream::iter(first.map(Ok)).chain(rest);
+    while let Some(batch) = all.next().await {
+        let failed = batch.is_err();
+        traffic.add_received(batch.as_ref().map_or(0, |batch| batch.num_rows() as u64), 0);
+        if sender.send(batch.map(Upload::Batch)).await.is_err() || failed {
+            return;
+        }
+    }
+    // Without it the stream was cut off; dropping the sender says so.
+    if let Some(end) = end() {
+        let _ = sender.send(Ok(end)).await;
+    }
+}
+
+pub fn upload_error(error: &FlightError) -> RemoteError {
+    match error {
+        FlightError::Tonic(status) => RemoteError::new(
+            ExceptionType::Interrupt,
+            format!("the upload broke off and was rolled back: {}", status.message()),
+        ),
+        other => RemoteError::new(
+            ExceptionType::InvalidInput,
+            format!("the uploaded Arrow data is not valid: {other}"),
+        ),
+    }
+}
+
+/// The answer to a statement; dropped before its end, it interrupts the statement.
+struct AnswerStream {
+    consumer: Consumer,
+    cancel: CancelOnDrop,
+}
+
+impl AnswerStream {
+    fn new(consumer: Consumer, registration: &Registration) -> Self {
+        Self {
+            consumer,
+            cancel: CancelOnDrop::new(registration.abandoner()),
+        }
+    }
+
+    /// Waits for the first message, so that it leaves together with the response's headers.
+    async fn start(self) -> Result<Answer, Status> {
+        let (first, rest) = self.next().await;
+        let first = first.transpose()?;
+        let rest = stream::unfold(rest, |answer| async move {
+            let (item, rest) = answer?.next().await;
+            item.map(|item| (item, rest))
+        });
+        Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
+    }
+
+    /// The next message, and what answers after it: nothing after the end or an error.
+    async fn next(mut self) -> (Option<Result<FlightData, Status>>, Option<Self>) {
+        match self.consumer.next().await {
+            Some(Ok(message)) => (Some(Ok(message)), Some(self)),
+            Some(Err(error)) => {
+                self.cancel.disarm();
+                (Some(Err(Status::from(error))), None)
+            }
+            None => {
+                self.cancel.disarm();
+                (None, None)
+            }
+        }
+    }
+}
+
+/// Cancels a statement when its client goes away.
+struct CancelOnDrop(Option<Box<dyn FnOnce() + Send>>);
+
+impl CancelOnDrop {
+    fn new(cancel: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(cancel)))
+    }
+
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.0.take() {
+            cancel();
+        }
+    }
+}

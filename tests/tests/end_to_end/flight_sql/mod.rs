@@ -1,0 +1,6 @@
+//! Arrow Flight SQL, as clients speak it that know nothing of us.
+
+mod prepared;
+mod statements;
+mod support;
+mod transactions;
