@@ -14,6 +14,8 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Int8Type};
 use duckherder_proto::{ExceptionType, RemoteError};
 
+use crate::variant;
+
 /// Keys of the extension in a field's metadata: <https://arrow.apache.org/docs/format/Columnar.html#extension-types>
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
@@ -188,7 +190,14 @@ impl Exact {
                 true => Ok(()),
                 false => malformed("its length is not as its header says"),
             },
-            Self::Variant => Err("a VARIANT cannot be sent: send JSON or VARCHAR, and CAST it".to_owned()),
+            Self::Variant => {
+                let parts = array.as_struct_opt().ok_or_else(unexpected)?;
+                let values = parts.column_by_name("value").ok_or_else(unexpected)?;
+                match binaries(values)?.into_iter().flatten().all(variant::is_value) {
+                    true => Ok(()),
+                    false => malformed("it is no tree, or one too deep"),
+                }
+            }
             Self::Boolean | Self::Hugeint | Self::Uhugeint | Self::Uuid => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::arrow_check;
 use crate::catalog::{current_place, identifier};
 use crate::duckdb::{Appender, Connection};
+use crate::exact::Exact;
 use crate::session::{Lease, Place, Sessions};
 use crate::statement::{begin, in_own_transaction};
 
@@ -148,6 +149,13 @@ fn take(
     for sql in create_table(target, schema)? {
         connection.execute(&sql)?;
     }
+    if target.create == Create::No {
+        // The appender's own error would say less.
+        let statements = connection.parse(&format!("FROM {}", target.qualified()))?;
+        statements
+            .first()
+            .map_or(Ok(()), |table| connection.plan(table).map(|_| ()))?;
+    }
     let schema_name = target.schema.as_deref().unwrap_or("main");
     let mut appender = Appender::new(
         connection,
@@ -220,6 +228,9 @@ fn create_table(target: &Target, schema: &Schema) -> Result<Vec<String>, RemoteE
 fn sql_type(field: &Field) -> Result<String, RemoteError> {
     if let Some(text) = type_text(field) {
         return Ok(text.to_owned());
+    }
+    if let Some(exact) = Exact::of(field) {
+        return Ok(exact.name().to_owned());
     }
     let text = match field.data_type() {
         DataType::Boolean => "BOOLEAN".to_owned(),

@@ -36,6 +36,7 @@ mod service;
 mod session;
 mod settings;
 mod statement;
+mod variant;
 
 pub use config::{DucklingConfig, IN_MEMORY, Limits};
 pub use error::ServerError;

@@ -1,6 +1,7 @@
 //! What statements and uploads need while they run, whichever protocol asked for them: a turn, a blocking thread, a
 //! stream that cancels.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -10,7 +11,7 @@ use arrow_flight::error::FlightError;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 use tracing::{Instrument, debug, info_span};
@@ -162,7 +163,7 @@ pub async fn upload(
     } = upload;
     let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
     // The first item tells the schema, also of a stream without batches.
-    let first = batches.next().await.transpose().map_err(|error| upload_error(&error))?;
+    let first = next_batch(&mut batches).await?;
     let schema = batches.schema().cloned().ok_or_else(|| {
         RemoteError::new(
             ExceptionType::InvalidInput,
@@ -209,30 +210,51 @@ pub async fn blocking<T: Send + 'static>(
         .map_err(|_| RemoteError::new(ExceptionType::Io, "the server failed while running this request"))?
 }
 
+/// The next batch of an upload. The library that decodes panics on some malformed data: that is an error here.
+///
+/// # Errors
+/// The data is malformed, or the upload broke off.
+pub async fn next_batch(batches: &mut FlightRecordBatchStream) -> Result<Option<RecordBatch>, RemoteError> {
+    match AssertUnwindSafe(batches.next()).catch_unwind().await {
+        Ok(batch) => batch.transpose().map_err(|error| upload_error(&error)),
+        Err(_) => Err(RemoteError::new(
+            ExceptionType::InvalidInput,
+            "the uploaded Arrow data is not valid: it cannot be read",
+        )),
+    }
+}
+
+/// To be awaited when a client's stream has ended. tonic takes a client that has cancelled for one that has sent
+/// everything; but a request that is cancelled is dropped when it waits for the next time, which is here.
+pub async fn unless_cancelled() {
+    tokio::task::yield_now().await;
+}
+
 /// Moves batches from the network to the database thread until either end is done.
 async fn feed(
     first: Option<RecordBatch>,
-    batches: FlightRecordBatchStream,
+    mut batches: FlightRecordBatchStream,
     end: Box<dyn FnOnce() -> Option<Upload> + Send>,
     traffic: Arc<Traffic>,
     sender: mpsc::Sender<Result<Upload, RemoteError>>,
 ) {
-    let rest = batches.map_err(|error| upload_error(&error));
-    let mut all = stream::iter(first.map(Ok)).chain(rest);
-    while let Some(batch) = all.next().await {
+    let mut next = Ok(first);
+    while let Some(batch) = next.transpose() {
         let failed = batch.is_err();
         traffic.add_received(batch.as_ref().map_or(0, |batch| batch.num_rows() as u64), 0);
         if sender.send(batch.map(Upload::Batch)).await.is_err() || failed {
             return;
         }
+        next = next_batch(&mut batches).await;
     }
+    unless_cancelled().await;
     // Without it the stream was cut off; dropping the sender says so.
     if let Some(end) = end() {
         let _ = sender.send(Ok(end)).await;
     }
 }
 
-pub fn upload_error(error: &FlightError) -> RemoteError {
+fn upload_error(error: &FlightError) -> RemoteError {
     match error {
         FlightError::Tonic(status) => RemoteError::new(
             ExceptionType::Interrupt,

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt8Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     Command, CommandGetCatalogs, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables, UpdateDeleteRules,
 };
+use duckherder_proto::types::type_text;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tonic::Status;
 
@@ -138,11 +139,15 @@ impl FlightSql {
     pub async fn metadata(&self, caller: &Caller, command: Command) -> Result<Vec<RecordBatch>, Status> {
         let batch = match command {
             Command::CommandGetSqlInfo(command) => {
+                let all = command.info.is_empty();
                 let mut wanted = command.info;
                 wanted.retain(|info| *info < super::sql_info::INFO_MAX);
                 wanted.sort_unstable();
                 wanted.dedup();
-                self.sql_info.record_batch(wanted).map_err(flight)?
+                // An empty list would mean everything.
+                let rows = if wanted.is_empty() && !all { 0 } else { usize::MAX };
+                let found = self.sql_info.record_batch(wanted).map_err(flight)?;
+                found.slice(0, rows.min(found.num_rows()))
             }
             Command::CommandGetXdbcTypeInfo(command) => {
                 self.type_info.record_batch(command.data_type).map_err(flight)?
@@ -295,21 +300,15 @@ fn table_schema(connection: &mut Connection, table: &Row) -> Result<Schema, Remo
     let qualified: Vec<_> = names.iter().map(|name| identifier(name)).collect();
     let statements = connection.parse(&format!("FROM {}", qualified.join(".")))?;
     let statement = statements.first().ok_or_else(|| error("no statement"))?;
-    let exact = Arc::new(connection.plan(statement)?.columns.unwrap_or_else(Schema::empty));
-    let plain = Plain::new(&exact, Mapping::Generic).or_else(|_| Plain::new(&exact, Mapping::Lossless))?;
+    let exact = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
     let parameters: Vec<_> = names.iter().map(|name| Some((*name).to_owned())).collect();
     let known = rows_with(connection, COLUMNS, &parameters)?;
     let known: HashMap<&str, &Row> = known.iter().map(|row| (text(row, 0), row)).collect();
-    let fields: Vec<Field> = plain
-        .schema()
+    let fields: Vec<Field> = exact
         .fields()
         .iter()
         .map(|field| {
-            let field = if field.metadata().get("ARROW:FLIGHT:SQL:TYPE_NAME").is_some() {
-                field.as_ref().clone()
-            } else {
-                described(field, duckherder_proto::types::type_text(field).unwrap_or_default())
-            };
+            let field = plain_column(field);
             let row = known.get(field.name().as_str()).copied();
             let mut metadata: HashMap<String, String> = field.metadata().clone().into();
             for (key, value) in ["CATALOG_NAME", "SCHEMA_NAME", "TABLE_NAME"].into_iter().zip(&names) {
@@ -323,6 +322,15 @@ fn table_schema(connection: &mut Connection, table: &Row) -> Result<Schema, Remo
         })
         .collect();
     Ok(Schema::new(fields))
+}
+
+/// The column as a query would yield it. One of a type that has no plain one is told as it is stored.
+fn plain_column(field: &FieldRef) -> Field {
+    let schema = Arc::new(Schema::new(vec![Arc::clone(field)]));
+    match Plain::new(&schema, Mapping::Generic) {
+        Ok(plain) => plain.schema().field(0).clone(),
+        Err(_) => described(field, type_text(field).unwrap_or_default()),
+    }
 }
 
 fn text(row: &Row, index: usize) -> &str {

@@ -27,7 +27,7 @@ use crate::duckdb::StatementKind;
 use crate::history::{Recording, Sender};
 use crate::ingest::{Create, Target, Upload};
 use crate::plain::{Mapping, Plain};
-use crate::running::{self, Answer, UploadJob, blocking, upload_error};
+use crate::running::{self, Answer, UploadJob, blocking, next_batch, unless_cancelled};
 use crate::session::{Place, Session};
 use crate::statement::{self, Job, Planned};
 
@@ -445,8 +445,7 @@ async fn read_parameters(prepared: &Prepared, data: Flight) -> Result<Option<Vec
     let mut batches = FlightRecordBatchStream::new_from_flight_data(data.boxed());
     let mut bytes = 0;
     let mut parameters = Vec::new();
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(|error| upload_error(&error))?;
+    while let Some(batch) = next_batch(&mut batches).await? {
         bytes += batch.get_array_memory_size();
         if bytes > PARAMETER_BYTES_MAX {
             return Err(RemoteError::new(
@@ -460,6 +459,7 @@ async fn read_parameters(prepared: &Prepared, data: Flight) -> Result<Option<Vec
         arrow_check::check(&batch)?;
         parameters.push(batch);
     }
+    unless_cancelled().await;
     let columns = batches.schema().map_or(0, |schema| schema.fields().len());
     if columns == 0 {
         return Ok(None);

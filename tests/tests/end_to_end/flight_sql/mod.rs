@@ -1,6 +1,12 @@
 //! Arrow Flight SQL, as clients speak it that know nothing of us.
 
+mod hostile;
+mod ingest;
+mod metadata;
+mod options;
 mod prepared;
+mod sessions;
 mod statements;
 mod support;
 mod transactions;
+mod values;
