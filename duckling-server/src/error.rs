@@ -19,6 +19,9 @@ pub enum ServerError {
     /// The tables that describe the server to Flight SQL clients could not be built.
     #[error("cannot describe the server: {0}")]
     FlightSql(#[source] arrow_flight::error::FlightError),
+    /// What gRPC's server reflection tells does not hold together.
+    #[error("cannot describe the service: {0}")]
+    Reflection(#[source] tonic_reflection::server::Error),
     /// The network side failed.
     #[error("the server's network layer failed")]
     Transport(#[from] tonic::transport::Error),

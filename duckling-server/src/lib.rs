@@ -29,6 +29,7 @@ mod history;
 mod ingest;
 mod plain;
 mod queue;
+mod reflection;
 mod routing;
 mod running;
 mod server;

@@ -10,12 +10,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{debug, info, warn};
 
 use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::duckdb::{Database, HAS_ICU};
 use crate::error::ServerError;
 use crate::history::{self, HistoryTable};
+use crate::reflection;
 use crate::service::DucklingService;
 use crate::session::Sessions;
 
@@ -24,6 +27,9 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long interrupted statements get to notice before the server stops anyway.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+
+/// What `grpc.health.v1` is asked about: the server, and its service.
+const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
 
 /// A server with its database open, not yet listening.
 pub struct Duckling {
@@ -79,14 +85,27 @@ impl Duckling {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
+        let (mut health, health_service) = tonic_health::server::health_reporter();
+        for service in HEALTH_SERVICES {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
+        let reflection = reflection()?;
         let (stop, stopped) = watch::channel(false);
         let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
         let signal = tokio::spawn(async move {
             shutdown.await;
+            // Whoever balances load is to look for another server from now on. Those who watch are told, and their
+            // streams end: the shutdown would wait for them.
+            for service in HEALTH_SERVICES {
+                health.set_service_status(service, ServingStatus::NotServing).await;
+                health.clear_service_status(service).await;
+            }
             let _ = stop.send(true);
         });
         let serving = self
             .router()?
+            .add_service(health_service)
+            .add_service(reflection)
             .serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
         let outcome = tokio::select! {
@@ -142,6 +161,15 @@ impl Duckling {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Server reflection, for tools that learn from the server what it can do.
+fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, ServerError> {
+    tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(reflection::flight())
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(ServerError::Reflection)
 }
 
 /// Whether the database has ICU. A server that was built without loads it where it is installed.

@@ -1,5 +1,6 @@
 //! Arrow Flight SQL, as clients speak it that know nothing of us.
 
+mod discovery;
 mod hostile;
 mod ingest;
 mod metadata;
