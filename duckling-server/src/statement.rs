@@ -102,7 +102,12 @@ fn run_last(lease: &mut Lease, statement: &Statement, job: &Job, sink: &mut Sink
     let in_transaction = lease.session.in_transaction() && job.place != Place::Outside;
     let connection = lease.connection()?;
     let Some(parameters) = &job.parameters else {
-        return sink.take(connection, statement, &Parameters::none());
+        let mut run_once = |connection: &mut Connection| sink.take(connection, statement, &Parameters::none());
+        if job.mapping == Mapping::Generic && returns_rows(statement) && !in_transaction {
+            // A row that its reader cannot be given must not have been written.
+            return in_own_transaction(connection, run_once);
+        }
+        return run_once(connection);
     };
     let rows: usize = parameters.iter().map(RecordBatch::num_rows).sum();
     if rows == 0 {
@@ -115,11 +120,16 @@ fn run_last(lease: &mut Lease, statement: &Statement, job: &Job, sink: &mut Sink
             })
         })
     };
-    if rows > 1 && statement.kind() == StatementKind::Write && !in_transaction {
+    if statement.kind() == StatementKind::Write && (rows > 1 || returns_rows(statement)) && !in_transaction {
         in_own_transaction(connection, run_all)
     } else {
         run_all(connection)
     }
+}
+
+/// Whether a write has RETURNING: a guess from the text, wrong only to the safe side.
+fn returns_rows(statement: &Statement) -> bool {
+    statement.kind() == StatementKind::Write && statement.text().to_ascii_lowercase().contains("returning")
 }
 
 /// Runs `work` in a transaction of its own, on a connection that is in none.

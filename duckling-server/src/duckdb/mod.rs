@@ -12,6 +12,7 @@ mod appender;
 mod connection;
 mod database;
 mod error;
+mod intervals;
 mod linked;
 mod parameters;
 mod result;

@@ -15,14 +15,25 @@ use libduckdb_sys::v2 as ffi;
 
 use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
+use super::intervals::{Chunk, check_whole, has_intervals};
 use super::parameters::Parameters;
-use super::schema::SchemaHandle;
-use super::statement::Statement;
+use super::schema::{ArrowOptions, SchemaHandle};
+use super::statement::{Statement, StatementKind};
 use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
 use ffi::DUCKDB_V2_RESULT_STEP_STATUS as StepStatus;
 use ffi::DUCKDB_V2_RESULT_TYPE as ResultType;
+
+/// What is done about INTERVAL values that Arrow has no room for.
+enum Intervals {
+    /// There are none.
+    None,
+    /// Rows are looked at before they become Arrow.
+    Checked(ArrowOptions),
+    /// What has become Arrow is looked at.
+    Suspect,
+}
 
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
 ///
@@ -33,6 +44,7 @@ pub struct ArrowResult<'connection> {
     /// Nothing of the statement runs any more.
     ended: bool,
     schema: Option<SchemaRef>,
+    intervals: Intervals,
     _connection: PhantomData<&'connection mut Connection>,
 }
 
@@ -78,6 +90,7 @@ impl ArrowResult<'_> {
             // Not before something runs.
             ended: true,
             schema: None,
+            intervals: Intervals::None,
             _connection: PhantomData,
         };
         check(|error| {
@@ -96,8 +109,50 @@ impl ArrowResult<'_> {
                 )
             }
         })?;
+        result.look_for_intervals(statement, &names, parameters)?;
         result.ended = false;
         Ok(result)
+    }
+
+    /// Starts the statement anew, with rows that can be looked at, if intervals are among them. Nothing has run yet, and
+    /// a read that is given up then leaves no trace.
+    fn look_for_intervals(
+        &mut self,
+        statement: &Statement,
+        names: &[ffi::duckdb_v2_identifier_t],
+        parameters: &Parameters,
+    ) -> Result<(), RemoteError> {
+        match self.read_schema() {
+            Ok(schema) if !has_intervals(&schema) => self.schema = Some(schema),
+            Ok(schema) if statement.kind() == StatementKind::Read => {
+                // SAFETY: the handle came from `statement_execute_arrow`; the slot is null afterwards.
+                unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
+                let mut raw: ffi::duckdb_v2_result_handle = ptr::null_mut();
+                check(|error| {
+                    // SAFETY: connection and statement are live; names and values are parallel arrays of that length,
+                    // which DuckDB copies.
+                    unsafe {
+                        ffi::duckdb_v2_statement_execute(
+                            self.connection.raw,
+                            statement.raw,
+                            names.as_ptr(),
+                            parameters.values(),
+                            names.len() as u64,
+                            &raw mut raw,
+                            error,
+                        )
+                    }
+                })?;
+                // As in `columns`: the two handle types are one object.
+                self.raw = raw.cast();
+                // A handle of the API's version 1 is the same connection, as in `Connection::v1`.
+                self.intervals = Intervals::Checked(ArrowOptions::of(self.connection.raw.cast()));
+                self.schema = Some(schema);
+            }
+            // What writes must not be started twice; what has no schema yet may have one, or tell why not, later.
+            Ok(_) | Err(_) => self.intervals = Intervals::Suspect,
+        }
+        Ok(())
     }
 
     /// The schema, each field with its DuckDB type text. For a statement that DuckDB expands into several (PIVOT), the
@@ -190,14 +245,15 @@ impl ArrowResult<'_> {
     pub fn next_batch(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<RecordBatch>, RemoteError> {
         let schema = self.schema()?;
         loop {
-            let mut array = FFI_ArrowArray::empty();
-            let mut status = StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING;
-            check(|error| {
-                // SAFETY: the result is live; `array` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
-                unsafe { ffi::duckdb_v2_arrow_result_step(self.raw, (&raw mut array).cast(), &raw mut status, error) }
-            })?;
+            let (array, status) = self.step(&schema)?;
             match status {
-                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK => return record_batch(schema, array).map(Some),
+                StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK => {
+                    let batch = record_batch(schema, array)?;
+                    if matches!(self.intervals, Intervals::Suspect) {
+                        check_whole(&batch)?;
+                    }
+                    return Ok(Some(batch));
+                }
                 StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_FINISHED => {
                     self.ended = true;
                     return Ok(None);
@@ -215,14 +271,39 @@ impl ArrowResult<'_> {
         }
     }
 
+    /// A step of the statement, and the rows that it has yielded, if it has.
+    fn step(&mut self, schema: &Schema) -> Result<(FFI_ArrowArray, StepStatus), RemoteError> {
+        let mut status = StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_WAITING;
+        let Intervals::Checked(options) = &self.intervals else {
+            let mut array = FFI_ArrowArray::empty();
+            check(|error| {
+                // SAFETY: the result is live; `array` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
+                unsafe { ffi::duckdb_v2_arrow_result_step(self.raw, (&raw mut array).cast(), &raw mut status, error) }
+            })?;
+            return Ok((array, status));
+        };
+        let mut chunk = Chunk::new();
+        // SAFETY: the result is live, and one of chunks; the chunk is handed over.
+        check(|error| unsafe { ffi::duckdb_v2_result_step(self.raw.cast(), chunk.slot(), &raw mut status, error) })?;
+        if status != StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK {
+            return Ok((FFI_ArrowArray::empty(), status));
+        }
+        Ok((chunk.into_arrow(schema, options)?, status))
+    }
+
     /// Runs to the end, dropping rows; the number of rows changed, 0 for statements that change none.
     ///
     /// # Errors
     /// DuckDB's error; `INTERRUPT` if the statement was cancelled.
     pub fn drain(mut self) -> Result<u64, RemoteError> {
         let mut rows_changed = 0;
-        // SAFETY: the result is live.
-        check(|error| unsafe { ffi::duckdb_v2_arrow_result_drain(self.raw, &raw mut rows_changed, error) })?;
+        if matches!(self.intervals, Intervals::Checked(_)) {
+            // SAFETY: the result is live, and one of chunks.
+            check(|error| unsafe { ffi::duckdb_v2_result_drain(self.raw.cast(), &raw mut rows_changed, error) })?;
+        } else {
+            // SAFETY: the result is live.
+            check(|error| unsafe { ffi::duckdb_v2_arrow_result_drain(self.raw, &raw mut rows_changed, error) })?;
+        }
         self.ended = true;
         Ok(rows_changed)
     }

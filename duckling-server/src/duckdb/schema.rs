@@ -46,7 +46,7 @@ impl SchemaHandle {
         connection: &mut Connection,
         otherwise: impl Fn(RemoteError) -> Result<Field, RemoteError>,
     ) -> Result<Schema, RemoteError> {
-        let options = ArrowOptions::of(connection);
+        let options = ArrowOptions::of(connection.v1());
         let mut fields = Vec::new();
         let mut texts = Vec::new();
         for index in 0..self.count()? {
@@ -96,7 +96,11 @@ pub(super) unsafe fn text_of(name: ffi::duckdb_v2_identifier_t) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-struct ArrowOptions(v1::duckdb_arrow_options);
+/// How a connection exports Arrow.
+pub(super) struct ArrowOptions(v1::duckdb_arrow_options);
+
+// SAFETY: options are plain owned data; DuckDB binds nothing to the thread that made them.
+unsafe impl Send for ArrowOptions {}
 
 impl Drop for ArrowOptions {
     fn drop(&mut self) {
@@ -106,11 +110,15 @@ impl Drop for ArrowOptions {
 }
 
 impl ArrowOptions {
-    fn of(connection: &mut Connection) -> Self {
+    pub(super) fn of(connection: v1::duckdb_connection) -> Self {
         let mut options = Self(ptr::null_mut());
-        // SAFETY: the connection is live. On failure the options stay null, which `arrow_type` reports.
-        unsafe { v1::duckdb_connection_get_arrow_options(connection.v1(), &raw mut options.0) };
+        // SAFETY: the connection is live. On failure the options stay null, which those that use them report.
+        unsafe { v1::duckdb_connection_get_arrow_options(connection, &raw mut options.0) };
         options
+    }
+
+    pub(super) fn raw(&self) -> v1::duckdb_arrow_options {
+        self.0
     }
 
     /// The Arrow type that DuckDB exports a column of this type as.

@@ -172,6 +172,13 @@ async fn what_has_no_plain_value_is_an_error_with_the_cast_to_write() {
         "{'a': ['170141183460469231731687303715884105727'::HUGEINT]}",
         "repeat('9', 20000)::BIGNUM",
         "1::VARIANT",
+        "to_microseconds(9223372036854775807)",
+        "to_microseconds(-9223372036854775807)",
+        "[to_hours(99999999)]",
+        "{'a': to_hours(-99999999)}",
+        "MAP {'a': to_hours(-99999999)}",
+        "array_value(to_hours(1), to_hours(-99999999))",
+        "union_value(i := to_hours(-99999999))",
     ] {
         let sql = format!("SELECT 1 AS other, {expression} AS \"the column\"");
         let message = assert_code(fetch(&mut raw, &sql).await, Code::InvalidArgument);
@@ -192,6 +199,41 @@ async fn what_has_no_plain_value_is_an_error_with_the_cast_to_write() {
         .unwrap(),
         [["2500000 hours", "-2562047 hours -47 mins -16.854775000 secs"]]
     );
+}
+
+#[tokio::test]
+async fn intervals_in_transactions_and_from_writes() {
+    let (duckling, mut client) = start().await;
+    query(&mut client, "CREATE TABLE t (i INTERVAL)").await.unwrap();
+    query(&mut client, "BEGIN").await.unwrap();
+    let inserted = query(&mut client, "INSERT INTO t VALUES ('1 day'), (NULL) RETURNING i")
+        .await
+        .unwrap();
+    assert_eq!(inserted, [["1 days"], [""]]);
+    assert_eq!(query(&mut client, "SELECT i, 1 FROM t").await.unwrap().len(), 2);
+    query(&mut client, "COMMIT").await.unwrap();
+    assert_eq!(
+        query(&mut client, "SELECT count(*) FROM t WHERE i = '1 day'")
+            .await
+            .unwrap(),
+        [["1"]]
+    );
+    let refused = query(&mut client, "INSERT INTO t VALUES (to_hours(99999999)) RETURNING i").await;
+    assert_code(refused, Code::InvalidArgument);
+    assert_eq!(query(&mut client, "SELECT count(*) FROM t").await.unwrap(), [["2"]]);
+    // Many rows, in as many batches as it takes, and on our own link.
+    let many = "SELECT to_seconds(i) FROM range(100000) AS t(i)";
+    assert_eq!(query(&mut client, many).await.unwrap().len(), 100_000);
+    let own = duckherder_client::Client::connect(duckling.options()).await.unwrap();
+    let stream = own.query(many).await.unwrap();
+    let batches: Vec<_> = futures::TryStreamExt::try_collect(stream).await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100_000);
+    let stream = own.query("SELECT to_microseconds(9223372036854775807)").await;
+    let outcome: Result<Vec<RecordBatch>, _> = match stream {
+        Ok(stream) => futures::TryStreamExt::try_collect(stream).await,
+        Err(error) => Err(error),
+    };
+    assert!(outcome.unwrap_err().to_string().contains("CAST"));
 }
 
 #[tokio::test]
