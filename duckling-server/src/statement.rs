@@ -10,6 +10,7 @@ use arrow_flight::FlightData;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{ColumnDescription, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message, RemoteError};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
@@ -32,9 +33,16 @@ pub struct Job {
     pub place: Place,
     /// Values for the last statement's parameters: it runs once for every row. `None` for one that has none. They have
     /// been [checked](crate::arrow_check).
-    pub parameters: Option<Arc<Vec<RecordBatch>>>,
+    pub parameters: Option<Arc<Values>>,
     /// Who reads the result.
     pub mapping: Mapping,
+}
+
+/// Rows of values for parameters.
+pub struct Values {
+    pub batches: Vec<RecordBatch>,
+    /// What they take of the memory that their session may take.
+    pub memory: Vec<OwnedSemaphorePermit>,
 }
 
 /// Runs all statements of a job and streams the last one's result into `producer`, or drops it if there is none. On our
@@ -109,12 +117,12 @@ fn run_last(lease: &mut Lease, statement: &Statement, job: &Job, sink: &mut Sink
         }
         return run_once(connection);
     };
-    let rows: usize = parameters.iter().map(RecordBatch::num_rows).sum();
+    let rows: usize = parameters.batches.iter().map(RecordBatch::num_rows).sum();
     if rows == 0 {
         return sink.take_nothing(connection, statement);
     }
     let mut run_all = |connection: &mut Connection| {
-        parameters.iter().try_for_each(|batch| {
+        parameters.batches.iter().try_for_each(|batch| {
             for_each_row(connection, batch, |connection, parameters| {
                 sink.take(connection, statement, &parameters)
             })

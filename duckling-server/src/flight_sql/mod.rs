@@ -59,6 +59,9 @@ pub const ACTIONS: &[(&str, &str)] = &[
     ("CloseSession", "Close the session."),
 ];
 
+/// A longer descriptor is not sent back: the client knows it, and might not accept a message of that size.
+const DESCRIPTOR_BYTES_ECHOED: usize = 64 * 1024;
+
 /// Flights that `ListFlights` lists.
 const FLIGHTS_MAX: usize = 10_000;
 
@@ -445,7 +448,7 @@ fn info(
             .map(|schema| schema_bytes(schema))
             .transpose()?
             .unwrap_or_default(),
-        flight_descriptor: Some(descriptor),
+        flight_descriptor: (descriptor.encoded_len() <= DESCRIPTOR_BYTES_ECHOED).then_some(descriptor),
         endpoint: vec![endpoint],
         total_records: -1,
         total_bytes: -1,

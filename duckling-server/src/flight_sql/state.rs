@@ -5,12 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use duckherder_proto::{ExceptionType, RemoteError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::plain::Mapping;
+use crate::statement::Values;
 
 /// Prepared statements of one session.
 pub const PREPARED_MAX: usize = 1000;
@@ -18,8 +19,11 @@ pub const PREPARED_MAX: usize = 1000;
 /// Results of one session that were announced and not fetched yet; beyond it, the oldest are forgotten.
 pub const TICKETS_MAX: usize = 1000;
 
-/// Bytes of parameters bound to one statement.
-pub const PARAMETER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes that a session may have kept: values for parameters, and SQL.
+const KEPT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What the bytes that are kept are counted in.
+const KEPT_UNIT: usize = 1024;
 
 /// Bytes of a handle: the session's number, and what nobody can guess.
 const HANDLE_BYTES: usize = 24;
@@ -73,7 +77,8 @@ pub struct Prepared {
     pub schema: Option<SchemaRef>,
     /// How many parameters it has; `None` if that is known only when it runs.
     pub parameters: Option<usize>,
-    bound: Mutex<Option<Arc<Vec<RecordBatch>>>>,
+    bound: Mutex<Option<Arc<Values>>>,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl Prepared {
@@ -83,6 +88,7 @@ impl Prepared {
         repeatable: bool,
         schema: Option<SchemaRef>,
         parameters: Option<usize>,
+        memory: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             sql,
@@ -91,23 +97,24 @@ impl Prepared {
             schema,
             parameters,
             bound: Mutex::default(),
+            _memory: memory,
         }
     }
 
     /// The values that the next query runs with.
-    pub fn bound(&self) -> Option<Arc<Vec<RecordBatch>>> {
+    pub fn bound(&self) -> Option<Arc<Values>> {
         lock(&self.bound).clone()
     }
 
-    pub fn bind(&self, parameters: Vec<RecordBatch>) {
-        *lock(&self.bound) = Some(Arc::new(parameters));
+    pub fn bind(&self, values: Arc<Values>) {
+        *lock(&self.bound) = Some(values);
     }
 }
 
 /// A statement that was announced, and runs when its result is fetched.
 pub struct Ticketed {
     pub sql: String,
-    pub parameters: Option<Arc<Vec<RecordBatch>>>,
+    pub parameters: Option<Arc<Values>>,
     /// The transaction that it was announced for.
     pub transaction: Option<Handle>,
     pub mapping: Mapping,
@@ -115,6 +122,7 @@ pub struct Ticketed {
     pub repeatable: bool,
     pub statement_id: u64,
     fetched: AtomicBool,
+    _memory: OwnedSemaphorePermit,
 }
 
 impl Ticketed {
@@ -150,10 +158,20 @@ struct Inner {
 }
 
 /// See the module.
-#[derive(Default)]
 pub struct State {
     inner: Mutex<Inner>,
     statements: AtomicU64,
+    memory: Arc<Semaphore>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            statements: AtomicU64::new(0),
+            memory: Arc::new(Semaphore::new(KEPT_BYTES_MAX / KEPT_UNIT)),
+        }
+    }
 }
 
 impl State {
@@ -164,6 +182,30 @@ impl State {
     /// An id for a statement, unique in the session.
     pub fn next_statement_id(&self) -> u64 {
         self.statements.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Room for so many bytes to keep.
+    ///
+    /// # Errors
+    /// `Out of Memory`, if the session keeps too many.
+    pub fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, RemoteError> {
+        let refuse = || {
+            RemoteError::new(
+                ExceptionType::OutOfMemory,
+                format!(
+                    "this session has {} MiB of statements and their parameters, its limit: close some, or ingest the \
+                     rows instead",
+                    KEPT_BYTES_MAX >> 20
+                ),
+            )
+        };
+        let units = u32::try_from(bytes.div_ceil(KEPT_UNIT)).map_err(|_| refuse())?;
+        let acquire = || Arc::clone(&self.memory).try_acquire_many_owned(units);
+        acquire().or_else(|_| {
+            // Results that have been fetched are kept only in case they are asked for again.
+            self.lock().tickets.retain(|(_, ticket)| !ticket.is_fetched());
+            acquire().map_err(|_| refuse())
+        })
     }
 
     /// Whether something would be lost with the session.
@@ -209,14 +251,18 @@ impl State {
     }
 
     /// Keeps a statement of session `number` until its result is fetched.
+    ///
+    /// # Errors
+    /// `Out of Memory`, if the session keeps too much.
     pub fn keep_ticket(
         &self,
         number: u64,
         sql: String,
-        parameters: Option<Arc<Vec<RecordBatch>>>,
+        parameters: Option<Arc<Values>>,
         in_transaction: bool,
         repeatable: bool,
-    ) -> Handle {
+    ) -> Result<Handle, RemoteError> {
+        let memory = self.reserve(sql.len())?;
         let statement_id = self.next_statement_id();
         let mut inner = self.lock();
         let ticketed = Ticketed {
@@ -227,13 +273,14 @@ impl State {
             repeatable,
             statement_id,
             fetched: AtomicBool::new(false),
+            _memory: memory,
         };
         if inner.tickets.len() >= TICKETS_MAX {
             inner.tickets.pop_front();
         }
         let handle = Handle::new(number);
         inner.tickets.push_back((handle, Arc::new(ticketed)));
-        handle
+        Ok(handle)
     }
 
     /// # Errors

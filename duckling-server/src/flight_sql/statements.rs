@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
@@ -20,7 +19,7 @@ use futures::stream::BoxStream;
 use tonic::Status;
 
 use super::access::Caller;
-use super::state::{Handle, PARAMETER_BYTES_MAX, Prepared};
+use super::state::{Handle, Prepared};
 use super::{FlightSql, schema_bytes};
 use crate::arrow_check;
 use crate::duckdb::StatementKind;
@@ -29,7 +28,7 @@ use crate::ingest::{Create, Target, Upload};
 use crate::plain::{Mapping, Plain};
 use crate::running::{self, Answer, UploadJob, blocking, next_batch, unless_cancelled};
 use crate::session::{Place, Session};
-use crate::statement::{self, Job, Planned};
+use crate::statement::{self, Job, Planned, Values};
 
 type Flight = BoxStream<'static, Result<FlightData, FlightError>>;
 
@@ -58,7 +57,7 @@ impl FlightSql {
         let in_transaction = given(transaction).is_some();
         let handle = session
             .flight_sql
-            .keep_ticket(session.number, sql, None, in_transaction, repeatable);
+            .keep_ticket(session.number, sql, None, in_transaction, repeatable)?;
         Ok(Announced {
             handle,
             schema,
@@ -77,7 +76,7 @@ impl FlightSql {
             parameters,
             prepared.in_transaction,
             prepared.repeatable,
-        );
+        )?;
         Ok(Announced {
             handle,
             schema: prepared.schema.clone(),
@@ -154,7 +153,7 @@ impl FlightSql {
         session: &Arc<Session>,
         sql: String,
         place: Place,
-        parameters: Option<Arc<Vec<RecordBatch>>>,
+        parameters: Option<Arc<Values>>,
     ) -> Result<i64, RemoteError> {
         let recording = self.record(caller, session, &sql);
         let job = Job {
@@ -185,12 +184,14 @@ impl FlightSql {
         let parameters = planned.plan.as_ref().map(|plan| &plan.parameters);
         let parameter_schema = parameters.map_or_else(Schema::empty, parameter_schema);
         let repeatable = is_repeatable(planned.kind, &sql);
+        let memory = session.flight_sql.reserve(sql.len())?;
         let prepared = Prepared::new(
             sql,
             given(transaction).is_some(),
             repeatable,
             schema.clone(),
             parameters.map(|schema| schema.fields().len()),
+            memory,
         );
         let handle = session.flight_sql.keep_prepared(session.number, prepared)?;
         let dataset_schema = match &schema {
@@ -215,16 +216,20 @@ impl FlightSql {
 
     /// Keeps the values that a prepared statement runs with from now on.
     pub async fn bind(&self, caller: &Caller, handle: &[u8], data: Flight) -> Result<(), RemoteError> {
-        let (_, prepared) = prepared(caller, handle)?;
-        let parameters = read_parameters(&prepared, data).await?;
-        prepared.bind(parameters.unwrap_or_default());
+        let (session, prepared) = prepared(caller, handle)?;
+        let values = read_parameters(&session, &prepared, data).await?;
+        let none = || Values {
+            batches: Vec::new(),
+            memory: Vec::new(),
+        };
+        prepared.bind(Arc::new(values.unwrap_or_else(none)));
         Ok(())
     }
 
     /// Runs a prepared statement for every row of values that come with the request, or else for those bound.
     pub async fn update_prepared(&self, caller: &Caller, handle: &[u8], data: Flight) -> Result<i64, RemoteError> {
         let (session, prepared) = prepared(caller, handle)?;
-        let parameters = match read_parameters(&prepared, data).await? {
+        let parameters = match read_parameters(&session, &prepared, data).await? {
             Some(parameters) => Some(Arc::new(parameters)),
             None => prepared.bound(),
         };
@@ -434,7 +439,7 @@ fn check_bound(prepared: &Prepared, bound: bool) -> Result<(), RemoteError> {
 }
 
 /// The rows of values in an upload, checked; `None` if it holds no schema, or one without columns.
-async fn read_parameters(prepared: &Prepared, data: Flight) -> Result<Option<Vec<RecordBatch>>, RemoteError> {
+async fn read_parameters(session: &Session, prepared: &Prepared, data: Flight) -> Result<Option<Values>, RemoteError> {
     // A descriptor alone is no Arrow message.
     let data = data.filter(|message| {
         let empty = message
@@ -443,21 +448,16 @@ async fn read_parameters(prepared: &Prepared, data: Flight) -> Result<Option<Vec
         futures::future::ready(!empty)
     });
     let mut batches = FlightRecordBatchStream::new_from_flight_data(data.boxed());
-    let mut bytes = 0;
-    let mut parameters = Vec::new();
+    let mut values = Values {
+        batches: Vec::new(),
+        memory: Vec::new(),
+    };
     while let Some(batch) = next_batch(&mut batches).await? {
-        bytes += batch.get_array_memory_size();
-        if bytes > PARAMETER_BYTES_MAX {
-            return Err(RemoteError::new(
-                ExceptionType::OutOfMemory,
-                format!(
-                    "more than {} MiB of parameters: ingest them instead",
-                    PARAMETER_BYTES_MAX >> 20
-                ),
-            ));
-        }
+        values
+            .memory
+            .push(session.flight_sql.reserve(batch.get_array_memory_size())?);
         arrow_check::check(&batch)?;
-        parameters.push(batch);
+        values.batches.push(batch);
     }
     unless_cancelled().await;
     let columns = batches.schema().map_or(0, |schema| schema.fields().len());
@@ -469,7 +469,7 @@ async fn read_parameters(prepared: &Prepared, data: Flight) -> Result<Option<Vec
             ExceptionType::InvalidInput,
             format!("the statement has {count} parameters, and {columns} values were given"),
         )),
-        _ => Ok(Some(parameters)),
+        _ => Ok(Some(values)),
     }
 }
 
@@ -508,7 +508,9 @@ fn is_update(planned: &Planned, sql: &str) -> bool {
 
 /// Whether running it twice does no more than running it once.
 fn is_repeatable(kind: StatementKind, sql: &str) -> bool {
-    kind == StatementKind::Read && !sql.to_ascii_lowercase().contains("nextval")
+    // EXPLAIN ANALYZE runs what it explains.
+    let sql = sql.to_ascii_lowercase();
+    kind == StatementKind::Read && !["nextval", "analyze", "analyse"].iter().any(|word| sql.contains(word))
 }
 
 /// Whether the statement says in which order its rows come.

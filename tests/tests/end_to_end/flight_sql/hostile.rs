@@ -360,4 +360,13 @@ async fn parameters_have_a_bound() {
     assert_code(refused, Code::ResourceExhausted);
     raw.put(&bind, Some(vec![numbers([3])])).await.unwrap();
     assert_eq!(sum(&raw.fetch(&bind).await.unwrap()), 3);
+    // What has been fetched makes room for what comes.
+    let large = format!("SELECT 1::BIGINT -- {}", "x".repeat(30_000_000));
+    for _ in 0..9 {
+        let statement = CommandStatementQuery {
+            query: large.clone(),
+            transaction_id: None,
+        };
+        assert_eq!(sum(&raw.fetch(&statement).await.unwrap()), 1);
+    }
 }
