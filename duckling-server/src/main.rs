@@ -1,5 +1,8 @@
 //! The `duckling` command.
 
+#[cfg(feature = "terminal")]
+mod terminal;
+
 use std::io::IsTerminal;
 use std::net::ToSocketAddrs;
 use std::process::ExitCode;
@@ -30,6 +33,9 @@ struct Cli {
 enum Command {
     /// Serve a database until SIGINT or SIGTERM.
     Serve(ServeArgs),
+    /// Run SQL on a duckling, from arguments, a script or a prompt.
+    #[cfg(feature = "terminal")]
+    Sql(terminal::SqlArgs),
 }
 
 #[derive(Args)]
@@ -55,9 +61,14 @@ struct ServeArgs {
 }
 
 fn main() -> ExitCode {
-    let Cli {
-        command: Command::Serve(args),
-    } = Cli::parse();
+    match Cli::parse().command {
+        Command::Serve(args) => run_server(args),
+        #[cfg(feature = "terminal")]
+        Command::Sql(args) => terminal::run(args),
+    }
+}
+
+fn run_server(args: ServeArgs) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
@@ -90,6 +101,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
         database_options: DatabaseOptions {
             threads: args.threads,
             memory_limit: args.memory_limit,
+            ..DatabaseOptions::default()
         },
         limits: Limits {
             drain_timeout: Duration::from_secs(args.drain_timeout),

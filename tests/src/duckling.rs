@@ -42,7 +42,7 @@ pub fn config() -> DucklingConfig {
     DucklingConfig {
         database_options: DatabaseOptions {
             threads: Some(2),
-            memory_limit: None,
+            ..DatabaseOptions::default()
         },
         limits: Limits {
             drain_timeout: DRAIN_TIMEOUT,

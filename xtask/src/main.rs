@@ -14,6 +14,7 @@ mod lockfile;
 mod platform;
 mod process;
 mod python;
+mod shell;
 mod steps;
 mod symbols;
 mod workspace;
@@ -45,6 +46,11 @@ enum Task {
     },
     /// Show the extension at work in Python's DuckDB
     Demo,
+    /// Open a prompt on a local DuckDB with the extension loaded
+    Shell {
+        /// The database file; in memory if none is given
+        database: Option<String>,
+    },
     /// Run all checks and tests, up to the first failure
     Test {
         /// Skip the checks and run only tests whose names contain this
@@ -89,6 +95,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::Demo => demo::run(&workspace),
+        Task::Shell { database } => match shell::run(&workspace, database.as_deref())? {},
         Task::Test { filter } => ci::run(&workspace, filter.as_deref()),
         Task::Ci => ci::run(&workspace, None),
         Task::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),

@@ -217,6 +217,11 @@ impl Connection {
         Interrupter(Arc::clone(&self.handle))
     }
 
+    /// The handle, for one call of the C API.
+    pub(super) fn raw(&mut self) -> ffi::duckdb_v2_connection_handle {
+        self.handle.raw
+    }
+
     /// The same connection as the C API v1 knows it, for what v2 lacks (the appender).
     pub(super) fn v1(&mut self) -> libduckdb_sys::duckdb_connection {
         // DuckDB 2.0.0: a v1 handle is a `duckdb::Connection *`; a v2 handle is a `CV2Connection *`, which derives from

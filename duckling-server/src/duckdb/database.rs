@@ -18,6 +18,8 @@ pub struct DatabaseOptions {
     pub threads: Option<usize>,
     /// DuckDB's `memory_limit`, for example `4GB`; DuckDB's default (80 % of memory) if absent.
     pub memory_limit: Option<String>,
+    /// Whether extensions that nobody has signed may be loaded.
+    pub allow_unsigned_extensions: bool,
 }
 
 /// A DuckDB instance and the database attached to it. Cheap to clone; the last clone closes (and checkpoints) it.
@@ -103,6 +105,9 @@ fn startup_settings(options: &DatabaseOptions) -> Vec<(&'static str, String)> {
     }
     if let Some(limit) = &options.memory_limit {
         settings.push(("memory_limit", limit.clone()));
+    }
+    if options.allow_unsigned_extensions {
+        settings.push(("allow_unsigned_extensions", "true".to_owned()));
     }
     settings
 }

@@ -19,6 +19,7 @@ mod result;
 mod schema;
 mod statement;
 mod table_function;
+mod tokenizer;
 
 pub use appender::Appender;
 pub use connection::{Connection, Interrupter, Plan};
@@ -28,6 +29,7 @@ pub use parameters::{Parameters, for_each_row};
 pub use result::{ArrowResult, rows_changed};
 pub use statement::{Statement, StatementKind};
 pub use table_function::{Cell, ColumnType, TableSource};
+pub use tokenizer::Split;
 
 use libduckdb_sys::v2 as ffi;
 
