@@ -8,8 +8,9 @@ use crate::codegen::{self, Mode};
 use crate::extension::{self, Build, Profile};
 use crate::fuzz;
 use crate::icu;
+use crate::node;
 use crate::process;
-use crate::python;
+use crate::python::{self, Suite};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
@@ -24,7 +25,12 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     }
     let build = steps.run("build-extension", || extension::build(workspace, Profile::Debug))?;
     steps.run("Rust tests", || rust_tests(workspace, &build, filter))?;
-    steps.run("tests in a real host", || host_tests(workspace, &build, filter))?;
+    steps.run("tests in a real host", || {
+        python_tests(workspace, &python::HOST, &build, filter)
+    })?;
+    steps.run("tests of other people's clients", || {
+        python_tests(workspace, &python::CLIENTS, &build, filter)
+    })?;
     if filter.is_none() {
         steps.run("fuzzing", || fuzz::run_for_ci(workspace))?;
     }
@@ -60,9 +66,17 @@ fn rust_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Res
     process::run(name_build(&mut cargo, build))
 }
 
-fn host_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Result<()> {
-    let python = python::environment(workspace)?;
-    let mut pytest = python::pytest(workspace, &python)?;
+fn python_tests(workspace: &Workspace, suite: &Suite, build: &Build, filter: Option<&str>) -> Result<()> {
+    let python = python::environment(workspace, suite)?;
+    let mut pytest = python::pytest(workspace, suite, &python)?;
+    if let Some(modules) = suite
+        .has_javascript
+        .then(|| node::modules(workspace))
+        .transpose()?
+        .flatten()
+    {
+        pytest.env("DUCKHERDER_NODE_MODULES", modules);
+    }
     if let Some(filter) = filter {
         pytest.args(["-k", filter]);
     }

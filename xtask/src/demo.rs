@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 /// Builds what is out of date and runs the tour.
 pub fn run(workspace: &Workspace) -> Result<()> {
     let build = extension::build(workspace, Profile::Debug)?;
-    let python = python::environment(workspace)?;
+    let python = python::environment(workspace, &python::HOST)?;
     process::run(
         Command::new(python)
             .arg(workspace.path("xtask/demo/demo.py"))

@@ -69,7 +69,7 @@ fn stamp_name() -> &'static Path {
 
 /// The source package, checked by pip against the pin's hash.
 fn download(workspace: &Workspace, pin: &Path, directory: &Path) -> Result<PathBuf> {
-    let python = python::environment(workspace)?;
+    let python = python::environment(workspace, &python::HOST)?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "download", "--quiet", "--no-input"]);
     pip.args(["--disable-pip-version-check", "--no-deps", "--require-hashes"]);

@@ -11,6 +11,7 @@ mod footer;
 mod fuzz;
 mod icu;
 mod lockfile;
+mod node;
 mod platform;
 mod process;
 mod python;

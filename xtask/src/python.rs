@@ -1,6 +1,6 @@
-//! The Python environment for tests in a real host, and for the demo.
+//! The Python environments for tests and for the demo.
 //!
-//! It lives in the target directory, so that clones share it and `cargo clean` removes it.
+//! They live in the target directory, so that clones share them and `cargo clean` removes them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,15 +11,36 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 use crate::workspace::Workspace;
 
-const REQUIREMENTS: &str = "tests/host/requirements.txt";
-const HOST_TESTS: &str = "tests/host";
+/// Tests in Python, with the packages that they need.
+pub struct Suite {
+    /// Where the tests are, and their `requirements.txt`.
+    tests: &'static str,
+    /// The environment's name in the target directory.
+    environment: &'static str,
+    /// Some of the tests run JavaScript.
+    pub has_javascript: bool,
+}
 
-/// A Python that has what `tests/host/requirements.txt` asks for; made when missing or out of date.
-pub fn environment(workspace: &Workspace) -> Result<PathBuf> {
-    let requirements = workspace.path(REQUIREMENTS);
+/// DuckDB from PyPI with the extension.
+pub const HOST: Suite = Suite {
+    tests: "tests/host",
+    environment: "python-env",
+    has_javascript: false,
+};
+
+/// Other people's Arrow Flight SQL clients.
+pub const CLIENTS: Suite = Suite {
+    tests: "tests/clients",
+    environment: "python-clients-env",
+    has_javascript: true,
+};
+
+/// A Python that has what a suite's `requirements.txt` asks for; made when missing or out of date.
+pub fn environment(workspace: &Workspace, suite: &Suite) -> Result<PathBuf> {
+    let requirements = workspace.path(suite.tests).join("requirements.txt");
     let wanted =
         fs::read_to_string(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let directory = workspace.target.join("python-env");
+    let directory = workspace.target.join(suite.environment);
     let python = directory.join("bin/python");
 
     // Two clones may come here at once.
@@ -43,7 +64,7 @@ fn works(python: &Path) -> bool {
 }
 
 fn make(directory: &Path, python: &Path, requirements: &Path) -> Result<()> {
-    println!("making the Python environment");
+    println!("making the Python environment {}", directory.display());
     let mut probe = Command::new("python3");
     match process::try_output(probe.args(["-c", "import ensurepip, venv"]))? {
         None => bail!("there is no python3"),
@@ -67,13 +88,13 @@ fn make(directory: &Path, python: &Path, requirements: &Path) -> Result<()> {
     process::run(pip.args(["--only-binary", ":all:", "-r"]).arg(requirements))
 }
 
-/// A command that runs the tests in `tests/host`. Fails if there are none.
-pub fn pytest(workspace: &Workspace, python: &Path) -> Result<Command> {
-    if !has_tests(&workspace.path(HOST_TESTS))? {
-        bail!("there are no test files in {HOST_TESTS}");
+/// A command that runs a suite's tests. Fails if there are none.
+pub fn pytest(workspace: &Workspace, suite: &Suite, python: &Path) -> Result<Command> {
+    if !has_tests(&workspace.path(suite.tests))? {
+        bail!("there are no test files in {}", suite.tests);
     }
     let mut pytest = Command::new(python);
-    pytest.current_dir(&workspace.root).args(["-m", "pytest", HOST_TESTS]);
+    pytest.current_dir(&workspace.root).args(["-m", "pytest", suite.tests]);
     Ok(pytest)
 }
 

@@ -1,0 +1,42 @@
+// @lancedb/arrow-flight-sql-client: grpc-js and protobufjs, messages of at most 4 MiB. Run by test_javascript.py.
+"use strict";
+const assert = require("node:assert/strict");
+const test = require("node:test");
+const { Client } = require("@lancedb/arrow-flight-sql-client");
+
+const connect = () =>
+  Client.connect({
+    host: `127.0.0.1:${process.env.DUCKLING_PORT}`,
+    username: "mallard",
+    password: "quack",
+    insecure: true,
+  });
+
+const objects = async (client, sql) => (await (await client.query(sql)).collectToObjects()).map((row) => ({ ...row }));
+
+test("queries", async () => {
+  const client = await connect();
+  assert.deepEqual(await objects(client, "SELECT 42 AS answer, 'größe' AS text"), [{ answer: 42, text: "größe" }]);
+  assert.deepEqual(await objects(client, "SELECT 1 AS a WHERE false"), []);
+});
+
+test("writes, and a session that keeps its state", async () => {
+  const client = await connect();
+  await objects(client, "CREATE OR REPLACE TEMP TABLE lance (i INTEGER)");
+  await objects(client, "INSERT INTO lance VALUES (1), (2)");
+  assert.deepEqual(await objects(client, "SELECT i FROM lance ORDER BY i"), [{ i: 1 }, { i: 2 }]);
+});
+
+test("record batches, in messages that fit", async () => {
+  const client = await connect();
+  const result = await client.query("SELECT range AS i, repeat('x', 1000) AS s FROM range(50_000)");
+  let count = 0;
+  for await (const batch of result.toArrowStream()) count += batch.numRows;
+  assert.equal(count, 50000);
+});
+
+test("errors are DuckDB's, and the connection goes on", async () => {
+  const client = await connect();
+  await assert.rejects(objects(client, "FROM nosuch"), /Table with name nosuch does not exist/);
+  assert.deepEqual(await objects(client, "SELECT 1 AS a"), [{ a: 1 }]);
+});
