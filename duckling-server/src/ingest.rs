@@ -268,19 +268,28 @@ fn sql_type(field: &Field) -> Result<String, RemoteError> {
                 .collect::<Result<Vec<_>, RemoteError>>()?;
             format!("STRUCT({})", fields.join(", "))
         }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(fields) if fields.len() == 2 => {
+                format!("MAP({}, {})", sql_type(&fields[0])?, sql_type(&fields[1])?)
+            }
+            _ => return Err(no_type(field)),
+        },
         DataType::Dictionary(_, value) => sql_type(&Field::new(field.name(), value.as_ref().clone(), true))?,
-        other => {
-            return Err(RemoteError::new(
-                ExceptionType::NotImplemented,
-                format!(
-                    "column \"{}\" has Arrow type {other}, for which no DuckDB type is chosen automatically; create \
-                     the table first and append to it",
-                    field.name()
-                ),
-            ));
-        }
+        _ => return Err(no_type(field)),
     };
     Ok(text)
+}
+
+fn no_type(field: &Field) -> RemoteError {
+    RemoteError::new(
+        ExceptionType::NotImplemented,
+        format!(
+            "column \"{}\" has Arrow type {}, for which no DuckDB type is chosen automatically; create the table first \
+             and append to it",
+            field.name(),
+            field.data_type()
+        ),
+    )
 }
 
 #[cfg(test)]
