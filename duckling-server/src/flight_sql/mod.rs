@@ -11,6 +11,7 @@ mod sql_info;
 mod state;
 mod statements;
 mod type_info;
+mod unions;
 
 use std::sync::Arc;
 

@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::access::Caller;
 use super::state::{Handle, Prepared};
-use super::{FlightSql, schema_bytes};
+use super::{FlightSql, schema_bytes, unions};
 use crate::arrow_check;
 use crate::duckdb::StatementKind;
 use crate::history::{Recording, Sender};
@@ -456,6 +456,8 @@ async fn read_parameters(session: &Session, prepared: &Prepared, data: Flight) -
         values
             .memory
             .push(session.flight_sql.reserve(batch.get_array_memory_size())?);
+        let batch = unions::unwrapped(batch)
+            .map_err(|error| RemoteError::new(ExceptionType::InvalidInput, error.to_string()))?;
         arrow_check::check(&batch)?;
         values.batches.push(batch);
     }
