@@ -4,6 +4,7 @@
 
 mod ci;
 mod codegen;
+mod decoders;
 mod demo;
 mod extension;
 mod files;
@@ -68,6 +69,14 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Fuzz what reads bytes from clients, guided by coverage
+    FuzzDecoders {
+        /// Only this target
+        target: Option<String>,
+        /// How long each
+        #[arg(long, default_value_t = decoders::SECONDS)]
+        seconds: u64,
+    },
     /// Write the generated code: the protocol's Rust types and the extension's C header
     Codegen {
         /// Fail if the committed files are out of date, and write nothing
@@ -100,6 +109,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { filter } => ci::run(&workspace, filter.as_deref()),
         Task::Ci => ci::run(&workspace, None),
         Task::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),
+        Task::FuzzDecoders { target, seconds } => decoders::run(&workspace, target.as_deref(), seconds),
         Task::Codegen { check } => codegen::run(&workspace, if check { Mode::Check } else { Mode::Write }),
     }
 }
