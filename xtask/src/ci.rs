@@ -10,7 +10,7 @@ use crate::fuzz;
 use crate::icu;
 use crate::node;
 use crate::process;
-use crate::python::{self, Suite};
+use crate::python;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
@@ -25,11 +25,9 @@ pub fn run(workspace: &Workspace, filter: Option<&str>) -> Result<()> {
     }
     let build = steps.run("build-extension", || extension::build(workspace, Profile::Debug))?;
     steps.run("Rust tests", || rust_tests(workspace, &build, filter))?;
-    steps.run("tests in a real host", || {
-        python_tests(workspace, &python::HOST, &build, filter)
-    })?;
+    steps.run("tests in a real host", || host_tests(workspace, &build, filter))?;
     steps.run("tests of other people's clients", || {
-        python_tests(workspace, &python::CLIENTS, &build, filter)
+        client_tests(workspace, &build, filter)
     })?;
     if filter.is_none() {
         steps.run("fuzzing", || fuzz::run_for_ci(workspace))?;
@@ -66,17 +64,23 @@ fn rust_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Res
     process::run(name_build(&mut cargo, build))
 }
 
-fn python_tests(workspace: &Workspace, suite: &Suite, build: &Build, filter: Option<&str>) -> Result<()> {
-    let python = python::environment(workspace, suite)?;
-    let mut pytest = python::pytest(workspace, suite, &python)?;
-    if let Some(modules) = suite
-        .has_javascript
-        .then(|| node::modules(workspace))
-        .transpose()?
-        .flatten()
-    {
+fn host_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Result<()> {
+    let python = python::environment(workspace, &python::HOST)?;
+    run_pytest(python::pytest(workspace, &python::HOST, &python)?, build, filter)
+}
+
+fn client_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Result<()> {
+    let python = python::environment(workspace, &python::CLIENTS)?;
+    let mut pytest = python::pytest(workspace, &python::CLIENTS, &python)?;
+    let sqlalchemy = python::environment(workspace, &python::SQLALCHEMY)?;
+    pytest.env("DUCKHERDER_SQLALCHEMY_PYTHON", sqlalchemy);
+    if let Some(modules) = node::modules(workspace)? {
         pytest.env("DUCKHERDER_NODE_MODULES", modules);
     }
+    run_pytest(pytest, build, filter)
+}
+
+fn run_pytest(mut pytest: Command, build: &Build, filter: Option<&str>) -> Result<()> {
     if let Some(filter) = filter {
         pytest.args(["-k", filter]);
     }

@@ -17,22 +17,24 @@ pub struct Suite {
     tests: &'static str,
     /// The environment's name in the target directory.
     environment: &'static str,
-    /// Some of the tests run JavaScript.
-    pub has_javascript: bool,
 }
 
 /// DuckDB from PyPI with the extension.
 pub const HOST: Suite = Suite {
     tests: "tests/host",
     environment: "python-env",
-    has_javascript: false,
 };
 
 /// Other people's Arrow Flight SQL clients.
 pub const CLIENTS: Suite = Suite {
     tests: "tests/clients",
     environment: "python-clients-env",
-    has_javascript: true,
+};
+
+/// SQLAlchemy 2, which one of those clients does not go together with: for an example in the documentation.
+pub const SQLALCHEMY: Suite = Suite {
+    tests: "tests/clients/sqlalchemy",
+    environment: "python-sqlalchemy-env",
 };
 
 /// A Python that has what a suite's `requirements.txt` asks for; made when missing or out of date.
