@@ -174,7 +174,7 @@ impl Terminal {
     fn run_prompt(&mut self) -> Result<(), Stop> {
         let opened = self.text.splitter().map_err(|error| failed(&error.to_string()))?;
         let mut prompt = Prompt::open(opened).map_err(|error| failed(&format!("no prompt: {error}")))?;
-        println!("{}. \\? for help.", self.engine.description());
+        say(&format!("{}. \\? for help.", self.engine.description()))?;
         let label = format!("{}> ", self.engine.database_name());
         loop {
             match prompt.read(&label) {
@@ -193,8 +193,8 @@ impl Terminal {
     fn run_script(&mut self, input: impl BufRead) -> Result<(), Stop> {
         let splitter = self.text.splitter().map_err(|error| failed(&error.to_string()))?;
         let mut script = Script::new(input, splitter);
-        let report = |error: ScriptError| failed(&error.to_string());
-        while let Some(part) = script.next_part().map_err(report)? {
+        let broken = |error: ScriptError| failed(&error.to_string());
+        while let Some(part) = script.next_part().map_err(broken)? {
             match part {
                 Part::Statement(sql) => self.run_statement(&sql)?,
                 Part::Command(line) => self.obey(Command::parse(&line).map_err(|problem| failed(&problem))?)?,
@@ -247,7 +247,7 @@ impl Terminal {
                 if self.timing {
                     let server = summary.server_elapsed;
                     let server = server.map(|elapsed| format!(", {} on the server", seconds(elapsed)));
-                    eprintln!("{}{}", seconds(started.elapsed()), server.unwrap_or_default());
+                    report(&format!("{}{}", seconds(started.elapsed()), server.unwrap_or_default()));
                 }
                 if summary.kind == duckherder_client::ResultKind::Nothing && mentions_time_zone(sql) {
                     self.follow_time_zone();
@@ -259,7 +259,7 @@ impl Terminal {
             }
             Err(Failure::Print(PrintError::Write(error))) => Err(failed(&format!("cannot write the result: {error}"))),
             Err(Failure::Statement(error) | Failure::Print(PrintError::Values(error))) => {
-                eprintln!("{}", place::in_statement(&error, sql));
+                report(&place::in_statement(&error, sql));
                 self.recover(&error);
                 if error.kind == ExceptionType::Interrupt && !self.interactive {
                     return Err(Stop::Interrupted);
@@ -333,10 +333,10 @@ impl Terminal {
     fn recover(&mut self, error: &RemoteError) {
         match self.runtime.block_on(self.engine.recover(error)) {
             Ok(false) => {}
-            Ok(true) => eprintln!(
-                "The session was lost, and with it its transaction, settings and temporary tables. A new one is open."
+            Ok(true) => report(
+                "The session was lost, and with it its transaction, settings and temporary tables. A new one is open.",
             ),
-            Err(error) => eprintln!("{error}"),
+            Err(error) => report(&error.to_string()),
         }
     }
 
@@ -345,7 +345,7 @@ impl Terminal {
         let zone = self.runtime.block_on(self.engine.time_zone());
         let followed = zone.and_then(|zone| zone.map_or(Ok(()), |zone| self.text.set_time_zone(&zone)));
         if let Err(error) = followed {
-            eprintln!("times with time zone are printed as before: {error}");
+            report(&format!("times with time zone are printed as before: {error}"));
         }
     }
 }
@@ -373,9 +373,14 @@ fn interrupted() -> RemoteError {
     RemoteError::new(ExceptionType::Interrupt, "Interrupted!")
 }
 
+/// Writes a line to standard error. If nobody reads that, nobody can be told.
+fn report(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Reports what is wrong.
 fn failed(problem: &str) -> Stop {
-    eprintln!("{problem}");
+    report(problem);
     Stop::Failed
 }
 

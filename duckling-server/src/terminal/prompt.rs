@@ -53,7 +53,7 @@ impl Prompt {
         if let Some(path) = history.as_ref().filter(|path| path.exists())
             && let Err(error) = editor.load_history(path)
         {
-            eprintln!("the history {} is not used: {error}", path.display());
+            super::report(&format!("the history {} is not used: {error}", path.display()));
             history = None;
         }
         Ok(Self { editor, history })
@@ -81,7 +81,10 @@ impl Prompt {
         if let (Ok(true), Some(path)) = (added, &self.history)
             && let Err(error) = self.editor.append_history(path)
         {
-            eprintln!("the history {} is not written any more: {error}", path.display());
+            super::report(&format!(
+                "the history {} is not written any more: {error}",
+                path.display()
+            ));
             self.history = None;
         }
     }

@@ -4,6 +4,7 @@ mod discovery;
 mod hostile;
 mod ingest;
 mod metadata;
+mod mutations;
 mod options;
 mod prepared;
 mod sessions;
