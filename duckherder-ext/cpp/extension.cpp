@@ -1,6 +1,7 @@
 //! What LOAD does.
 
 #include "functions.hpp"
+#include "join_keys.hpp"
 #include "local_rows.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
@@ -54,6 +55,7 @@ static void Load(ExtensionLoader &loader) {
 	RegisterRemoteBind(config);
 	RegisterLocalRows(config);
 	RegisterSubplanPushdown(config);
+	RegisterJoinKeys(config);
 	RegisterRemoteQuery(loader);
 	RegisterFunctions(loader);
 }

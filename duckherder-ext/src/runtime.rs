@@ -13,11 +13,17 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{ExtError, Result};
 
-/// Network threads of the client side. Decoding batches happens on them.
-const WORKER_THREADS: usize = 1;
+/// At most so many network threads. Decoding batches happens on them.
+const WORKER_THREADS_MAX: usize = 2;
 
 /// How often a blocked DuckDB thread looks whether the user has interrupted the query.
 pub const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One where there are few cores: a second would mostly wake the first, and be in the way of DuckDB's.
+fn worker_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, WORKER_THREADS_MAX)
+}
 
 struct ProcessRuntime {
     process_id: u32,
@@ -40,7 +46,7 @@ pub fn handle() -> Result<Handle> {
         return Ok(current.runtime.handle().clone());
     }
     let runtime = Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
+        .worker_threads(worker_threads())
         .thread_name("duckherder")
         .enable_all()
         .build()

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod codegen;
 mod decoders;
@@ -77,6 +78,12 @@ enum Task {
         #[arg(long, default_value_t = decoders::SECONDS)]
         seconds: u64,
     },
+    /// Measure, beside a local DuckDB, Quack and pyarrow.flight; fails where a bar is missed
+    Bench {
+        /// Options of tests/bench/run.py, --help among them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the generated code: the protocol's Rust types and the extension's C header
     Codegen {
         /// Fail if the committed files are out of date, and write nothing
@@ -110,6 +117,7 @@ fn run(task: Task) -> Result<()> {
         Task::Ci => ci::run(&workspace, None),
         Task::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),
         Task::FuzzDecoders { target, seconds } => decoders::run(&workspace, target.as_deref(), seconds),
+        Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Codegen { check } => codegen::run(&workspace, if check { Mode::Check } else { Mode::Write }),
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::process;
 use crate::workspace::Workspace;
 
-/// Tests in Python, with the packages that they need.
+/// Tests or benchmarks in Python, with the packages that they need.
 pub struct Suite {
     /// Where the tests are, and their `requirements.txt`.
     tests: &'static str,
@@ -35,6 +35,18 @@ pub const CLIENTS: Suite = Suite {
 pub const SQLALCHEMY: Suite = Suite {
     tests: "tests/clients/sqlalchemy",
     environment: "python-sqlalchemy-env",
+};
+
+/// What runs the benchmarks.
+pub const BENCH: Suite = Suite {
+    tests: "tests/bench",
+    environment: "python-bench-env",
+};
+
+/// Quack, which needs an older DuckDB.
+pub const BENCH_QUACK: Suite = Suite {
+    tests: "tests/bench/quack",
+    environment: "python-quack-env",
 };
 
 /// A Python that has what a suite's `requirements.txt` asks for; made when missing or out of date.
