@@ -33,6 +33,8 @@ struct ArrowThreadState : public LocalTableFunctionState {
 	    : arrow(make_uniq<ArrowArrayWrapper>(), context) {
 	}
 
+	//! What this thread has taken of the result.
+	GroupHandle group;
 	//! The batch being read, and where in it.
 	ArrowScanLocalState arrow;
 	bool has_batch = false;
@@ -72,20 +74,18 @@ void Discard(void *context) {
 	delete static_cast<InterruptState *>(context);
 }
 
-enum class Next { BATCH, END, PARKED };
+enum class Next { FOUND, END, PARKED };
 
-//! Gets the next batch, which may be without rows. Where DuckDB allows, it parks the task instead of blocking the
-//! thread: the one that executes the query must stay free to notice an interrupt.
-Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
-	auto batch = make_shared_ptr<ArrowArrayWrapper>();
-	uint64_t index = 0;
+//! Gets the next group of batches. Where DuckDB allows, it parks the task instead of blocking the thread: the one that
+//! executes the query must stay free to notice an interrupt.
+Next NextGroup(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
 	auto parked = false;
 	auto found = Check([&](DhBuffer *error) {
 		if (!input.interrupt_state || input.results_execution_mode != AsyncResultsExecutionMode::TASK_EXECUTOR) {
-			return Api().scan_next(global.scan.Get(), InterruptOf(context), &batch->arrow_array, &index, error);
+			return Api().scan_next(global.scan.Get(), InterruptOf(context), local.group.Slot(), error);
 		}
 		DhWaker waker {Wake, Discard, make_uniq<InterruptState>(*input.interrupt_state).release()};
-		auto status = Api().scan_next_or_wake(global.scan.Get(), waker, &batch->arrow_array, &index, error);
+		auto status = Api().scan_next_or_wake(global.scan.Get(), waker, local.group.Slot(), error);
 		parked = status == DhPending;
 		return parked ? DhEnd : status;
 	});
@@ -93,14 +93,28 @@ Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState
 		input.async_result = SourceResultType::BLOCKED;
 		return Next::PARKED;
 	}
-	if (!found) {
-		return Next::END;
+	return found ? Next::FOUND : Next::END;
+}
+
+//! Gets the next batch, which may be without rows: of the thread's group, then of another.
+Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
+	auto batch = make_shared_ptr<ArrowArrayWrapper>();
+	auto taken = [&]() {
+		return local.group && Check([&](DhBuffer *error) {
+			       return Api().group_next(local.group.Get(), &batch->arrow_array, error);
+		       });
+	};
+	while (!taken()) {
+		auto next = NextGroup(context, input, global, local);
+		if (next != Next::FOUND) {
+			return next;
+		}
 	}
 	local.arrow.Reset();
 	local.arrow.chunk = std::move(batch);
-	local.arrow.batch_index = index;
+	local.arrow.batch_index = Api().group_index(local.group.Get());
 	local.has_batch = true;
-	return Next::BATCH;
+	return Next::FOUND;
 }
 
 void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
@@ -118,7 +132,7 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 	auto &local = input.local_state->Cast<ArrowThreadState>();
 	auto &arrow = local.arrow;
 	while (!local.Unread()) {
-		if (NextBatch(context, input, global, local) != Next::BATCH) {
+		if (NextBatch(context, input, global, local) != Next::FOUND) {
 			return;
 		}
 	}

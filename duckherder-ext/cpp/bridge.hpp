@@ -99,6 +99,7 @@ private:
 using RemoteHandle = Handle<DhRemote, &DhApi::remote_free>;
 using SessionHandle = Handle<DhSession, &DhApi::session_free>;
 using ScanHandle = Handle<DhScan, &DhApi::scan_free>;
+using GroupHandle = Handle<DhGroup, &DhApi::group_free>;
 using TablesHandle = Handle<DhTables, &DhApi::tables_free>;
 using ColumnsHandle = Handle<DhColumns, &DhApi::columns_free>;
 

@@ -127,13 +127,8 @@ void RunToEnd(DhSession *session, const string &sql, bool transactional, DhInter
 	Check([&](DhBuffer *error) {
 		return Api().scan_start(session, Text(sql), transactional, true, interrupt, scan.Slot(), error);
 	});
-	auto more = true;
-	while (more) {
-		ArrowArrayWrapper batch;
-		uint64_t index;
-		more = Check([&](DhBuffer *error) {
-			return Api().scan_next(scan.Get(), interrupt, &batch.arrow_array, &index, error);
-		});
+	GroupHandle group;
+	while (Check([&](DhBuffer *error) { return Api().scan_next(scan.Get(), interrupt, group.Slot(), error); })) {
 	}
 }
 

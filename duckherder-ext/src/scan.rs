@@ -1,5 +1,6 @@
 //! Results on their way to DuckDB's scan threads.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,21 +16,42 @@ use crate::history::{self, Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
 
-/// Decoded batches waiting for scan threads.
-const BATCHES_AHEAD: usize = 4;
+/// Decoded batches, of about 2 MiB each, waiting for scan threads.
+const BATCHES_AHEAD: usize = 24;
 
-/// A batch and its place in the result.
-pub struct Numbered {
-    /// 0, 1, 2 …
-    pub index: u64,
-    /// The rows.
-    pub batch: RecordBatch,
+/// A group that has so many rows or bytes is not made longer. The rows are those of a row group of DuckDB.
+const GROUP_ROWS: usize = 122_880;
+const GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+/// Batches that follow each other, all for one thread.
+///
+/// Whatever of a result there is goes to the thread that asks first, up to a row group: a table that is made of the result
+/// is then made of whole ones. DuckDB would write smaller ones a second time, to merge them.
+pub struct Group {
+    index: u64,
+    batches: VecDeque<RecordBatch>,
+}
+
+impl Group {
+    /// Its place in the result: 0, 1, 2 …
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Takes the next batch out of it.
+    pub fn next(&mut self) -> Option<RecordBatch> {
+        self.batches.pop_front()
+    }
 }
 
 /// One result, read by any number of threads. Dropped before its end, it cancels the statement on the server.
 pub struct Scan {
     schema: SchemaRef,
-    batches: flume::Receiver<Result<Numbered>>,
+    batches: flume::Receiver<Result<RecordBatch>>,
+    /// The next group's place; held while one is put together.
+    next_index: Mutex<u64>,
+    /// Ends the result after the rows that came before it.
+    failure: Mutex<Option<ExtError>>,
     rows_read: AtomicU64,
     wakers: Wakers,
     _pump: Option<Pump>,
@@ -95,6 +117,8 @@ impl Scan {
         Ok(Self {
             schema,
             batches,
+            next_index: Mutex::default(),
+            failure: Mutex::default(),
             rows_read: AtomicU64::new(0),
             wakers,
             _pump: Some(Pump { task, remote }),
@@ -106,10 +130,12 @@ impl Scan {
         let batch = history::snapshot().map_err(|error| ExtError::new(ExceptionType::Io, error.to_string()))?;
         let (sender, batches) = flume::bounded(1);
         // There is room for one.
-        let _ = sender.send(Ok(Numbered { index: 0, batch }));
+        let _ = sender.send(Ok(batch));
         Ok(Self {
             schema: history::schema(),
             batches,
+            next_index: Mutex::default(),
+            failure: Mutex::default(),
             rows_read: AtomicU64::new(0),
             wakers: Wakers::default(),
             _pump: None,
@@ -126,12 +152,12 @@ impl Scan {
         self.rows_read.load(Ordering::Relaxed)
     }
 
-    /// The next batch if it is here already, `Some(None)` at the end. Else `None`, and `waker` is called, once, as soon as
-    /// it is worth asking again.
+    /// The next group if there is something already, `Some(None)` at the end. Else `None`, and `waker` is called, once, as
+    /// soon as it is worth asking again.
     ///
     /// # Errors
     /// The server's, the connection's.
-    pub fn next_or_wake(&self, waker: Waker) -> Result<Option<Option<Numbered>>> {
+    pub fn next_or_wake(&self, waker: Waker) -> Result<Option<Option<Group>>> {
         if let Some(next) = self.try_next()? {
             return Ok(Some(next));
         }
@@ -144,33 +170,54 @@ impl Scan {
         Ok(next)
     }
 
-    fn try_next(&self) -> Result<Option<Option<Numbered>>> {
-        match self.batches.try_recv() {
-            Ok(item) => self.count(item?).map(Some),
-            Err(flume::TryRecvError::Disconnected) => Ok(Some(None)),
-            Err(flume::TryRecvError::Empty) => Ok(None),
+    fn try_next(&self) -> Result<Option<Option<Group>>> {
+        let mut next_index = self.next_index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = failure.take() {
+            return Err(error);
         }
+        let mut batches = VecDeque::new();
+        let (mut rows, mut bytes) = (0, 0);
+        while rows < GROUP_ROWS && bytes < GROUP_BYTES {
+            match self.batches.try_recv() {
+                Ok(Ok(batch)) => {
+                    rows += batch.num_rows();
+                    bytes += batch.get_array_memory_size();
+                    batches.push_back(batch);
+                }
+                Ok(Err(error)) if batches.is_empty() => return Err(error),
+                Ok(Err(error)) => {
+                    *failure = Some(error);
+                    break;
+                }
+                Err(flume::TryRecvError::Disconnected) if batches.is_empty() => return Ok(Some(None)),
+                Err(flume::TryRecvError::Empty) if batches.is_empty() => return Ok(None),
+                Err(_) => break,
+            }
+        }
+        self.rows_read.fetch_add(rows as u64, Ordering::Relaxed);
+        let index = *next_index;
+        *next_index += 1;
+        Ok(Some(Some(Group { index, batches })))
     }
 
-    fn count(&self, item: Numbered) -> Result<Option<Numbered>> {
-        self.rows_read
-            .fetch_add(item.batch.num_rows() as u64, Ordering::Relaxed);
-        Ok(Some(item))
-    }
-
-    /// The next batch, blocking; `None` at the end.
+    /// The next group, blocking; `None` at the end.
     ///
     /// # Errors
     /// The server's, the connection's; `INTERRUPT`.
-    pub fn next(&self, interrupt: &dyn InterruptCheck) -> Result<Option<Numbered>> {
+    pub fn next(&self, interrupt: &dyn InterruptCheck) -> Result<Option<Group>> {
         loop {
-            match self.batches.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
-                Ok(item) => return self.count(item?),
-                Err(flume::RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => {
+            let (sender, woken) = flume::bounded(1);
+            let waker = move || {
+                let _ = sender.send(());
+            };
+            if let Some(next) = self.next_or_wake(Box::new(waker))? {
+                return Ok(next);
+            }
+            while let Err(flume::RecvTimeoutError::Timeout) = woken.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
+                if interrupt.is_interrupted() {
                     return Err(runtime::interrupted());
                 }
-                Err(flume::RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -181,10 +228,9 @@ async fn pump(
     remote: Arc<Remote>,
     mut stream: QueryStream,
     recording: Recording,
-    sender: flume::Sender<Result<Numbered>>,
+    sender: flume::Sender<Result<RecordBatch>>,
     wake: Wake,
 ) {
-    let mut index = 0;
     let mut bytes_counted = stream.bytes_received();
     recording.traffic().add_received(0, bytes_counted);
     while let Some(item) = stream.next().await {
@@ -193,7 +239,7 @@ async fn pump(
                 let bytes = stream.bytes_received() - bytes_counted;
                 bytes_counted += bytes;
                 recording.traffic().add_received(batch.num_rows() as u64, bytes);
-                Ok(Numbered { index, batch })
+                Ok(batch)
             }
             Err(error) => {
                 let error = error.for_user();
@@ -204,7 +250,6 @@ async fn pump(
                 return;
             }
         };
-        index += 1;
         if sender.send_async(item).await.is_err() {
             return;
         }

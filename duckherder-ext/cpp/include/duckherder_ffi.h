@@ -76,6 +76,11 @@ typedef enum DhIngestMode {
 typedef struct DhColumns DhColumns;
 
 /**
+ * Batches of a result that one thread reads.
+ */
+typedef struct DhGroup DhGroup;
+
+/**
  * An attached duckling.
  */
 typedef struct DhRemote DhRemote;
@@ -361,21 +366,33 @@ typedef struct DhApi {
    */
   struct DhText (*scan_type_text)(const struct DhScan *scan, size_t column);
   /**
-   * The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+   * The next group of batches, for one thread. `DhEnd` after the last one.
    */
   enum DhStatus (*scan_next)(const struct DhScan *scan,
                              struct DhInterrupt interrupt,
-                             struct ArrowArray *array,
-                             uint64_t *index,
+                             struct DhGroup **group,
                              struct DhBuffer *error);
   /**
    * As `scan_next`, but `DhPending` instead of waiting: then `waker` is called.
    */
   enum DhStatus (*scan_next_or_wake)(const struct DhScan *scan,
                                      struct DhWaker waker,
-                                     struct ArrowArray *array,
-                                     uint64_t *index,
+                                     struct DhGroup **group,
                                      struct DhBuffer *error);
+  /**
+   * The place of a group in its result: 0, 1, 2 …
+   */
+  uint64_t (*group_index)(const struct DhGroup *group);
+  /**
+   * Takes the next batch out of a group: a struct array the caller releases. `DhEnd` after the last one.
+   */
+  enum DhStatus (*group_next)(struct DhGroup *group,
+                              struct ArrowArray *array,
+                              struct DhBuffer *error);
+  /**
+   * Lets go of a group.
+   */
+  void (*group_free)(struct DhGroup *group);
   /**
    * Rows handed out so far.
    */

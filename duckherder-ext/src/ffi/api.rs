@@ -4,7 +4,7 @@
 //! and nothing else.
 
 use super::catalog::{DhColumnView, DhColumns, DhDefinitionKind, DhTableView, DhTables};
-use super::query::{ArrowArray, ArrowSchema, DhScan};
+use super::query::{ArrowArray, ArrowSchema, DhGroup, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
 use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText, DhWaker};
 use super::upload::{DhIngestMode, DhUpload};
@@ -96,22 +96,26 @@ pub struct DhApi {
         unsafe extern "C" fn(scan: *const DhScan, schema: *mut ArrowSchema, error: *mut DhBuffer) -> DhStatus,
     /// The DuckDB type text of a result column, valid as long as the result; empty if the Arrow type says it all.
     pub scan_type_text: unsafe extern "C" fn(scan: *const DhScan, column: usize) -> DhText,
-    /// The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+    /// The next group of batches, for one thread. `DhEnd` after the last one.
     pub scan_next: unsafe extern "C" fn(
         scan: *const DhScan,
         interrupt: DhInterrupt,
-        array: *mut ArrowArray,
-        index: *mut u64,
+        group: *mut *mut DhGroup,
         error: *mut DhBuffer,
     ) -> DhStatus,
     /// As `scan_next`, but `DhPending` instead of waiting: then `waker` is called.
     pub scan_next_or_wake: unsafe extern "C" fn(
         scan: *const DhScan,
         waker: DhWaker,
-        array: *mut ArrowArray,
-        index: *mut u64,
+        group: *mut *mut DhGroup,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// The place of a group in its result: 0, 1, 2 …
+    pub group_index: unsafe extern "C" fn(group: *const DhGroup) -> u64,
+    /// Takes the next batch out of a group: a struct array the caller releases. `DhEnd` after the last one.
+    pub group_next: unsafe extern "C" fn(group: *mut DhGroup, array: *mut ArrowArray, error: *mut DhBuffer) -> DhStatus,
+    /// Lets go of a group.
+    pub group_free: unsafe extern "C" fn(group: *mut DhGroup),
     /// Rows handed out so far.
     pub scan_rows_read: unsafe extern "C" fn(scan: *const DhScan) -> u64,
     /// Ends a result; the statement is cancelled if it still runs.
@@ -245,6 +249,9 @@ pub(super) static API: DhApi = DhApi {
     scan_type_text: query::scan_type_text,
     scan_next: query::scan_next,
     scan_next_or_wake: query::scan_next_or_wake,
+    group_index: query::group_index,
+    group_next: query::group_next,
+    group_free: query::group_free,
     scan_rows_read: query::scan_rows_read,
     scan_free: query::scan_free,
     describe: query::describe,

@@ -10,11 +10,14 @@ use super::remote::DhSession;
 use super::types::{DhWaker, OwnedWaker};
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
 use crate::error::ExtError;
-use crate::scan::{Numbered, Scan};
+use crate::scan::{Group, Scan};
 use crate::session::Access;
 
 /// A result being read.
 pub struct DhScan(Scan);
+
+/// Batches of a result that one thread reads.
+pub struct DhGroup(Group);
 
 /// An Arrow schema, `struct ArrowSchema` of the C data interface.
 pub type ArrowSchema = FFI_ArrowSchema;
@@ -95,22 +98,21 @@ pub(super) unsafe extern "C" fn scan_type_text(scan: *const DhScan, column: usiz
     DhText::of(text)
 }
 
-/// The next batch: a struct array the caller releases, and its place in the result. `DhEnd` after the last one.
+/// The next group of batches, for one thread. `DhEnd` after the last one.
 ///
 /// # Safety
 /// `scan` is live; the outputs are places for one each.
 pub(super) unsafe extern "C" fn scan_next(
     scan: *const DhScan,
     interrupt: DhInterrupt,
-    array: *mut ArrowArray,
-    index: *mut u64,
+    group: *mut *mut DhGroup,
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise.
         let next = unsafe { &(*scan).0 }.next(&interrupt)?;
         // SAFETY: the caller's promise.
-        Ok(unsafe { hand_out(next, array, index) })
+        Ok(unsafe { hand_out(next, group) })
     })
 }
 
@@ -121,8 +123,7 @@ pub(super) unsafe extern "C" fn scan_next(
 pub(super) unsafe extern "C" fn scan_next_or_wake(
     scan: *const DhScan,
     waker: DhWaker,
-    array: *mut ArrowArray,
-    index: *mut u64,
+    group: *mut *mut DhGroup,
     error: *mut DhBuffer,
 ) -> DhStatus {
     guard(error, || {
@@ -133,21 +134,61 @@ pub(super) unsafe extern "C" fn scan_next_or_wake(
             return Ok(DhStatus::DhPending);
         };
         // SAFETY: the caller's promise.
-        Ok(unsafe { hand_out(next, array, index) })
+        Ok(unsafe { hand_out(next, group) })
     })
 }
 
 /// # Safety
-/// The outputs are places for one each.
-unsafe fn hand_out(next: Option<Numbered>, array: *mut ArrowArray, index: *mut u64) -> DhStatus {
+/// `group` is a place for one.
+unsafe fn hand_out(next: Option<Group>, group: *mut *mut DhGroup) -> DhStatus {
     let Some(next) = next else { return DhStatus::DhEnd };
-    let exported = FFI_ArrowArray::new(&StructArray::from(next.batch).to_data());
     // SAFETY: the caller's promise.
-    unsafe {
-        array.write(exported);
-        index.write(next.index);
-    }
+    unsafe { group.write(Box::into_raw(Box::new(DhGroup(next)))) };
     DhStatus::DhOk
+}
+
+/// The place of a group in its result: 0, 1, 2 …
+///
+/// # Safety
+/// `group` is live.
+pub(super) unsafe extern "C" fn group_index(group: *const DhGroup) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { &(*group).0 }.index()
+}
+
+/// Takes the next batch out of a group: a struct array the caller releases. `DhEnd` after the last one.
+///
+/// # Safety
+/// `group` is live and used by one thread at a time; the outputs are places for one each.
+pub(super) unsafe extern "C" fn group_next(
+    group: *mut DhGroup,
+    array: *mut ArrowArray,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let Some(batch) = unsafe { &mut (*group).0 }.next() else {
+            return Ok(DhStatus::DhEnd);
+        };
+        let exported = FFI_ArrowArray::new(&StructArray::from(batch).to_data());
+        // SAFETY: the caller's promise.
+        unsafe { array.write(exported) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Lets go of a group.
+///
+/// # Safety
+/// `group` is null or came from this library, and is not used again.
+pub(super) unsafe extern "C" fn group_free(group: *mut DhGroup) {
+    if !group.is_null() {
+        guard(std::ptr::null_mut(), || {
+            // SAFETY: made by `Box::into_raw`, freed once.
+            drop(unsafe { Box::from_raw(group) });
+            Ok(DhStatus::DhOk)
+        });
+    }
 }
 
 /// Rows handed out so far.
