@@ -5,8 +5,9 @@
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, Decimal32Type, Decimal64Type, Decimal128Type, DecimalType, Field, FieldRef, Time32MillisecondType,
-    Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
+    DataType, Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, DecimalType, Field, FieldRef,
+    Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use duckherder_proto::{ExceptionType, RemoteError};
 
@@ -14,6 +15,13 @@ use crate::exact::{Exact, column_error};
 
 /// Seconds of a day.
 const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// The first day of TIMESTAMP, in microseconds: 290309-12-22 (BC). DuckDB 2.0.0 (`Timestamp::MinimumTimestamp`) has no
+/// calendar before it, and what is outside of it cannot be cast without invalidating the database.
+const TIMESTAMP_MICROSECONDS_MIN: i64 = -9_223_372_022_400_000_000;
+
+/// The first day of TIMESTAMP_NS, in nanoseconds: 1677-09-22.
+const TIMESTAMP_NANOSECONDS_MIN: i64 = -9_223_286_400_000_000_000;
 
 /// Whether all values of `batch` are values of their types.
 ///
@@ -54,6 +62,28 @@ fn check_array(array: &ArrayRef, field: &Field) -> Result<(), String> {
             };
             times(values.flatten(), per_second)
         }
+        DataType::Timestamp(unit, _) => match unit {
+            TimeUnit::Second => timestamps(array.as_primitive::<TimestampSecondType>().iter().flatten(), 1_000_000),
+            TimeUnit::Millisecond => {
+                timestamps(array.as_primitive::<TimestampMillisecondType>().iter().flatten(), 1_000)
+            }
+            TimeUnit::Microsecond => timestamps(array.as_primitive::<TimestampMicrosecondType>().iter().flatten(), 1),
+            TimeUnit::Nanosecond => {
+                let mut values = array.as_primitive::<TimestampNanosecondType>().iter().flatten();
+                refuse(values.find(|value| !is_infinite(*value) && *value < TIMESTAMP_NANOSECONDS_MIN))
+            }
+        },
+        DataType::Date32 => {
+            let mut days = array.as_primitive::<Date32Type>().iter().flatten();
+            refuse(days.find(|days| *days == i32::MIN).map(i64::from))
+        }
+        DataType::Date64 => {
+            let mut milliseconds = array.as_primitive::<Date64Type>().iter().flatten();
+            // DuckDB counts days in 32 bits, whose ends are infinite.
+            let is_date =
+                |value: i64| (value / (DAY_SECONDS * 1000)).unsigned_abs() < u64::from(i32::MAX.unsigned_abs());
+            refuse(milliseconds.find(|value| !is_date(*value)))
+        }
         DataType::List(item) => check_array(array.as_list::<i32>().values(), item),
         DataType::LargeList(item) => check_array(array.as_list::<i64>().values(), item),
         DataType::FixedSizeList(item, _) => check_array(array.as_fixed_size_list().values(), item),
@@ -91,9 +121,66 @@ fn decimals<T: DecimalType>(array: &ArrayRef, precision: u8, scale: i8) -> Resul
         .map_err(|error| error.to_string())
 }
 
+/// Those that count `microseconds` each.
+fn timestamps(mut values: impl Iterator<Item = i64>, microseconds: i64) -> Result<(), String> {
+    let is_valid = |value: i64| {
+        let value = value.checked_mul(microseconds);
+        value.is_some_and(|value| value >= TIMESTAMP_MICROSECONDS_MIN)
+    };
+    refuse(values.find(|value| !is_infinite(*value) && !is_valid(*value)))
+}
+
+/// DuckDB's `infinity` and `-infinity`, in whatever unit.
+fn is_infinite(timestamp: i64) -> bool {
+    timestamp == i64::MAX || timestamp == -i64::MAX
+}
+
+fn refuse(found: Option<i64>) -> Result<(), String> {
+    found.map_or(Ok(()), |value| Err(format!("{value} is out of the range of its type")))
+}
+
 fn times(mut values: impl Iterator<Item = i64>, per_second: i64) -> Result<(), String> {
     match values.find(|value| !(0..=DAY_SECONDS * per_second).contains(value)) {
         Some(value) => Err(format!("{value} is no time of day")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{
+        Date32Array, Date64Array, TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray,
+        TimestampSecondArray,
+    };
+
+    use super::*;
+
+    fn accepts(array: impl arrow::array::Array + 'static) -> bool {
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(array) as ArrayRef)]).unwrap();
+        check(&batch).is_ok()
+    }
+
+    #[test]
+    fn times_outside_of_the_calendar_are_refused() {
+        for infinite in [i64::MAX, -i64::MAX] {
+            assert!(accepts(TimestampSecondArray::from(vec![infinite])));
+            assert!(accepts(TimestampMicrosecondArray::from(vec![Some(infinite), None])));
+        }
+        assert!(accepts(TimestampSecondArray::from(vec![
+            9_223_372_036_854,
+            -9_223_372_022_400
+        ])));
+        assert!(!accepts(TimestampSecondArray::from(vec![9_223_372_036_855])));
+        assert!(!accepts(TimestampSecondArray::from(vec![-9_223_372_022_401])));
+        assert!(!accepts(TimestampMillisecondArray::from(vec![i64::MAX - 1])));
+        assert!(!accepts(TimestampMicrosecondArray::from(vec![i64::MIN])));
+        assert!(accepts(TimestampNanosecondArray::from(vec![TIMESTAMP_NANOSECONDS_MIN])));
+        assert!(!accepts(TimestampNanosecondArray::from(vec![i64::MIN])));
+        assert!(accepts(Date32Array::from(vec![i32::MAX, -i32::MAX])));
+        assert!(!accepts(Date32Array::from(vec![i32::MIN])));
+        assert!(accepts(Date64Array::from(vec![0, 86_400_000])));
+        assert!(!accepts(Date64Array::from(vec![i64::MAX])));
     }
 }

@@ -137,7 +137,7 @@ fn columns() -> Vec<(Field, ArrayRef)> {
     };
     let children = vec![Arc::clone(&numbers), Arc::clone(&texts)];
     let sparse = UnionArray::try_new(members(), vec![0, 1, 0].into(), None, children.clone());
-    let dense = UnionArray::try_new(members(), vec![1, 1, 1].into(), Some(vec![0, 2, 1].into()), children);
+    let dense = UnionArray::try_new(members(), vec![1, 1, 1].into(), Some(vec![0, 1, 2].into()), children);
     let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None, Some(vec![])]);
     let fixed = FixedSizeListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)]), None, None], 1);
     let rows = StructArray::from(vec![
