@@ -352,3 +352,81 @@ fn bignum_text(bytes: &[u8]) -> Result<String, String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn field(type_name: &str, data_type: DataType) -> Field {
+        let metadata = [
+            (EXTENSION_NAME, "arrow.opaque".to_owned()),
+            (
+                EXTENSION_METADATA,
+                format!("{{\"type_name\": \"{type_name}\", \"vendor_name\": \"DuckDB\"}}"),
+            ),
+        ];
+        let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value));
+        Field::new("f", data_type, true).with_metadata(metadata.collect::<std::collections::HashMap<_, _>>())
+    }
+
+    #[test]
+    fn extensions_are_told_apart() {
+        assert_eq!(Exact::of(&field("bit", DataType::Binary)), Some(Exact::Bit));
+        assert_eq!(Exact::of(&field("of somebody else", DataType::Binary)), None);
+        assert_eq!(Exact::of(&Field::new("f", DataType::Binary, true)), None);
+        let metadata = [(EXTENSION_NAME.to_owned(), "arrow.opaque".to_owned())];
+        let without = Field::new("f", DataType::Binary, true)
+            .with_metadata(metadata.into_iter().collect::<std::collections::HashMap<_, _>>());
+        assert_eq!(Exact::of(&without), None);
+    }
+
+    #[test]
+    fn storage_that_is_not_the_types_is_an_error() {
+        let numbers: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1]));
+        for exact in [
+            Exact::Boolean,
+            Exact::Hugeint,
+            Exact::Uhugeint,
+            Exact::TimeTz,
+            Exact::Uuid,
+            Exact::Bit,
+            Exact::Bignum,
+        ] {
+            assert!(exact.to_plain(numbers.to_data()).is_err(), "{exact:?}");
+        }
+        for exact in [Exact::TimeTz, Exact::Json, Exact::Bit, Exact::Bignum, Exact::Variant] {
+            assert!(exact.check(&numbers).is_err(), "{exact:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let array: ArrayRef = Arc::new(BinaryArray::from(vec![&bytes[..]]));
+            for exact in [Exact::Bit, Exact::Bignum] {
+                let checked = exact.check(&array);
+                let plain = exact.to_plain(array.to_data());
+                // What is a value has a text.
+                prop_assert!(checked.is_err() || plain.is_ok());
+            }
+        }
+
+        #[test]
+        fn times_of_any_bits_have_a_text(bits: u64) {
+            prop_assert!(!time_tz_text(bits).is_empty());
+        }
+
+        #[test]
+        fn numbers_have_the_texts_of_their_values(number: u64, negative: bool) {
+            let magnitude = number.to_be_bytes();
+            let length = u32::try_from(magnitude.len()).unwrap();
+            let mut bytes = [&(0x80_0000 | length).to_be_bytes()[1..], &magnitude].concat();
+            if negative {
+                bytes.iter_mut().for_each(|byte| *byte = !*byte);
+            }
+            let sign = if negative { "-" } else { "" };
+            prop_assert_eq!(bignum_text(&bytes).unwrap(), format!("{sign}{number}"));
+        }
+    }
+}

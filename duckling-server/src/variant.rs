@@ -48,6 +48,14 @@ fn number(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = is_value(&bytes);
+        }
+    }
 
     /// An array of one element.
     fn nested(depth: usize) -> Vec<u8> {

@@ -321,6 +321,28 @@ pub async fn handshake(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{IN_MEMORY, Limits};
+    use crate::duckdb::{Database, DatabaseOptions};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn hostile_headers_never_panic(
+            name in prop::sample::select(vec![AUTHORIZATION, "cookie"]),
+            value in "((Basic|Bearer|arrow_flight_session_id=[ns]-) ?)?[ -~]{0,80}",
+        ) {
+            // One database for all cases: opening it is what takes time.
+            static SESSIONS: std::sync::LazyLock<Arc<Sessions>> = std::sync::LazyLock::new(|| {
+                let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+                Arc::new(Sessions::new(database, Arc::new(Limits::default())))
+            });
+            let mut headers = MetadataMap::new();
+            headers.insert(name, value.parse().unwrap());
+            if let Ok(caller) = Caller::of(&SESSIONS, &headers, None) {
+                prop_assert!(caller.known().is_none());
+            }
+        }
+    }
 
     #[test]
     fn basic_is_taken_padded_and_unpadded() {

@@ -85,8 +85,14 @@ const FOREIGN_KEYS: &str = "SELECT pk_catalog, pk_schema, pk_table, unnest(pk_co
 const BY_FOREIGN_TABLE: &str = "fk_catalog, fk_schema, fk_table, fk_name, key_sequence";
 const BY_PRIMARY_TABLE: &str = "pk_catalog, pk_schema, pk_table, pk_name, key_sequence";
 
-const COLUMNS: &str = "SELECT column_name, is_nullable, comment FROM duckdb_columns() WHERE database_name = $1 AND \
-     schema_name = $2 AND table_name = $3 ORDER BY column_index";
+/// The columns of the tables that [`TABLES`] yields for the same parameters, read once for all of them.
+const COLUMNS: &str = concat!(
+    "SELECT database_name, schema_name, table_name, column_name, is_nullable, comment FROM duckdb_columns() WHERE NOT \
+     internal AND ($1::VARCHAR IS NULL OR database_name = $1) AND ",
+    like!("schema_name", "$2"),
+    " AND ",
+    like!("table_name", "$3")
+);
 
 static PRIMARY_KEYS_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     Arc::new(Schema::new(vec![
@@ -242,18 +248,20 @@ impl FlightSql {
         let tables = self.with_catalog(caller, move |connection| {
             let mut tables = rows_with(connection, TABLES, &parameters)?;
             tables.retain(|row| kinds.is_empty() || kinds.iter().any(|kind| kind == text(row, 3)));
-            tables
-                .into_iter()
-                .map(|row| {
-                    let schema = if include_schema {
-                        // A view may not bind any more: it is still there.
-                        table_schema(connection, &row).unwrap_or_else(|_| Schema::empty())
-                    } else {
-                        Schema::empty()
-                    };
-                    Ok((row, schema))
-                })
-                .collect::<Result<Vec<_>, RemoteError>>()
+            if !include_schema {
+                return Ok(tables.into_iter().map(|row| (row, Schema::empty())).collect());
+            }
+            let columns = rows_with(connection, COLUMNS, &parameters)?;
+            let known: HashMap<_, _> = columns
+                .iter()
+                .map(|row| ([0, 1, 2, 3].map(|index| text(row, index)), row))
+                .collect();
+            let with_schema = |row: Row| {
+                // A view may not bind any more: it is still there.
+                let schema = table_schema(connection, &row, &known).unwrap_or_else(|_| Schema::empty());
+                (row, schema)
+            };
+            Ok(tables.into_iter().map(with_schema).collect::<Vec<_>>())
         });
         let unfiltered = CommandGetTables {
             include_schema,
@@ -294,30 +302,30 @@ fn primary_keys(rows: &[Row]) -> Result<RecordBatch, RemoteError> {
     batch(&PRIMARY_KEYS_SCHEMA, columns)
 }
 
-/// A table's columns as a query of them would yield them, with what the catalog knows besides.
-fn table_schema(connection: &mut Connection, table: &Row) -> Result<Schema, RemoteError> {
-    let names: Vec<_> = (0..3).map(|index| text(table, index)).collect();
-    let qualified: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-    let statements = connection.parse(&format!("FROM {}", qualified.join(".")))?;
+/// A table's columns as a query of them would yield them, with what the catalog knows of them besides.
+fn table_schema(
+    connection: &mut Connection,
+    table: &Row,
+    known: &HashMap<[&str; 4], &Row>,
+) -> Result<Schema, RemoteError> {
+    let names = [0, 1, 2].map(|index| text(table, index));
+    let statements = connection.parse(&format!("FROM {}", names.map(identifier).join(".")))?;
     let statement = statements.first().ok_or_else(|| error("no statement"))?;
     let exact = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
-    let parameters: Vec<_> = names.iter().map(|name| Some((*name).to_owned())).collect();
-    let known = rows_with(connection, COLUMNS, &parameters)?;
-    let known: HashMap<&str, &Row> = known.iter().map(|row| (text(row, 0), row)).collect();
     let fields: Vec<Field> = exact
         .fields()
         .iter()
         .map(|field| {
             let field = plain_column(field);
-            let row = known.get(field.name().as_str()).copied();
+            let row = known.get(&[names[0], names[1], names[2], field.name().as_str()]);
             let mut metadata: HashMap<String, String> = field.metadata().clone().into();
-            for (key, value) in ["CATALOG_NAME", "SCHEMA_NAME", "TABLE_NAME"].into_iter().zip(&names) {
-                metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), (*value).to_owned());
+            for (key, value) in ["CATALOG_NAME", "SCHEMA_NAME", "TABLE_NAME"].into_iter().zip(names) {
+                metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value.to_owned());
             }
-            if let Some(remarks) = row.and_then(|row| row.text(2)) {
+            if let Some(remarks) = row.and_then(|row| row.text(5)) {
                 metadata.insert("ARROW:FLIGHT:SQL:REMARKS".to_owned(), remarks.to_owned());
             }
-            let nullable = row.is_none_or(|row| row.flag(1));
+            let nullable = row.is_none_or(|row| row.flag(4));
             field.with_metadata(metadata).with_nullable(nullable)
         })
         .collect();

@@ -473,3 +473,33 @@ fn encoded(batches: &[RecordBatch], message_bytes: usize) -> Result<Answer, Remo
     }
     Ok(stream::iter(messages).boxed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = decode(&bytes, "ticket");
+            let body = Bytes::from(bytes.clone());
+            let _ = unpack::<arrow_flight::sql::ActionEndTransactionRequest>(&body);
+            let _ = raw::<SetSessionOptionsRequest>(&body);
+            let _ = raw::<CancelFlightInfoRequest>(&body);
+            let _ = state::Handle::decode(&bytes);
+        }
+
+        #[test]
+        fn hostile_values_of_known_commands_never_panic(
+            name in "Command(GetTables|StatementIngest|StatementQuery|GetSqlInfo|GetCrossReference)|TicketStatementQuery",
+            value in proptest::collection::vec(any::<u8>(), 0..256),
+        ) {
+            let any = Any {
+                type_url: format!("type.googleapis.com/arrow.flight.protocol.sql.{name}"),
+                value: value.into(),
+            };
+            let _ = decode(&any.encode_to_vec(), "ticket");
+        }
+    }
+}

@@ -98,6 +98,7 @@ const DATETIME_FUNCTIONS: &[&str] = &[
     "YEAR",
 ];
 
+/// All of it. Which of the union's types a value has is what JDBC's and ODBC's drivers look for: they cast without looking.
 pub fn build() -> Result<SqlInfoData, FlightError> {
     use SqlInfo as I;
     let mut info = SqlInfoDataBuilder::new();
@@ -129,7 +130,7 @@ pub fn build() -> Result<SqlInfoData, FlightError> {
 
 fn names(info: &mut SqlInfoDataBuilder) {
     use SqlInfo as I;
-    let insensitive = SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32;
+    let insensitive = SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i64;
     info.append(I::SqlIdentifierCase, insensitive);
     info.append(I::SqlQuotedIdentifierCase, insensitive);
     info.append(I::SqlIdentifierQuoteChar, "\"");
@@ -154,7 +155,7 @@ fn functions(info: &mut SqlInfoDataBuilder) {
 fn language(info: &mut SqlInfoDataBuilder) {
     use SqlInfo as I;
     info.append(I::SqlAllTablesAreSelectable, true);
-    info.append(I::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedAtEnd as i32);
+    info.append(I::SqlNullOrdering, SqlNullOrdering::SqlNullsSortedAtEnd as i64);
     info.append(I::SqlSupportsColumnAliasing, true);
     info.append(I::SqlNullPlusNullIsNull, true);
     info.append(I::SqlSupportsConvert, conversions());
@@ -263,7 +264,7 @@ fn transactions(info: &mut SqlInfoDataBuilder) {
     use SqlInfo as I;
     info.append(
         I::SqlDefaultTransactionIsolation,
-        SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32,
+        SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i64,
     );
     info.append(
         I::SqlSupportedTransactionsIsolationLevels,

@@ -370,3 +370,25 @@ async fn parameters_have_a_bound() {
         assert_eq!(sum(&raw.fetch(&statement).await.unwrap()), 1);
     }
 }
+
+#[tokio::test]
+async fn requests_that_never_go_on_hold_up_nobody() {
+    let (duckling, mut client) = start().await;
+    let mut open = Vec::new();
+    for index in 0..300 {
+        let raw = Raw::logged_in(&duckling).await;
+        // A descriptor and a schema, or nothing at all; then silence.
+        let begun = match index % 3 {
+            0 => Vec::new(),
+            1 => messages(&ingest(), Some(vec![numbers([])])).await[..1].to_vec(),
+            _ => messages(&CommandStatementUpdate::default(), None).await[..0].to_vec(),
+        };
+        let silent = futures::StreamExt::chain(futures::stream::iter(begun), futures::stream::pending());
+        let request = raw.request(silent);
+        let mut service = raw.clone().service().clone();
+        open.push(tokio::spawn(async move { service.do_put(request).await.map(drop) }));
+    }
+    assert_eq!(query(&mut client, "SELECT 1").await.unwrap(), [["1"]]);
+    within(DEADLINE, duckling.stop()).await.unwrap();
+    open.iter().for_each(tokio::task::JoinHandle::abort);
+}
