@@ -1,0 +1,264 @@
+//! The optimized plan of a query, as the planner sees it, and the distributed plan that it makes of it.
+//!
+//! The C++ layer writes the first as JSON from DuckDB's logical operators and reads the second back; the serde names are
+//! the format.
+
+use serde::{Deserialize, Serialize};
+
+use super::placement::{Placement, WorkerId};
+use super::query::StageId;
+
+/// A column of an operator's output: DuckDB's `ColumnBinding`, table index and column index.
+pub type Binding = (u64, u64);
+
+/// Number of an operator in its plan.
+pub type NodeId = u32;
+
+/// A logical operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique within the plan.
+    pub id: NodeId,
+    /// What it does.
+    pub op: Op,
+    /// Its inputs.
+    #[serde(default)]
+    pub children: Vec<Node>,
+    /// Its output columns.
+    pub columns: Vec<Binding>,
+    /// DuckDB's estimate of its rows.
+    pub rows: u64,
+    /// Estimated bytes of one row.
+    pub row_bytes: u64,
+    /// Whether it must run on the coordinator: it has a volatile expression, or one that means something else elsewhere,
+    /// or cannot be written as SQL.
+    #[serde(default)]
+    pub local: bool,
+}
+
+/// The kinds of logical operators that the planner tells apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum Op {
+    /// A scan of a herd's table.
+    Scan {
+        /// Schema and name, for messages.
+        table: String,
+        /// Where its rows are.
+        placement: Placement,
+        /// For `Placement::Hash`: the output column of each key, where the scan yields it.
+        keys: Vec<Option<Binding>>,
+        /// If filters fix all keys: the partitions that can have such rows.
+        #[serde(default)]
+        partitions: Option<Vec<u32>>,
+        /// It is what a DML statement changes: the rows must be met where they are.
+        #[serde(default)]
+        target: bool,
+    },
+    /// Rows that are the same wherever they are made: constants, an empty result.
+    Constant,
+    /// FILTER
+    Filter,
+    /// PROJECTION
+    Projection {
+        /// For each output column the input column that it is, unless it is computed.
+        passes: Vec<Option<Binding>>,
+    },
+    /// A join on comparisons; also without any (cross product), or on any condition, with `equalities` empty.
+    Join {
+        /// Its type.
+        join_type: JoinType,
+        /// Its equality conditions, by their number among all conditions.
+        equalities: Vec<Equality>,
+        /// Whether there is nothing but the comparisons and conditions that a hash join or nested loop can check row by
+        /// row; not for ASOF and positional joins.
+        row_wise: bool,
+    },
+    /// Groups and aggregates. Output: the groups, then the aggregates.
+    Aggregate {
+        /// For each group the input column that it is, unless it is computed.
+        groups: Vec<Option<Binding>>,
+        /// Whether it has one grouping set only, and every aggregate can be computed in two phases.
+        two_phase: bool,
+        /// Whether it has one grouping set only.
+        single_set: bool,
+    },
+    /// DISTINCT and DISTINCT ON.
+    Distinct {
+        /// For each target the input column that it is, unless it is computed.
+        targets: Vec<Option<Binding>>,
+        /// Whether it is a plain DISTINCT over all its columns.
+        plain: bool,
+    },
+    /// Window functions. Output: the input's columns, then one a function.
+    Window {
+        /// For each function the input columns of its PARTITION BY; `None` if one of them is computed.
+        partitions: Vec<Option<Vec<Binding>>>,
+    },
+    /// ORDER BY
+    Order,
+    /// ORDER BY with LIMIT
+    TopN,
+    /// LIMIT with constants
+    Limit,
+    /// UNION, EXCEPT, INTERSECT
+    SetOperation {
+        /// Whether it is UNION ALL.
+        union_all: bool,
+    },
+    /// A common table expression: its definition, then what uses it.
+    Cte {
+        /// Its table index.
+        index: u64,
+    },
+    /// The rows of a common table expression.
+    CteRef {
+        /// Its table index.
+        index: u64,
+    },
+    /// UNNEST and the like: rows out of a row.
+    Unnest,
+    /// Anything else, a scan of a table of the coordinator among it: it runs there.
+    Other {
+        /// DuckDB's name of it.
+        kind: String,
+    },
+}
+
+/// DuckDB's join types. The right side of `RightSemi` and `RightAnti` is what comes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinType {
+    /// INNER, and cross products
+    Inner,
+    /// LEFT
+    Left,
+    /// RIGHT
+    Right,
+    /// FULL OUTER
+    Outer,
+    /// SEMI
+    Semi,
+    /// ANTI
+    Anti,
+    /// MARK: the left side's rows with whether there is a match
+    Mark,
+    /// SINGLE: the left side's rows with the one match, an error if there are more
+    Single,
+    /// RIGHT_SEMI
+    RightSemi,
+    /// RIGHT_ANTI
+    RightAnti,
+}
+
+/// An equality condition of a join, both sides of the same type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Equality {
+    /// Its number among the join's conditions.
+    pub condition: u32,
+    /// The left side's column, unless it is computed.
+    pub left: Option<Binding>,
+    /// The right side's column, unless it is computed.
+    pub right: Option<Binding>,
+    /// Whether NULL equals NULL (IS NOT DISTINCT FROM).
+    #[serde(default)]
+    pub nulls_equal: bool,
+}
+
+/// The distributed plan: the given operators, with exchanges between them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The operator, on these inputs, one for each child in order.
+    Operator {
+        /// Which.
+        node: NodeId,
+        /// Its inputs.
+        children: Vec<Step>,
+    },
+    /// The first phase of a two-phase aggregate, of a DISTINCT, Top-N or LIMIT: yields no fewer rows than needed for the
+    /// second phase, which is the `Operator` step of the same node above it.
+    Partial {
+        /// Which.
+        node: NodeId,
+        /// Its one input.
+        child: Box<Step>,
+    },
+    /// Below, the workers run; above, others do.
+    Exchange {
+        /// Its stage.
+        stage: StageId,
+        /// Who runs what is below.
+        workers: Vec<WorkerId>,
+        /// Where the rows go.
+        route: Route,
+        /// What is below.
+        child: Box<Step>,
+    },
+    /// A common table expression whose definition is a stage of its own: `definition` is an `Exchange`, and each
+    /// reference below `child` an `ExchangeRef`.
+    SharedCte {
+        /// Which.
+        node: NodeId,
+        /// The definition.
+        definition: Box<Step>,
+        /// What uses it.
+        child: Box<Step>,
+    },
+    /// Rows of a stage that is defined elsewhere in the plan.
+    ExchangeRef {
+        /// The `CteRef` it stands for.
+        node: NodeId,
+        /// The stage.
+        stage: StageId,
+    },
+}
+
+/// Where the rows of an exchange go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Route {
+    /// To the coordinator.
+    Gather,
+    /// By the hash of keys, to the worker of the bucket.
+    Hash {
+        /// The keys, in order.
+        keys: Vec<Key>,
+        /// The worker of each bucket.
+        buckets: Vec<WorkerId>,
+    },
+    /// To all of these.
+    Broadcast {
+        /// Workers.
+        to: Vec<WorkerId>,
+    },
+    /// Nowhere: whoever made a row reads it.
+    Forward,
+}
+
+/// What a row is hashed by: a column of the exchange's input, or an expression of the operator above.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "of", rename_all = "snake_case")]
+pub enum Key {
+    /// An output column of what is below the exchange.
+    Column {
+        /// Which.
+        binding: Binding,
+    },
+    /// One side of a join's condition.
+    JoinCondition {
+        /// The join.
+        node: NodeId,
+        /// Whether it is the left side.
+        left: bool,
+        /// The condition's number.
+        condition: u32,
+    },
+    /// A group of an aggregate, or a target of a DISTINCT.
+    Group {
+        /// The operator.
+        node: NodeId,
+        /// The group's number.
+        index: u32,
+    },
+}
