@@ -41,6 +41,7 @@ actions! {
     LookupTableRequest => LookupTableResponse, "duckherder.v1.LookupTable", "One table or view by name.";
     ListTablesRequest => ListTablesResponse, "duckherder.v1.ListTables", "All schemas, tables and views.";
     LoadExtensionRequest => LoadExtensionResponse, "duckherder.v1.LoadExtension", "Load a DuckDB extension.";
+    ReleaseQueryRequest => ReleaseQueryResponse, "duckherder.v1.ReleaseQuery", "End a worker's part of a query.";
 }
 
 /// The Flight action that carries `request`.
