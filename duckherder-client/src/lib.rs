@@ -97,4 +97,4 @@ pub use error::{BoxError, ClientError};
 pub use ingest::IngestTarget;
 pub use options::ClientOptions;
 pub use session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
-pub use stream::QueryStream;
+pub use stream::{ExchangeStream, QueryStream, RowStream, StagesStream, Summary};
