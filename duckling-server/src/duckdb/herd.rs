@@ -221,12 +221,7 @@ unsafe extern "C" fn session_free(session: *const Session) {
 
 /// # Safety
 /// As for all that follow: the session is live, texts live during the call, and outputs are places for what they name.
-unsafe extern "C" fn distribute(
-    session: *const Session,
-    plan: Text,
-    steps: *mut Buffer,
-    error: *mut Buffer,
-) -> Status {
+unsafe extern "C" fn distribute(session: *const Session, plan: Text, steps: *mut Buffer, error: *mut Buffer) -> Status {
     // SAFETY: the caller's promise, here and in all that follow.
     unsafe {
         guard(error, || {
@@ -315,11 +310,7 @@ unsafe extern "C" fn exchange(
 
 /// # Safety
 /// The source is live; the schema is an empty one.
-unsafe extern "C" fn source_schema(
-    source: *const Source,
-    schema: *mut FFI_ArrowSchema,
-    error: *mut Buffer,
-) -> Status {
+unsafe extern "C" fn source_schema(source: *const Source, schema: *mut FFI_ArrowSchema, error: *mut Buffer) -> Status {
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
