@@ -399,6 +399,9 @@ impl FlightService for DucklingService {
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
             Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
+            Some(Command::RunStages(_) | Command::ReadExchange(_)) => {
+                Err(Status::unimplemented("stages and exchanges of distributed queries"))
+            }
             None => {
                 let caller = self.caller(&request)?;
                 self.flight_sql.do_get(&caller, request.into_inner()).await
@@ -426,7 +429,9 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
-            Some(Command::Execute(_)) => return Err(Status::invalid_argument("a statement belongs into DoGet")),
+            Some(Command::Execute(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
+                return Err(Status::invalid_argument("a statement belongs into DoGet"));
+            }
             None => self.flight_sql.do_put(&caller, &command, all).await?,
         };
         Ok(caller.answer(Response::new(stream::iter([Ok(result)]).boxed())))

@@ -11,7 +11,7 @@ pub mod source;
 pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
-pub(crate) mod watch;
+pub(crate) mod watching;
 
 use std::sync::Arc;
 
