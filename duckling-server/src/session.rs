@@ -85,7 +85,7 @@ impl Sessions {
             self.database.clone(),
             Arc::clone(&self.herd),
             Arc::clone(&self.limits),
-        ));
+        )?);
         by_id.insert(session.id, Arc::clone(&session));
         Ok(session)
     }
@@ -255,12 +255,12 @@ impl Session {
         database: Database,
         herd: Arc<Herd>,
         limits: Arc<Limits>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, RemoteError> {
+        Ok(Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
             number,
             database,
-            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd))),
+            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd)?)),
             primary_queue: Mutex::default(),
             spare: Mutex::default(),
             spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
@@ -274,7 +274,7 @@ impl Session {
             flight_sql: flight_sql::State::default(),
             herd,
             limits,
-        }
+        })
     }
 
     fn touch(&self) {
@@ -408,7 +408,7 @@ impl Session {
         let spare = lock(&self.spare).pop();
         let connection = match spare {
             Some(connection) => connection,
-            None => SettledConnection::new(self.database.connect()?, &self.herd),
+            None => SettledConnection::new(self.database.connect()?, &self.herd)?,
         };
         Ok(Lease {
             kind: LeaseKind::Spare(Some(connection), permit),

@@ -11,6 +11,7 @@ mod merge;
 mod parts;
 mod peers;
 pub(crate) mod placements;
+mod planning;
 pub(crate) mod registry;
 mod running;
 pub mod session;
@@ -23,6 +24,7 @@ pub(crate) mod watching;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::Handle;
@@ -30,10 +32,13 @@ use tokio::runtime::Handle;
 use crate::config::Limits;
 
 pub use exchange::{Exchanges, Holdings, Taken};
+use planning::TableRows;
+
 pub use gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
 pub use join::JoinConfig;
 pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
 pub use peers::Peers;
+pub use planning::Planning;
 pub use registry::Registry;
 pub use session::{HerdSession, StatementStatistics};
 pub use source::{BatchSource, Next};
@@ -44,6 +49,9 @@ pub struct Herd {
     registry: Arc<Registry>,
     peers: Peers,
     exchanges: Arc<Exchanges>,
+    table_rows: TableRows,
+    /// Statements planned so far.
+    planned: AtomicU64,
 }
 
 impl Herd {
@@ -53,6 +61,8 @@ impl Herd {
         Arc::new(Self {
             peers: Peers::default(),
             exchanges: Exchanges::new(registry.limits(), directory),
+            table_rows: TableRows::default(),
+            planned: AtomicU64::new(0),
             registry,
         })
     }
