@@ -22,7 +22,8 @@ use crate::error::ServerError;
 use crate::herd::registry::Place;
 use crate::herd::statistics::{self, Statistics, StatisticsTable};
 use crate::herd::tables::{self, PartitionsTable, WorkersTable};
-use crate::herd::{Herd, JoinConfig, Registry, join, watch};
+use crate::herd::watching::watch_workers;
+use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
 use crate::reflection;
 use crate::service::DucklingService;
@@ -154,7 +155,7 @@ impl Duckling {
         if let Some(config) = &self.join {
             join::join(&self.registry, config).map_err(ServerError::Herd)?;
         }
-        let watch = tokio::spawn(watch::watch(Arc::clone(&self.registry)));
+        let watching = tokio::spawn(watch_workers(Arc::clone(&self.registry)));
         let (stop, stopped) = watch::channel(false);
         let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
         let registry = Arc::clone(&self.registry);
@@ -189,7 +190,7 @@ impl Duckling {
             signal.abort();
         }
         idle.abort();
-        watch.abort();
+        watching.abort();
         outcome?;
         self.close().await
     }

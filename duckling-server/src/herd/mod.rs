@@ -19,7 +19,7 @@ pub(crate) mod stages;
 pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
-pub(crate) mod watch;
+pub(crate) mod watching;
 
 use std::path::PathBuf;
 use std::sync::Arc;
