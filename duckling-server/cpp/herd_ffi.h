@@ -45,7 +45,8 @@ struct HerdApi {
 	void (*buffer_free)(HerdBuffer buffer);
 	void (*session_free)(const HerdSession *session);
 
-	//! The distributed plan of a described one, both as JSON. `HerdEnd`: it stays as it is.
+	//! The distributed plan of a described one, both as JSON: `{"plan": Step, "summary": Summary}`. `HerdEnd`: it stays
+	//! as it is.
 	HerdStatus (*distribute)(const HerdSession *session, HerdText plan, HerdBuffer *steps, HerdBuffer *error);
 	//! About how many rows a herd's table has.
 	HerdStatus (*table_rows)(const HerdSession *session, HerdText schema, HerdText table, HerdText placement,
@@ -61,6 +62,8 @@ struct HerdApi {
 	HerdStatus (*source_schema)(const HerdSource *source, ArrowSchema *schema, HerdBuffer *error);
 	//! The next batch; waits for no longer than `timeout_ms`.
 	HerdStatus (*source_next)(const HerdSource *source, uint32_t timeout_ms, ArrowArray *batch, HerdBuffer *error);
+	//! What became of a source, for EXPLAIN ANALYZE, as JSON: `[[heading, text], …]`.
+	HerdStatus (*source_report)(const HerdSource *source, HerdBuffer *report, HerdBuffer *error);
 	void (*source_free)(HerdSource *source);
 };
 

@@ -110,6 +110,7 @@ struct Api {
     exchange: unsafe extern "C" fn(*const Session, u32, *mut *mut Source, *mut Buffer) -> Status,
     source_schema: unsafe extern "C" fn(*const Source, *mut FFI_ArrowSchema, *mut Buffer) -> Status,
     source_next: unsafe extern "C" fn(*const Source, u32, *mut FFI_ArrowArray, *mut Buffer) -> Status,
+    source_report: unsafe extern "C" fn(*const Source, *mut Buffer, *mut Buffer) -> Status,
     source_free: unsafe extern "C" fn(*mut Source),
 }
 
@@ -123,9 +124,11 @@ static API: Api = Api {
     exchange,
     source_schema,
     source_next,
+    source_report,
     source_free,
 };
 
+#[expect(improper_ctypes, reason = "C++ only keeps the pointers")]
 unsafe extern "C" {
     fn herd_install(connection: *mut c_void, api: *const Api) -> *mut c_char;
     fn herd_bind_session(connection: *mut c_void, session: *const Session) -> *mut c_char;
@@ -341,6 +344,20 @@ unsafe extern "C" fn source_next(
                 Next::Pending => Status::Pending,
                 Next::End => Status::End,
             })
+        })
+    }
+}
+
+/// # Safety
+/// The source is live; `report` is a place for a buffer.
+unsafe extern "C" fn source_report(source: *const Source, report: *mut Buffer, error: *mut Buffer) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guard(error, || {
+            let text = serde_json::to_string(&(*source).0.report())
+                .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+            report.write(Buffer::new(text));
+            Ok(Status::Ok)
         })
     }
 }
