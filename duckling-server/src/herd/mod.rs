@@ -35,7 +35,7 @@ pub use join::JoinConfig;
 pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
 pub use peers::Peers;
 pub use registry::Registry;
-pub use session::{HerdSession, StatementStatistics};
+pub use session::HerdSession;
 pub use source::{BatchSource, Next};
 pub use statistics::{QueryStatistics, StageStatistics, Statistics};
 
@@ -44,6 +44,7 @@ pub struct Herd {
     registry: Arc<Registry>,
     peers: Peers,
     exchanges: Arc<Exchanges>,
+    statistics: Arc<Statistics>,
 }
 
 impl Herd {
@@ -52,6 +53,7 @@ impl Herd {
     pub fn new(registry: Arc<Registry>, directory: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             peers: Peers::default(),
+            statistics: Arc::new(Statistics::new(registry.limits())),
             exchanges: Exchanges::new(registry.limits(), directory),
             registry,
         })
@@ -73,6 +75,12 @@ impl Herd {
     #[must_use]
     pub fn exchanges(&self) -> &Arc<Exchanges> {
         &self.exchanges
+    }
+
+    /// How this duckling, as a coordinator, has executed its latest statements.
+    #[must_use]
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 
     /// The server's bounds.
