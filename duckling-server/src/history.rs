@@ -67,8 +67,9 @@ impl History {
         let now = SystemTime::now();
         let text = KeptText::of(sql);
         let traffic = Arc::new(Traffic::default());
+        let id = HistoryId::try_from(id).unwrap_or_else(|_| uuid::Uuid::now_v7().into_bytes());
         let entry = Entry {
-            id: HistoryId::try_from(id).unwrap_or_else(|_| uuid::Uuid::now_v7().into_bytes()),
+            id,
             sender,
             sql: text.sql().into(),
             kind: None,
@@ -84,6 +85,7 @@ impl History {
         let key = self.lock().push(entry, text.sql().len());
         Recording {
             history: Arc::clone(self),
+            id,
             key,
             arrived,
             text,
@@ -96,6 +98,7 @@ impl History {
 /// A statement on its way through the server. One that is dropped without an outcome counts as cancelled.
 pub struct Recording {
     history: Arc<History>,
+    id: HistoryId,
     key: u64,
     arrived: Instant,
     text: KeptText,
@@ -104,6 +107,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// The statement's id.
+    pub fn id(&self) -> HistoryId {
+        self.id
+    }
+
     /// The statement has its connection, and runs from now on.
     pub fn runs(&self) {
         let queued = self.arrived.elapsed();

@@ -50,7 +50,7 @@ impl Turn {
             .interrupter()
             .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
         let herd = lease.herd()?;
-        herd.statement_begins(sql);
+        herd.not_cancelled();
         let registration = session.register(statement_id, interrupter, herd);
         Ok(Self {
             permit,
@@ -124,7 +124,10 @@ fn run(
     } = turn;
     debug!(sql = job.sql, "running");
     recording.runs();
+    let herd = lease.herd()?;
+    herd.statement_begins(recording.id(), &job.sql);
     let outcome = statement::run(sessions, &mut lease, job, &registration, &recording, producer);
+    herd.statement_ends(outcome.as_ref().err());
     if let Err(error) = &outcome {
         debug!(%error, "failed");
     }

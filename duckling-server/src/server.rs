@@ -42,7 +42,6 @@ const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
 pub struct Duckling {
     sessions: Arc<Sessions>,
     registry: Arc<Registry>,
-    statistics: Arc<Statistics>,
     join: Option<JoinConfig>,
     /// Whether there is a file to checkpoint.
     has_file: bool,
@@ -75,7 +74,6 @@ impl Duckling {
             has_file,
             has_icu,
             registry: Arc::clone(&registry),
-            statistics: Arc::new(Statistics::new(&limits)),
             join: config.join,
             sessions: Arc::new(Sessions::new(database, limits, herd)),
         };
@@ -97,7 +95,7 @@ impl Duckling {
             ),
             (
                 statistics::FUNCTION,
-                Arc::new(StatisticsTable(Arc::clone(&self.statistics))),
+                Arc::new(StatisticsTable(Arc::clone(self.herd().statistics()))),
             ),
         ];
         let mut connection = self.sessions.database().connect()?;
@@ -124,7 +122,7 @@ impl Duckling {
     /// How this duckling, as a coordinator, has executed its latest queries.
     #[must_use]
     pub fn statistics(&self) -> &Arc<Statistics> {
-        &self.statistics
+        self.herd().statistics()
     }
 
     /// Whether there is ICU: time zones other than UTC, calendars, collations.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
-use duckherder_catalog::herd::query::{HerdQuery, StageId};
+use duckherder_catalog::herd::query::{HerdQuery, StageId, Summary};
 use duckherder_client::StagesStream;
 use duckherder_proto::v1::{HerdStageSummary, RunStagesRequest, RunStagesSummary};
 use duckherder_proto::{ExceptionType, RemoteError};
@@ -18,7 +19,8 @@ use super::merge::{Merge, Merged};
 use super::parts::{Part, gathered, parts};
 use super::peers::{is_secondary, named};
 use super::session::{HerdSession, interrupted, lock};
-use super::{BatchSource, Herd};
+use super::statistics::StageStatistics;
+use super::{BatchSource, Herd, Next};
 
 /// How long a worker's error that is about another worker waits for that one's own.
 const CAUSE_GRACE: Duration = Duration::from_millis(300);
@@ -47,6 +49,13 @@ pub struct TaskStatistics {
     pub edges: Vec<EdgeStatistics>,
 }
 
+impl TaskStatistics {
+    /// What has gone to other nodes.
+    pub fn moved(&self) -> impl Iterator<Item = &EdgeStatistics> {
+        self.edges.iter().filter(|edge| edge.to.as_ref() != Some(&self.worker))
+    }
+}
+
 /// What a task had for one destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EdgeStatistics {
@@ -73,6 +82,40 @@ pub struct GatherStatistics {
     pub done: Vec<TaskStatistics>,
     /// Why it failed, if it did.
     pub error: Option<String>,
+    /// What the planner says of it.
+    pub summary: Option<Summary>,
+}
+
+impl GatherStatistics {
+    /// For `EXPLAIN ANALYZE`.
+    fn report(&self) -> Vec<(String, String)> {
+        let stages = StageStatistics::of(&self.done);
+        stages
+            .iter()
+            .map(|stage| (format!("Stage {}", stage.stage), told(stage)))
+            .collect()
+    }
+}
+
+fn told(stage: &StageStatistics) -> String {
+    use std::fmt::Write;
+    let mut text = format!("{} rows, {} bytes", stage.rows, stage.bytes);
+    // Writing into a string cannot fail.
+    if stage.spilled_bytes > 0 {
+        let _ = write!(text, ", {} bytes on disk", stage.spilled_bytes);
+    }
+    let moved = stage.tasks.iter().flat_map(TaskStatistics::moved);
+    let (rows, bytes) = moved.fold((0, 0), |sum, edge| (sum.0 + edge.rows, sum.1 + edge.bytes));
+    let _ = write!(
+        text,
+        "; to other nodes {rows} rows, {bytes} bytes; skew {:.2}",
+        stage.skew()
+    );
+    for task in &stage.tasks {
+        let time = Duration::from_micros(task.elapsed_us);
+        let _ = write!(text, "\n{}: {} rows in {time:.1?}", task.worker.0, task.rows);
+    }
+    text
 }
 
 /// Keeps a query's statistics while it runs. Dropped before its end, it was cancelled.
@@ -82,7 +125,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(parts: &[Part]) -> Self {
+    fn new(parts: &[Part], summary: Option<Summary>) -> Self {
         let statistics = GatherStatistics {
             started: SystemTime::now(),
             duration: None,
@@ -90,6 +133,7 @@ impl Keeper {
             tasks: parts.iter().map(|part| part.stages.len()).sum(),
             done: Vec::new(),
             error: None,
+            summary,
         };
         Self {
             statistics: Arc::new(Mutex::new(statistics)),
@@ -156,8 +200,9 @@ pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc
         .collect::<Result<Vec<_>, RemoteError>>()?;
     let id = *uuid::Uuid::new_v4().as_bytes();
     let parts: Vec<_> = requests.iter().map(|(_, part)| part.clone()).collect();
-    let keeper = Keeper::new(&parts);
-    session.record(&keeper.statistics);
+    let keeper = Keeper::new(&parts, query.summary.clone());
+    let statistics = Arc::clone(&keeper.statistics);
+    session.record(&statistics);
     let merge = Merge::new(herd.limits().read_ahead_bytes);
     let mut tasks = JoinSet::new();
     let runtime = herd.runtime()?;
@@ -167,17 +212,20 @@ pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc
         tasks.spawn_on(run(session, part, request, merge), &runtime);
     }
     let supervisor = runtime.spawn(supervise(Arc::clone(herd), tasks, parts, keeper, Arc::clone(&merge)));
-    // The source before the wait: an error, or a cancelled wait, drops it, and with it all that was started.
-    let source = |schema| Merged::new(Arc::clone(&merge), schema, vec![supervisor.abort_handle()]);
-    let waiting = source(Arc::new(arrow::datatypes::Schema::empty()));
+    // Before the wait: an error, or a cancelled wait, drops it, and with it all that was started.
+    let mut rows = Merged::new(
+        Arc::clone(&merge),
+        Arc::new(Schema::empty()),
+        vec![supervisor.abort_handle()],
+    );
     let deadline = Instant::now() + herd.limits().statement_wait_timeout + herd.limits().exchange_wait_timeout;
     loop {
         if session.is_cancelled() {
             return Err(interrupted());
         }
         if let Some(schema) = merge.schema(LOOK_INTERVAL)? {
-            waiting.forget();
-            return Ok(Arc::new(source(schema)));
+            rows.set_schema(schema);
+            return Ok(Arc::new(Gathered { rows, statistics }));
         }
         if Instant::now() > deadline {
             return Err(RemoteError::new(
@@ -185,6 +233,26 @@ pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc
                 "the workers have not begun with the query in time",
             ));
         }
+    }
+}
+
+/// The gathered rows.
+struct Gathered {
+    rows: Merged,
+    statistics: Arc<Mutex<GatherStatistics>>,
+}
+
+impl BatchSource for Gathered {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    fn next(&self, timeout: Duration) -> Result<Next, RemoteError> {
+        self.rows.next(timeout)
+    }
+
+    fn report(&self) -> Vec<(String, String)> {
+        lock(&self.statistics).report()
     }
 }
 

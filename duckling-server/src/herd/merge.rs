@@ -226,23 +226,16 @@ pub struct Merged {
     merge: Arc<Merge>,
     schema: SchemaRef,
     tasks: Vec<AbortHandle>,
-    is_forgotten: bool,
 }
 
 impl Merged {
     pub fn new(merge: Arc<Merge>, schema: SchemaRef, tasks: Vec<AbortHandle>) -> Self {
-        Self {
-            merge,
-            schema,
-            tasks,
-            is_forgotten: false,
-        }
+        Self { merge, schema, tasks }
     }
 
-    /// Another source takes over what feeds this one.
-    pub fn forget(mut self) {
-        self.tasks.clear();
-        self.is_forgotten = true;
+    /// The columns have become known.
+    pub fn set_schema(&mut self, schema: SchemaRef) {
+        self.schema = schema;
     }
 }
 
@@ -258,9 +251,6 @@ impl BatchSource for Merged {
 
 impl Drop for Merged {
     fn drop(&mut self) {
-        if self.is_forgotten {
-            return;
-        }
         self.merge.close();
         for task in &self.tasks {
             task.abort();

@@ -40,7 +40,7 @@ pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
 pub use peers::Peers;
 pub use planning::Planning;
 pub use registry::Registry;
-pub use session::{HerdSession, StatementStatistics};
+pub use session::HerdSession;
 pub use source::{BatchSource, Next};
 pub use statistics::{QueryStatistics, StageStatistics, Statistics};
 
@@ -52,6 +52,7 @@ pub struct Herd {
     table_rows: TableRows,
     /// Statements planned so far.
     planned: AtomicU64,
+    statistics: Arc<Statistics>,
 }
 
 impl Herd {
@@ -60,6 +61,7 @@ impl Herd {
     pub fn new(registry: Arc<Registry>, directory: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             peers: Peers::default(),
+            statistics: Arc::new(Statistics::new(registry.limits())),
             exchanges: Exchanges::new(registry.limits(), directory),
             table_rows: TableRows::default(),
             planned: AtomicU64::new(0),
@@ -83,6 +85,12 @@ impl Herd {
     #[must_use]
     pub fn exchanges(&self) -> &Arc<Exchanges> {
         &self.exchanges
+    }
+
+    /// How this duckling, as a coordinator, has executed its latest statements.
+    #[must_use]
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 
     /// The server's bounds.

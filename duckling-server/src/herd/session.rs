@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{Column, HerdQuery, StageId};
 use duckherder_client::{ClientError, QueryOptions, Session, StagesStream};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::history::HistoryId;
 use duckherder_proto::v1::RunStagesRequest;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::future::join_all;
@@ -18,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use super::gather::{self, GatherStatistics};
 use super::peers::named;
 use super::running::RunningQuery;
+use super::statistics::QueryStatistics;
 use super::{BatchSource, Herd};
 use crate::settings::Settings;
 
@@ -68,17 +70,9 @@ enum Joined {
 /// The statement that runs, and what it has done with the herd.
 #[derive(Default)]
 struct Statement {
+    id: HistoryId,
     sql: Arc<str>,
     gathers: Vec<Arc<Mutex<GatherStatistics>>>,
-}
-
-/// What a statement has done with the herd.
-#[derive(Debug, Clone)]
-pub struct StatementStatistics {
-    /// Its text.
-    pub sql: Arc<str>,
-    /// The distributed queries that it has run.
-    pub gathers: Vec<GatherStatistics>,
 }
 
 impl HerdSession {
@@ -104,25 +98,27 @@ impl HerdSession {
 
     // Statements.
 
-    /// A statement begins: whatever was cancelled was another one.
-    pub fn statement_begins(&self, sql: &str) {
+    /// A statement is about to begin: whatever was cancelled was another one.
+    pub fn not_cancelled(&self) {
         self.cancelled.send_replace(false);
+    }
+
+    /// A statement begins, which has this id in the history.
+    pub fn statement_begins(&self, id: HistoryId, sql: &str) {
         *lock(&self.statement) = Statement {
+            id,
             sql: sql.into(),
             gathers: Vec::new(),
         };
     }
 
-    /// The statement has ended; what it has done with the herd, if it has.
-    pub fn statement_ends(&self) -> Option<StatementStatistics> {
-        let statement = std::mem::take(&mut *lock(&self.statement));
-        if statement.gathers.is_empty() {
-            return None;
+    /// The statement has ended. What it has done with the herd, if it has, goes into the statistics.
+    pub fn statement_ends(&self, error: Option<&RemoteError>) {
+        let Statement { id, sql, gathers } = std::mem::take(&mut *lock(&self.statement));
+        let gathers: Vec<_> = gathers.iter().map(|gather| lock(gather).clone()).collect();
+        if let Some(statistics) = QueryStatistics::of(id, &sql, &gathers, error) {
+            self.herd.statistics().record(statistics);
         }
-        Some(StatementStatistics {
-            sql: statement.sql,
-            gathers: statement.gathers.iter().map(|gather| lock(gather).clone()).collect(),
-        })
     }
 
     pub(super) fn record(&self, gather: &Arc<Mutex<GatherStatistics>>) {
@@ -195,8 +191,8 @@ impl HerdSession {
     ///
     /// # Errors
     /// A worker cannot be reached, or fails before there are rows. Later errors come from the source.
-    pub fn gather(self: &Arc<Self>, query: &HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
-        gather::start(self, query)
+    pub fn gather(self: &Arc<Self>, query: HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        gather::start(self, &query)
     }
 
     /// Runs one statement on each of these workers, in the transaction if one is open, and else each by itself; the rows

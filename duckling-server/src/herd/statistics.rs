@@ -1,14 +1,16 @@
 //! How the coordinator has executed its latest queries over herd tables: `FROM duckling_execution_stats()`.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use duckherder_catalog::herd::query::StageId;
+use duckherder_catalog::herd::query::{StageId, Summary};
 use duckherder_proto::RemoteError;
 use duckherder_proto::history::{HistoryId, KeptText, Ring};
 use serde::Serialize;
 
+use super::gather::{GatherStatistics, TaskStatistics};
 use super::tables::{signed, text, timestamp};
 use crate::config::Limits;
 use crate::duckdb::{Cell, ColumnType, TableSource};
@@ -29,6 +31,49 @@ pub struct StageStatistics {
     pub bytes: u64,
     /// How long the slowest worker took for it.
     pub duration_us: u64,
+    /// Bytes that did not fit into the workers' memory.
+    pub spilled_bytes: u64,
+    /// Each worker's part.
+    pub tasks: Vec<TaskStatistics>,
+}
+
+impl StageStatistics {
+    /// The stages of a query, in the order in which their first task ended.
+    #[must_use]
+    pub fn of(tasks: &[TaskStatistics]) -> Vec<Self> {
+        let mut stages: Vec<Self> = Vec::new();
+        for task in tasks {
+            let index = stages
+                .iter()
+                .position(|stage| stage.stage == task.stage)
+                .unwrap_or_else(|| {
+                    stages.push(Self {
+                        stage: task.stage,
+                        ..Self::default()
+                    });
+                    stages.len() - 1
+                });
+            let stage = &mut stages[index];
+            stage.workers += 1;
+            stage.rows += task.rows;
+            stage.bytes += task.bytes;
+            stage.duration_us = stage.duration_us.max(task.elapsed_us);
+            stage.spilled_bytes += task.spilled_bytes;
+            stage.tasks.push(task.clone());
+        }
+        stages.sort_by_key(|stage| stage.stage);
+        stages
+    }
+
+    /// How many times its share the worker has made that has made the most rows.
+    #[must_use]
+    pub fn skew(&self) -> f64 {
+        let most = self.tasks.iter().map(|task| task.rows).max().unwrap_or(0);
+        if self.rows == 0 {
+            return 1.0;
+        }
+        most as f64 * self.tasks.len() as f64 / self.rows as f64
+    }
 }
 
 /// How one query was executed.
@@ -58,6 +103,59 @@ pub struct QueryStatistics {
     pub bytes_moved: u64,
     /// Its stages.
     pub stages: Vec<StageStatistics>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+impl QueryStatistics {
+    /// Of a statement that has run these distributed queries; `None` if it has run none.
+    #[must_use]
+    pub fn of(id: HistoryId, sql: &str, gathers: &[GatherStatistics], error: Option<&RemoteError>) -> Option<Self> {
+        let started = gathers.iter().map(|gather| gather.started).min()?;
+        let ended = gathers
+            .iter()
+            .filter_map(|gather| gather.started.checked_add(gather.duration?))
+            .max();
+        let workers: BTreeSet<_> = gathers.iter().flat_map(|gather| &gather.workers).collect();
+        let edges = || {
+            gathers
+                .iter()
+                .flat_map(|gather| &gather.done)
+                .flat_map(TaskStatistics::moved)
+        };
+        let said = |what: fn(&Summary) -> &str| {
+            let mut texts: Vec<_> = gathers
+                .iter()
+                .filter_map(|gather| gather.summary.as_ref())
+                .map(what)
+                .collect();
+            texts.dedup();
+            texts.join(", ")
+        };
+        let fallback = gathers
+            .iter()
+            .filter_map(|gather| gather.summary.as_ref()?.fallback.clone());
+        Some(Self {
+            id,
+            sql: sql.to_owned(),
+            execution_mode: said(|summary| &summary.tier),
+            merge_strategy: said(|summary| &summary.merge),
+            started,
+            duration: ended
+                .and_then(|ended| ended.duration_since(started).ok())
+                .unwrap_or_default(),
+            workers: workers.len(),
+            tasks: gathers.iter().map(|gather| gather.tasks).sum(),
+            fallback_reason: fallback.reduce(|all, one| if all == one { all } else { format!("{all}; {one}") }),
+            rows_moved: edges().map(|edge| edge.rows).sum(),
+            bytes_moved: edges().map(|edge| edge.bytes).sum(),
+            stages: gathers
+                .iter()
+                .flat_map(|gather| StageStatistics::of(&gather.done))
+                .collect(),
+            error: error.map(ToString::to_string),
+        })
+    }
 }
 
 /// The latest queries; bounded as the history of statements is.
@@ -80,11 +178,17 @@ impl Statistics {
 
     /// A query has ended.
     pub fn record(&self, mut query: QueryStatistics) {
-        query.sql = KeptText::of(&query.sql).sql().to_owned();
+        let text = KeptText::of(&query.sql);
+        query.sql = text.sql().to_owned();
         let reason = query.fallback_reason.as_ref().map_or(0, String::len);
-        let texts = query.sql.len() + query.execution_mode.len() + query.merge_strategy.len() + reason;
+        let error = query.error.as_ref().map_or(0, String::len);
+        let texts = query.sql.len() + query.execution_mode.len() + query.merge_strategy.len() + reason + error;
+        let tasks = query.stages.iter().flat_map(|stage| &stage.tasks);
+        let tasks: usize = tasks
+            .map(|task| size_of_val(task) + size_of_val(task.edges.as_slice()))
+            .sum();
         let stages = size_of_val(query.stages.as_slice());
-        self.lock().push(query, texts + stages);
+        self.lock().push(query, texts + stages + tasks);
     }
 }
 
@@ -106,6 +210,7 @@ impl TableSource for StatisticsTable {
             (c"rows_moved", ColumnType::Unsigned),
             (c"bytes_moved", ColumnType::Unsigned),
             (c"stages", ColumnType::Text),
+            (c"error", ColumnType::Text),
         ]
     }
 
@@ -129,6 +234,7 @@ fn row(query: &QueryStatistics) -> Vec<Cell> {
         Cell::Unsigned(query.bytes_moved),
         // Numbers only: it cannot fail.
         serde_json::to_string(&query.stages).map_or(Cell::Null, |json| text(&json)),
+        query.error.as_deref().map_or(Cell::Null, text),
     ]
 }
 
@@ -157,7 +263,9 @@ mod tests {
                 rows: 12,
                 bytes: 96,
                 duration_us: 900,
+                ..StageStatistics::default()
             }],
+            error: None,
         }
     }
 
