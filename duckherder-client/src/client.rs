@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::connection::Connection;
 use crate::error::{BoxError, ClientError, at_first_contact};
 use crate::ingest::IngestTarget;
+use crate::node::Node;
 use crate::options::ClientOptions;
 use crate::session::{ServerInfo, Session};
 use crate::stream::QueryStream;
@@ -95,6 +96,12 @@ impl Client {
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// The connection, for requests that need no session.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        Node::of(self.connection.clone())
     }
 
     /// Opens a further session over the same connection.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use duckherder_proto::history;
 
 use crate::duckdb::DatabaseOptions;
+use crate::herd::JoinConfig;
 
 /// The path that means a database without a file.
 pub const IN_MEMORY: &str = ":memory:";
@@ -18,6 +19,8 @@ pub struct DucklingConfig {
     pub database_options: DatabaseOptions,
     /// Bounds on what clients can make the server hold.
     pub limits: Limits,
+    /// The herd to be a worker in, if any.
+    pub join: Option<JoinConfig>,
 }
 
 impl Default for DucklingConfig {
@@ -26,6 +29,7 @@ impl Default for DucklingConfig {
             database: IN_MEMORY.to_owned(),
             database_options: DatabaseOptions::default(),
             limits: Limits::default(),
+            join: None,
         }
     }
 }
@@ -57,6 +61,14 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// How long running statements may take to finish after a shutdown began; then they are interrupted.
     pub drain_timeout: Duration,
+    /// Workers that a coordinator has.
+    pub workers_max: usize,
+    /// How often a worker and its coordinator hear of each other.
+    pub worker_heartbeat_interval: Duration,
+    /// A worker that has been silent for so long is suspected: no new tables go there.
+    pub worker_suspected_after: Duration,
+    /// A worker that has been silent for so long is down: statements that need it fail at once.
+    pub worker_down_after: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +87,10 @@ impl Default for Limits {
             history_statements_max: history::STATEMENTS_MAX,
             history_bytes_max: history::BYTES_MAX,
             drain_timeout: Duration::from_secs(10),
+            workers_max: 256,
+            worker_heartbeat_interval: Duration::from_secs(1),
+            worker_suspected_after: Duration::from_secs(3),
+            worker_down_after: Duration::from_secs(5),
         }
     }
 }

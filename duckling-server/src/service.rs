@@ -11,15 +11,17 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::command::Command;
 use duckherder_proto::history::{self, Traffic};
 use duckherder_proto::v1::{
-    CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, CloseSessionRequest,
-    CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HelloRequest, HelloResponse, IngestEnd,
-    IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse, ListTablesRequest, ListTablesResponse,
-    LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest,
-    LookupTableResponse,
+    CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, ClaimWorkerRequest,
+    CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HeartbeatRequest,
+    HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
+    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
+    LookupSchemaResponse, LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse,
+    ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -29,6 +31,7 @@ use tracing::info;
 
 use crate::duckdb::{Connection, StatementKind};
 use crate::flight_sql::{self, Caller, FlightSql};
+use crate::herd::Registry;
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::plain::Mapping;
@@ -46,16 +49,18 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Arrow Flight, answered from one database.
 pub struct DucklingService {
     sessions: Arc<Sessions>,
+    registry: Arc<Registry>,
     flight_sql: FlightSql,
 }
 
 impl DucklingService {
     /// # Errors
     /// None that is known.
-    pub fn new(sessions: Arc<Sessions>) -> Result<Self, FlightError> {
+    pub fn new(sessions: Arc<Sessions>, registry: Arc<Registry>) -> Result<Self, FlightError> {
         Ok(Self {
             flight_sql: FlightSql::new(Arc::clone(&sessions))?,
             sessions,
+            registry,
         })
     }
 
@@ -251,6 +256,20 @@ impl DucklingService {
         })
     }
 
+    async fn register_worker(
+        &self,
+        request: RegisterWorkerRequest,
+        client: Option<SocketAddr>,
+    ) -> Result<RegisterWorkerResponse, RemoteError> {
+        let response = self
+            .registry
+            .register(request, client.map(|client| client.ip()))
+            .await?;
+        // The first one makes the registry's tables.
+        self.sessions.advance_epoch();
+        Ok(response)
+    }
+
     fn record(&self, id: &[u8], session: &Session, client: Option<SocketAddr>, sql: &str) -> Recording {
         self.sessions.history().arrived(id, sender(session, client), sql)
     }
@@ -295,6 +314,15 @@ impl DucklingService {
                 .map(answer)
                 .collect()),
             LoadExtensionRequest::TYPE => one(self.load_extension(action::decode(body)?).await?),
+            RegisterWorkerRequest::TYPE => one(self.register_worker(action::decode(body)?, client).await?),
+            HeartbeatRequest::TYPE => one(self.registry.heartbeat(action::decode(body)?).await?),
+            UnregisterWorkerRequest::TYPE => one(self.registry.unregister(action::decode(body)?).await?),
+            ClaimWorkerRequest::TYPE => one(self.registry.be_claimed(action::decode(body)?).await?),
+            ReleaseWorkerRequest::TYPE => {
+                let request: ReleaseWorkerRequest = action::decode(body)?;
+                self.registry.be_released(&WorkerId(request.coordinator_id)).await?;
+                one(ReleaseWorkerResponse {})
+            }
             other => Err(RemoteError::new(
                 ExceptionType::NotImplemented,
                 format!("unknown action '{other}'"),

@@ -3,7 +3,15 @@
 //! A coordinator has a query's stages run by its workers and gathers the last one's rows; a worker runs stages, keeps
 //! their rows in its exchange store, and reads those of its peers. Any duckling can be either.
 
+pub(crate) mod join;
+mod membership;
+pub(crate) mod placements;
+pub(crate) mod registry;
 pub mod source;
+pub(crate) mod statistics;
+mod store;
+pub(crate) mod tables;
+pub(crate) mod watch;
 
 use std::sync::Arc;
 
@@ -11,19 +19,34 @@ use tokio::runtime::Handle;
 
 use crate::config::Limits;
 
+pub use join::JoinConfig;
+pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
+pub use registry::Registry;
 pub use source::{BatchSource, Next};
+pub use statistics::{QueryStatistics, StageStatistics, Statistics};
 
 /// What a duckling has of the herd; one for each server.
 pub struct Herd {
     limits: Arc<Limits>,
+    registry: Arc<Registry>,
     runtime: Handle,
 }
 
 impl Herd {
     /// For a server on `runtime`.
     #[must_use]
-    pub fn new(limits: Arc<Limits>, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { limits, runtime })
+    pub fn new(limits: Arc<Limits>, registry: Arc<Registry>, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            registry,
+            runtime,
+        })
+    }
+
+    /// The members, as this duckling knows them.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// The server's bounds.
