@@ -8,6 +8,9 @@ namespace herd {
 //! The setting of how many partitions tables without clauses get; 0: they stay on the coordinator.
 constexpr const char *DEFAULT_PARTITIONS = "duckherder_default_partitions";
 
+//! `PARTITIONS_MAX` of `duckherder-catalog`.
+constexpr duckdb::idx_t PARTITIONS_MAX = 1024;
+
 //! What `statement` does to a herd's tables, as JSON for `herd/ddl.rs`.
 duckdb::string DescribeDdl(duckdb::ClientContext &context, const duckdb::SQLStatement &statement);
 

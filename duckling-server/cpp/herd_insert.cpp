@@ -312,7 +312,7 @@ private:
 
 } // namespace
 
-bool PlanHerdInsert(OptimizerExtensionInput &, unique_ptr<LogicalOperator> &op) {
+bool PlanHerdInsert(unique_ptr<LogicalOperator> &op) {
 	if (op->type != LogicalOperatorType::LOGICAL_INSERT) {
 		return false;
 	}

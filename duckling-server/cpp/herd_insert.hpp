@@ -3,11 +3,11 @@
 
 #include "herd_bridge.hpp"
 
-#include "duckdb/optimizer/optimizer_extension.hpp"
+#include "duckdb/planner/logical_operator.hpp"
 
 namespace herd {
 
 //! Puts our operator where `op` inserts into a herd's table; whether it did.
-bool PlanHerdInsert(duckdb::OptimizerExtensionInput &input, duckdb::unique_ptr<duckdb::LogicalOperator> &op);
+bool PlanHerdInsert(duckdb::unique_ptr<duckdb::LogicalOperator> &op);
 
 } // namespace herd

@@ -169,6 +169,10 @@ optional_ptr<const string> PlacementOf(const CatalogEntry &table) {
 }
 
 void ReplaceScans(ClientContext &context, LogicalOperator &op) {
+	if (op.type == LogicalOperatorType::LOGICAL_CREATE_INDEX) {
+		// Of the coordinator's own, empty table: workers make their own.
+		return;
+	}
 	for (auto &child : op.children) {
 		ReplaceScans(context, *child);
 	}

@@ -28,8 +28,8 @@ void Write::Start(ClientContext &context, const HerdWriteTarget &target, ArrowSc
 		texts.push_back(Text(name));
 	}
 	Check([&](HerdBuffer *error) {
-		return Api().write_start(SessionState::Of(context), &target, !context.transaction.IsAutoCommit(), &schema,
-		                         texts.data(), texts.size(), &raw, error);
+		return Api().write_start(SessionState::Of(context), &target, &schema, texts.data(),
+		                         texts.size(), &raw, error);
 	});
 }
 
@@ -58,8 +58,7 @@ vector<idx_t> ExecuteOn(ClientContext &context, const vector<string> &workers, c
 	vector<uint64_t> rows(workers.size());
 	HerdExecution *execution = nullptr;
 	Check([&](HerdBuffer *error) {
-		return Api().execute_start(SessionState::Of(context), Text(list), Text(sql), !context.transaction.IsAutoCommit(),
-		                           &execution, error);
+		return Api().execute_start(SessionState::Of(context), Text(list), Text(sql), &execution, error);
 	});
 	struct Free {
 		HerdExecution *execution;

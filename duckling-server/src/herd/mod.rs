@@ -3,6 +3,7 @@
 //! A coordinator has a query's stages run by its workers and gathers the last one's rows; a worker runs stages, keeps
 //! their rows in its exchange store, and reads those of its peers. Any duckling can be either.
 
+pub mod ddl;
 pub(crate) mod join;
 mod membership;
 pub(crate) mod placements;
@@ -12,6 +13,8 @@ pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
 pub(crate) mod watch;
+pub mod workers;
+pub mod write;
 
 use std::sync::Arc;
 
