@@ -99,4 +99,4 @@ pub use ingest::IngestTarget;
 pub use node::Node;
 pub use options::{AddressError, ClientOptions};
 pub use session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
-pub use stream::QueryStream;
+pub use stream::{ExchangeStream, QueryStream, RowStream, StagesStream, Summary};

@@ -60,7 +60,8 @@ struct HerdApi {
 	void (*buffer_free)(HerdBuffer buffer);
 	void (*session_free)(const HerdSession *session);
 
-	//! The distributed plan of a described one, both as JSON. `HerdEnd`: it stays as it is.
+	//! The distributed plan of a described one, both as JSON: `{"plan": Step, "summary": Summary}`. `HerdEnd`: it stays
+	//! as it is.
 	HerdStatus (*distribute)(const HerdSession *session, HerdText plan, HerdBuffer *steps, HerdBuffer *error);
 	//! About how many rows a herd's table has.
 	HerdStatus (*table_rows)(const HerdSession *session, HerdText schema, HerdText table, HerdText placement,

@@ -69,10 +69,6 @@ InsertionOrderPreservingMap<string> ToString(TableFunctionToStringInput &input) 
 	return result;
 }
 
-virtual_column_map_t VirtualColumns(ClientContext &, optional_ptr<FunctionData> bind_data) {
-	return bind_data->Cast<ScanData>().table.GetVirtualColumns();
-}
-
 //! A scan that the planner has left alone, since the optimizer is turned off: it gathers its columns and filters them.
 unique_ptr<GlobalTableFunctionState> Init(ClientContext &context, TableFunctionInitInput &input) {
 	auto &data = input.bind_data->Cast<ScanData>();
@@ -143,7 +139,6 @@ TableFunction ScanFunction() {
 	function.get_table_entry = Table;
 	function.to_sql = ToSql;
 	function.to_string = ToString;
-	function.get_virtual_columns = VirtualColumns;
 	function.projection_pushdown = true;
 	function.filter_pushdown = true;
 	function.filter_prune = false;
@@ -168,13 +163,29 @@ optional_ptr<const string> PlacementOf(const CatalogEntry &table) {
 	return tag == table.tags.end() ? nullptr : optional_ptr<const string>(tag->second);
 }
 
-void ReplaceScans(ClientContext &context, LogicalOperator &op) {
+static bool ChangesRows(const LogicalOperator &op) {
+	return op.type == LogicalOperatorType::LOGICAL_DELETE || op.type == LogicalOperatorType::LOGICAL_UPDATE ||
+	       op.type == LogicalOperatorType::LOGICAL_MERGE_INTO;
+}
+
+//! Rows have numbers on their worker only, so that only what is done there can use them.
+static void RefuseRowNumbers(LogicalGet &get, const TableCatalogEntry &table) {
+	for (auto &index : get.GetColumnIds()) {
+		if (index.IsVirtualColumn() && !index.IsEmptyColumn()) {
+			throw NotImplementedException("%s of %s: the rows of a herd's table have none, as they are on several workers",
+			                              get.GetColumnName(index), table.name);
+		}
+	}
+	get.virtual_columns.clear();
+}
+
+void ReplaceScans(ClientContext &context, LogicalOperator &op, bool in_change) {
 	if (op.type == LogicalOperatorType::LOGICAL_CREATE_INDEX) {
 		// Of the coordinator's own, empty table: workers make their own.
 		return;
 	}
 	for (auto &child : op.children) {
-		ReplaceScans(context, *child);
+		ReplaceScans(context, *child, in_change || ChangesRows(op));
 	}
 	if (op.type != LogicalOperatorType::LOGICAL_GET) {
 		return;
@@ -190,6 +201,9 @@ void ReplaceScans(ClientContext &context, LogicalOperator &op) {
 	}
 	if (get.at_clause) {
 		throw NotImplementedException("AT on a herd's table");
+	}
+	if (!in_change) {
+		RefuseRowNumbers(get, *table);
 	}
 	get.bind_data = make_uniq<ScanData>(*table, *placement, RowsOf(context, *table, *placement));
 	get.function = BoundTableFunction(ScanFunction());

@@ -16,7 +16,8 @@ constexpr const char *PLACEMENT_TAG = "duckherder_placement";
 duckdb::optional_ptr<const duckdb::string> PlacementOf(const duckdb::CatalogEntry &table);
 
 //! Lets all scans of a herd's tables in a plan read the herd, and not the empty table of that name.
-void ReplaceScans(duckdb::ClientContext &context, duckdb::LogicalOperator &op);
+//! `in_change`: the plan is part of an UPDATE, DELETE or MERGE.
+void ReplaceScans(duckdb::ClientContext &context, duckdb::LogicalOperator &op, bool in_change = false);
 
 //! The table that is scanned, if it is one of a herd.
 duckdb::optional_ptr<duckdb::TableCatalogEntry> HerdTableOf(const duckdb::LogicalOperator &op);

@@ -66,14 +66,17 @@ struct StageDraft {
 
 //! A scan of a stage's rows: on the coordinator if it gathers, else a part of another stage, only ever exported.
 struct ExchangeData : public TableFunctionData {
-	ExchangeData(shared_ptr<StageDraft> stage, bool gather) : stage(std::move(stage)), gather(gather) {
+	ExchangeData(shared_ptr<StageDraft> stage, bool gather, shared_ptr<const string> summary)
+	    : stage(std::move(stage)), gather(gather), summary(std::move(summary)) {
 	}
 
 	shared_ptr<StageDraft> stage;
 	bool gather;
+	//! What the planner has to say of the whole plan, as JSON.
+	shared_ptr<const string> summary;
 
 	unique_ptr<FunctionData> Copy() const override {
-		return make_uniq<ExchangeData>(stage, gather);
+		return make_uniq<ExchangeData>(stage, gather, summary);
 	}
 	bool Equals(const FunctionData &other) const override {
 		return stage == other.Cast<ExchangeData>().stage;
@@ -106,7 +109,7 @@ unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFun
 	auto stages = StagesOf(data);
 	auto query = "{\"stages\":" + JsonList(stages.size(), [&](idx_t i) {
 		             return stages[i]->Json(i + 1 == stages.size());
-	             }) + "}";
+	             }) + ",\"summary\":" + *data.summary + "}";
 	Source source;
 	Check([&](HerdBuffer *error) {
 		return Api().gather(SessionState::Of(context), Text(query), source.Slot(), error);
@@ -117,6 +120,7 @@ unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFun
 InsertionOrderPreservingMap<string> GatherToString(TableFunctionToStringInput &input) {
 	auto stages = StagesOf(input.bind_data->Cast<ExchangeData>());
 	InsertionOrderPreservingMap<string> result;
+	result["Distribution"] = *input.bind_data->Cast<ExchangeData>().summary;
 	for (idx_t i = 0; i < stages.size(); i++) {
 		auto &stage = *stages[i];
 		auto gather = i + 1 == stages.size();
@@ -190,8 +194,9 @@ string Raw(yyjson_val *value) {
 
 class Application {
 public:
-	Application(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &root, Nodes &nodes)
-	    : context(context), binder(binder), root(root), nodes(nodes) {
+	Application(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &root, Nodes &nodes, string summary)
+	    : context(context), binder(binder), root(root), nodes(nodes),
+	      summary(make_shared_ptr<const string>(std::move(summary))) {
 	}
 
 	//! Applies a step to the operator in `slot`; whether the result can become part of a stage.
@@ -600,7 +605,7 @@ private:
 			column_ids.emplace_back(i);
 		}
 		auto get = make_uniq<LogicalGet>(binder.GenerateTableIndex(), BoundTableFunction(ExchangeSource(gather)),
-		                                 make_uniq<ExchangeData>(stage, gather), stage->types, std::move(names));
+		                                 make_uniq<ExchangeData>(stage, gather, summary), stage->types, std::move(names));
 		get->SetColumnIds(std::move(column_ids));
 		if (slot->has_estimated_cardinality) {
 			get->SetEstimatedCardinality(slot->estimated_cardinality);
@@ -637,6 +642,7 @@ private:
 	Binder &binder;
 	unique_ptr<LogicalOperator> &root;
 	Nodes &nodes;
+	shared_ptr<const string> summary;
 	unordered_map<idx_t, shared_ptr<StageDraft>> stages;
 	column_binding_map_t<ColumnBinding> replaced;
 };
@@ -650,7 +656,8 @@ void ApplySteps(ClientContext &context, Binder &binder, unique_ptr<LogicalOperat
 	if (!document) {
 		throw IOException("the distributed plan is not readable");
 	}
-	Application(context, binder, root, nodes).Apply(yyjson_doc_get_root(document.get()), root);
+	auto answer = yyjson_doc_get_root(document.get());
+	Application(context, binder, root, nodes, Raw(yyjson_obj_get(answer, "summary"))).Apply(yyjson_obj_get(answer, "plan"), root);
 	root->ResolveOperatorTypes();
 }
 

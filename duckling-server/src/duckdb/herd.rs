@@ -164,6 +164,7 @@ static API: Api = Api {
     execute_free: herd_write::execute_free,
 };
 
+#[expect(improper_ctypes, reason = "C++ only keeps the pointers")]
 unsafe extern "C" {
     fn herd_install(connection: *mut c_void, api: *const Api) -> *mut c_char;
     fn herd_bind_session(connection: *mut c_void, session: *const Session) -> *mut c_char;
