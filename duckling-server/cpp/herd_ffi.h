@@ -77,6 +77,8 @@ struct HerdApi {
 	HerdStatus (*source_schema)(const HerdSource *source, ArrowSchema *schema, HerdBuffer *error);
 	//! The next batch; waits for no longer than `timeout_ms`.
 	HerdStatus (*source_next)(const HerdSource *source, uint32_t timeout_ms, ArrowArray *batch, HerdBuffer *error);
+	//! What became of a source, for EXPLAIN ANALYZE, as JSON: `[[heading, text], …]`.
+	HerdStatus (*source_report)(const HerdSource *source, HerdBuffer *report, HerdBuffer *error);
 	void (*source_free)(HerdSource *source);
 
 	//! Starts to write rows. Column `i` of the schema is of DuckDB type `types[i]`.

@@ -2,6 +2,7 @@
 
 #include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
+#include "duckdb/main/profiler/profiling_node.hpp"
 
 #include "yyjson.hpp"
 
@@ -111,6 +112,25 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 	arrow.chunk_offset += rows;
 }
 
+//! Tells EXPLAIN ANALYZE what the herd did.
+void Report(TableFunctionGetMetricsInput &input) {
+	if (!input.global_state) {
+		return;
+	}
+	Buffer report;
+	Check([&](HerdBuffer *error) {
+		return Api().source_report(input.global_state->Cast<SourceScanState>().source.Get(), report.Slot(), error);
+	});
+	auto json = report.ToString();
+	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> document(yyjson_read(json.c_str(), json.size(), 0), yyjson_doc_free);
+	idx_t index, count;
+	yyjson_val *pair;
+	yyjson_arr_foreach(document ? yyjson_doc_get_root(document.get()) : nullptr, index, count, pair) {
+		input.operator_metrics.AddExtraInfo(yyjson_get_str(yyjson_arr_get(pair, 0)),
+		                                    yyjson_get_str(yyjson_arr_get(pair, 1)));
+	}
+}
+
 //===--------------------------------------------------------------------===//
 // duckherder_exchange
 //===--------------------------------------------------------------------===//
@@ -190,6 +210,7 @@ unique_ptr<GlobalTableFunctionState> MakeSourceScan(ClientContext &context, Sour
 void SetUpSourceScan(TableFunction &function) {
 	function.function = Read;
 	function.init_local = InitThread;
+	function.get_metrics = Report;
 	function.order_preservation_type = OrderPreservationType::NO_ORDER;
 }
 

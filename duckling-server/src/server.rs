@@ -22,7 +22,8 @@ use crate::error::ServerError;
 use crate::herd::registry::Place;
 use crate::herd::statistics::{self, Statistics, StatisticsTable};
 use crate::herd::tables::{self, PartitionsTable, WorkersTable};
-use crate::herd::{JoinConfig, Registry, join, watch};
+use crate::herd::watching::watch_workers;
+use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
 use crate::reflection;
 use crate::service::DucklingService;
@@ -67,13 +68,16 @@ impl Duckling {
         })?;
         let limits = Arc::new(config.limits);
         let registry = Registry::open(database.clone(), has_file, Arc::clone(&limits)).map_err(ServerError::Herd)?;
+        let registry = Arc::new(registry);
+        let directory = config.exchange_directory.unwrap_or_else(std::env::temp_dir);
+        let herd = Herd::new(Arc::clone(&registry), directory);
         let duckling = Self {
             has_file,
             has_icu,
-            registry: Arc::new(registry),
+            registry: Arc::clone(&registry),
             statistics: Arc::new(Statistics::new(&limits)),
             join: config.join,
-            sessions: Arc::new(Sessions::new(database, limits)),
+            sessions: Arc::new(Sessions::new(database, limits, herd)),
         };
         duckling.make_functions().map_err(ServerError::Functions)?;
         Ok(duckling)
@@ -108,6 +112,12 @@ impl Duckling {
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// What this duckling has of the herd.
+    #[must_use]
+    pub fn herd(&self) -> &Arc<Herd> {
+        self.sessions.herd()
     }
 
     /// How this duckling, as a coordinator, has executed its latest queries.
@@ -145,7 +155,7 @@ impl Duckling {
         if let Some(config) = &self.join {
             join::join(&self.registry, config).map_err(ServerError::Herd)?;
         }
-        let watch = tokio::spawn(watch::watch(Arc::clone(&self.registry)));
+        let watching = tokio::spawn(watch_workers(Arc::clone(&self.registry)));
         let (stop, stopped) = watch::channel(false);
         let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
         let registry = Arc::clone(&self.registry);
@@ -180,7 +190,7 @@ impl Duckling {
             signal.abort();
         }
         idle.abort();
-        watch.abort();
+        watching.abort();
         outcome?;
         self.close().await
     }

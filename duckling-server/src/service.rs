@@ -21,7 +21,7 @@ use duckherder_proto::v1::{
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
     ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
     LookupSchemaResponse, LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
+    ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -31,7 +31,7 @@ use tracing::info;
 
 use crate::duckdb::{Connection, StatementKind};
 use crate::flight_sql::{self, Caller, FlightSql};
-use crate::herd::Registry;
+use crate::herd::{Registry, exchange, stages};
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::plain::Mapping;
@@ -314,6 +314,13 @@ impl DucklingService {
                 .map(answer)
                 .collect()),
             LoadExtensionRequest::TYPE => one(self.load_extension(action::decode(body)?).await?),
+            ReleaseQueryRequest::TYPE => {
+                let request: ReleaseQueryRequest = action::decode(body)?;
+                let id = exchange::query_id(&request.query_id)?;
+                one(ReleaseQueryResponse {
+                    found: self.sessions.herd().exchanges().release(id),
+                })
+            }
             RegisterWorkerRequest::TYPE => one(self.register_worker(action::decode(body)?, client).await?),
             HeartbeatRequest::TYPE => one(self.registry.heartbeat(action::decode(body)?).await?),
             UnregisterWorkerRequest::TYPE => one(self.registry.unregister(action::decode(body)?).await?),
@@ -398,6 +405,12 @@ impl FlightService for DucklingService {
         let client = request.remote_addr();
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
+            Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
+            Some(Command::ReadExchange(request)) => {
+                let message_bytes = self.sessions.limits().message_bytes;
+                let exchanges = self.sessions.herd().exchanges();
+                Ok(Response::new(exchanges.serve(request, message_bytes).await?))
+            }
             Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
             None => {
                 let caller = self.caller(&request)?;
@@ -426,6 +439,11 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
+            Some(Command::RunStages(_) | Command::ReadExchange(_)) => {
+                return Err(Status::invalid_argument(
+                    "a part of a distributed query belongs into DoGet",
+                ));
+            }
             Some(Command::Execute(_)) => return Err(Status::invalid_argument("a statement belongs into DoGet")),
             None => self.flight_sql.do_put(&caller, &command, all).await?,
         };

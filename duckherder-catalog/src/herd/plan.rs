@@ -14,6 +14,9 @@ pub type Binding = (u64, u64);
 /// Number of an operator in its plan.
 pub type NodeId = u32;
 
+/// The most operators that may be upon each other in a plan that is to be distributed.
+pub const PLAN_DEPTH_MAX: usize = 500;
+
 /// A logical operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -78,10 +81,16 @@ pub enum Op {
     Aggregate {
         /// For each group the input column that it is, unless it is computed.
         groups: Vec<Option<Binding>>,
-        /// Whether it has one grouping set only, and every aggregate can be computed in two phases.
+        /// Whether every aggregate can be computed in two phases. With several grouping sets: the first phase has one,
+        /// of all groups, and the second all of them.
         two_phase: bool,
         /// Whether it has one grouping set only.
         single_set: bool,
+        /// Whether every aggregate gives the same, to the last bit, whatever the order of its input: `count`, `min`,
+        /// `max`, sums of integers and decimals. Otherwise several copies of the same rows may give different results,
+        /// so one is taken.
+        #[serde(default)]
+        order_free: bool,
     },
     /// DISTINCT and DISTINCT ON.
     Distinct {

@@ -301,6 +301,9 @@ pub struct RunStagesRequest {
     /// As in ExecuteRequest.
     #[prost(bytes = "bytes", tag = "10")]
     pub history_id: ::prost::bytes::Bytes,
+    /// Who asks; refused by a worker of another coordinator. Empty for a client that coordinates nothing else.
+    #[prost(string, tag = "11")]
+    pub coordinator_id: ::prost::alloc::string::String,
 }
 /// A statement that a worker runs as its part of a query.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -418,6 +421,98 @@ pub struct ReleaseQueryResponse {
     #[prost(bool, tag = "1")]
     pub found: bool,
 }
+// Members of a herd. A duckling with workers is a coordinator; these requests need no session.
+
+/// Makes the duckling at an address a worker of this one, which connects to it there (ClaimWorker) before it answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterWorkerRequest {
+    /// "host:port". A worker that registers itself may leave the host out, ":8815": it is the one that the request comes from.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Of a worker that registers itself: its id, for who answers at the address must be it, and that it sends heartbeats.
+    /// Empty if somebody else names the address.
+    #[prost(string, tag = "2")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// Take the place of a worker that has this id and is alive at another address.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// As registered.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Whose worker it is from now on.
+    #[prost(string, tag = "3")]
+    pub coordinator_id: ::prost::alloc::string::String,
+    /// How often to send a heartbeat.
+    #[prost(uint64, tag = "4")]
+    pub heartbeat_interval_ms: u64,
+}
+/// A sign of life of a worker that has registered itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeartbeatRequest {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// As in ClaimWorkerResponse.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub incarnation: ::prost::bytes::Bytes,
+    /// It is the last one: the worker stops.
+    #[prost(bool, tag = "3")]
+    pub leaving: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeartbeatResponse {
+    #[prost(enumeration = "HeartbeatAnswer", tag = "1")]
+    pub answer: i32,
+    #[prost(string, tag = "2")]
+    pub coordinator_id: ::prost::alloc::string::String,
+}
+/// Takes a worker out of the herd. Refused while tables have partitions there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterWorkerRequest {
+    /// Its id, or its address.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+}
+/// From a coordinator to a duckling: be my worker, or, if it is already: how are you?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimWorkerRequest {
+    #[prost(string, tag = "1")]
+    pub coordinator_id: ::prost::alloc::string::String,
+    /// The coordinator keeps its id when it is restarted.
+    #[prost(bool, tag = "2")]
+    pub coordinator_is_lasting: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// Chosen anew whenever the worker is started.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub incarnation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "3")]
+    pub duckdb_version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub protocol_version: u32,
+}
+/// From a coordinator to a worker that has been unregistered. No error if it was not its worker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseWorkerRequest {
+    #[prost(string, tag = "1")]
+    pub coordinator_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseWorkerResponse {}
 /// A DuckDB error, whole: <https://github.com/duckdb/duckdb/blob/v2.0.0/src/include/duckdb/common/error_data.hpp>
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ErrorDetail {
@@ -542,6 +637,41 @@ impl OutputKind {
             "OUTPUT_KIND_HASH" => Some(Self::Hash),
             "OUTPUT_KIND_BROADCAST" => Some(Self::Broadcast),
             "OUTPUT_KIND_FORWARD" => Some(Self::Forward),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeartbeatAnswer {
+    Unspecified = 0,
+    /// All is well.
+    Known = 1,
+    /// Register again: this process, or its address, is not the one registered.
+    Outdated = 2,
+    /// There is no such worker.
+    Unknown = 3,
+}
+impl HeartbeatAnswer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEARTBEAT_ANSWER_UNSPECIFIED",
+            Self::Known => "HEARTBEAT_ANSWER_KNOWN",
+            Self::Outdated => "HEARTBEAT_ANSWER_OUTDATED",
+            Self::Unknown => "HEARTBEAT_ANSWER_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEARTBEAT_ANSWER_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEARTBEAT_ANSWER_KNOWN" => Some(Self::Known),
+            "HEARTBEAT_ANSWER_OUTDATED" => Some(Self::Outdated),
+            "HEARTBEAT_ANSWER_UNKNOWN" => Some(Self::Unknown),
             _ => None,
         }
     }

@@ -126,6 +126,7 @@ struct Api {
     exchange: unsafe extern "C" fn(*const Session, u32, *mut *mut Source, *mut Buffer) -> Status,
     source_schema: unsafe extern "C" fn(*const Source, *mut FFI_ArrowSchema, *mut Buffer) -> Status,
     source_next: unsafe extern "C" fn(*const Source, u32, *mut FFI_ArrowArray, *mut Buffer) -> Status,
+    source_report: unsafe extern "C" fn(*const Source, *mut Buffer, *mut Buffer) -> Status,
     source_free: unsafe extern "C" fn(*mut Source),
     write_start: unsafe extern "C" fn(
         *const Session,
@@ -154,6 +155,7 @@ static API: Api = Api {
     exchange,
     source_schema,
     source_next,
+    source_report,
     source_free,
     write_start: herd_write::write_start,
     write_push: herd_write::write_push,
@@ -260,12 +262,7 @@ unsafe extern "C" fn session_free(session: *const Session) {
 
 /// # Safety
 /// As for all that follow: the session is live, texts live during the call, and outputs are places for what they name.
-unsafe extern "C" fn distribute(
-    session: *const Session,
-    plan: Text,
-    steps: *mut Buffer,
-    error: *mut Buffer,
-) -> Status {
+unsafe extern "C" fn distribute(session: *const Session, plan: Text, steps: *mut Buffer, error: *mut Buffer) -> Status {
     // SAFETY: the caller's promise, here and in all that follow.
     unsafe {
         guard(error, || {
@@ -354,11 +351,7 @@ unsafe extern "C" fn exchange(
 
 /// # Safety
 /// The source is live; the schema is an empty one.
-unsafe extern "C" fn source_schema(
-    source: *const Source,
-    schema: *mut FFI_ArrowSchema,
-    error: *mut Buffer,
-) -> Status {
+unsafe extern "C" fn source_schema(source: *const Source, schema: *mut FFI_ArrowSchema, error: *mut Buffer) -> Status {
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
@@ -389,6 +382,20 @@ unsafe extern "C" fn source_next(
                 Next::Pending => Status::Pending,
                 Next::End => Status::End,
             })
+        })
+    }
+}
+
+/// # Safety
+/// The source is live; `report` is a place for a buffer.
+unsafe extern "C" fn source_report(source: *const Source, report: *mut Buffer, error: *mut Buffer) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guard(error, || {
+            let text = serde_json::to_string(&(*source).0.report())
+                .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
+            report.write(Buffer::new(text));
+            Ok(Status::Ok)
         })
     }
 }

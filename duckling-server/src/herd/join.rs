@@ -148,8 +148,11 @@ async fn stay(
                 return;
             }
             End::Stopped => {
-                let farewell = current.node.request(&heartbeat(&registry, true));
-                if !matches!(timeout(FAREWELL_TIMEOUT, farewell).await, Ok(Ok(_))) {
+                let farewell = heartbeat(&registry, true);
+                if !matches!(
+                    timeout(FAREWELL_TIMEOUT, current.node.request(&farewell)).await,
+                    Ok(Ok(_))
+                ) {
                     warn!(
                         coordinator = config.coordinator,
                         "the coordinator could not be told that this worker stops"

@@ -3,46 +3,59 @@
 //! A coordinator has a query's stages run by its workers and gathers the last one's rows; a worker runs stages, keeps
 //! their rows in its exchange store, and reads those of its peers. Any duckling can be either.
 
-pub mod ddl;
+pub(crate) mod ddl;
+pub(crate) mod exchange;
+mod gather;
 pub(crate) mod join;
 mod membership;
+mod merge;
+mod parts;
+mod peers;
 pub(crate) mod placements;
 pub(crate) mod registry;
+mod running;
+pub mod session;
 pub mod source;
+pub(crate) mod stages;
 pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
-pub(crate) mod watch;
-pub mod workers;
+pub(crate) mod watching;
 pub mod write;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::Handle;
 
 use crate::config::Limits;
 
+pub use exchange::{Exchanges, Holdings, Taken};
+pub use gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
 pub use join::JoinConfig;
 pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
+pub use peers::Peers;
 pub use registry::Registry;
+pub use session::{HerdSession, StatementStatistics};
 pub use source::{BatchSource, Next};
 pub use statistics::{QueryStatistics, StageStatistics, Statistics};
 
 /// What a duckling has of the herd; one for each server.
 pub struct Herd {
-    limits: Arc<Limits>,
     registry: Arc<Registry>,
-    runtime: Handle,
+    peers: Peers,
+    exchanges: Arc<Exchanges>,
 }
 
 impl Herd {
-    /// For a server on `runtime`.
+    /// Exchanges that do not fit into memory go to `directory`.
     #[must_use]
-    pub fn new(limits: Arc<Limits>, registry: Arc<Registry>, runtime: Handle) -> Arc<Self> {
+    pub fn new(registry: Arc<Registry>, directory: PathBuf) -> Arc<Self> {
         Arc::new(Self {
-            limits,
+            peers: Peers::default(),
+            exchanges: Exchanges::new(registry.limits(), directory),
             registry,
-            runtime,
         })
     }
 
@@ -52,15 +65,32 @@ impl Herd {
         &self.registry
     }
 
+    /// Connections to other members.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// What this duckling, as a worker, keeps for others.
+    #[must_use]
+    pub fn exchanges(&self) -> &Arc<Exchanges> {
+        &self.exchanges
+    }
+
     /// The server's bounds.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        self.registry.limits()
     }
 
     /// The runtime that the server runs on: its network's, hence also that of all talk with peers.
-    #[must_use]
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
+    ///
+    /// # Errors
+    /// It does not run yet.
+    pub fn runtime(&self) -> Result<Handle, RemoteError> {
+        self.registry
+            .place()
+            .map(|place| place.runtime.clone())
+            .ok_or_else(|| RemoteError::new(ExceptionType::Connection, "the duckling does not serve yet"))
     }
 }

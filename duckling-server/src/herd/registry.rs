@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 
-use super::join::Joining;
+use super::join::{self, JoinConfig, Joining};
 use super::membership::{
     Belonging, Heard, Membership, Moment, Origin, Owner, Patience, Registration, Versions, WorkerInfo, check_id,
 };
@@ -213,6 +213,16 @@ impl Registry {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// Makes this duckling a worker of a coordinator under an id, in the place of whoever has that id, and returns when
+    /// that is done. From then on it stays in the herd, as with [`DucklingConfig::join`](crate::DucklingConfig::join).
+    ///
+    /// # Errors
+    /// The duckling does not serve, has workers of its own or another coordinator; the coordinator cannot be reached, or
+    /// refuses.
+    pub async fn join_as(self: &Arc<Self>, config: &JoinConfig, id: WorkerId) -> Result<(), RemoteError> {
+        join::join_as(self, config, id).await
     }
 
     /// How to reach another member, with waits that fit the failure detector.

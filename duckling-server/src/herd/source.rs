@@ -16,6 +16,11 @@ pub trait BatchSource: Send + Sync {
     /// # Errors
     /// What has gone wrong on the way, on whatever node. The source yields nothing more after it.
     fn next(&self, timeout: Duration) -> Result<Next, RemoteError>;
+
+    /// What became of it, for `EXPLAIN ANALYZE`: pairs of a heading and a text. Empty before the end.
+    fn report(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 /// What a [`BatchSource`] has.

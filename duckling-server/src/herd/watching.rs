@@ -23,7 +23,7 @@ struct Line {
 }
 
 /// Watches a coordinator's workers, until it is dropped.
-pub async fn watch(registry: Arc<Registry>) {
+pub async fn watch_workers(registry: Arc<Registry>) {
     let mut ticks = interval(registry.limits().worker_heartbeat_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lines: HashMap<WorkerId, Line> = HashMap::new();

@@ -1,0 +1,4 @@
+//! Random plans against one node.
+
+mod random;
+mod simulation;
