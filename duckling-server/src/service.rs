@@ -439,12 +439,9 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
-            Some(Command::RunStages(_) | Command::ReadExchange(_)) => {
-                return Err(Status::invalid_argument(
-                    "a part of a distributed query belongs into DoGet",
-                ));
+            Some(Command::Execute(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
+                return Err(Status::invalid_argument("a statement belongs into DoGet"));
             }
-            Some(Command::Execute(_)) => return Err(Status::invalid_argument("a statement belongs into DoGet")),
             None => self.flight_sql.do_put(&caller, &command, all).await?,
         };
         Ok(caller.answer(Response::new(stream::iter([Ok(result)]).boxed())))

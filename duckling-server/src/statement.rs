@@ -69,9 +69,10 @@ pub fn run(
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
     recording.is_a(last.kind().name());
     for statement in &statements {
+        commit_on_workers(sessions, lease, statement)?;
         let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
         note_effects(sessions, lease, statement, outcome.is_ok());
-        outcome?;
+        end_on_workers(lease, job.place, outcome.map(|_| ()))?;
     }
     if last.kind() == StatementKind::Read && lease.session.in_transaction() {
         registration.stops_by_itself();
@@ -79,10 +80,11 @@ pub fn run(
     if commits(&last) && lease.session.is_aborted() {
         return refuse_commit(sessions, lease);
     }
+    commit_on_workers(sessions, lease, &last)?;
     let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping);
     let outcome = run_last(lease, &last, job, &mut sink);
     note_effects(sessions, lease, &last, outcome.is_ok());
-    outcome?;
+    end_on_workers(lease, job.place, outcome)?;
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
         // RETURNING: one row for each that was changed.
@@ -163,8 +165,38 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
     if !lease.session.in_transaction() {
         lease.connection()?.execute("BEGIN TRANSACTION")?;
         lease.session.set_in_transaction(true);
+        lease.herd()?.begin();
     }
     Ok(())
+}
+
+/// A transaction is committed on workers before it is here: theirs is what may fail. If it does, all is rolled back that
+/// still can be.
+fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Statement) -> Result<(), RemoteError> {
+    if !commits(statement) {
+        return Ok(());
+    }
+    let outcome = lease.herd()?.commit();
+    outcome.map(|_| ()).or_else(|error| {
+        roll_back(sessions, lease)?;
+        Err(error)
+    })
+}
+
+/// What a statement outside a transaction has begun on workers ends with it.
+fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
+    let herd = lease.herd()?;
+    let in_transaction = lease.session.in_transaction() && place != Place::Outside;
+    if in_transaction || !herd.in_transaction() {
+        return outcome;
+    }
+    match outcome {
+        Ok(()) => herd.commit().map(|_| ()),
+        Err(error) => {
+            herd.rollback();
+            Err(error)
+        }
+    }
 }
 
 fn commits(statement: &Statement) -> bool {
@@ -174,17 +206,23 @@ fn commits(statement: &Statement) -> bool {
 
 /// Rolls an aborted transaction back and says so.
 fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<Option<u64>, RemoteError> {
-    let _ = lease.connection()?.execute("ROLLBACK");
-    lease.session.set_in_transaction(false);
-    sessions.advance_epoch();
+    roll_back(sessions, lease)?;
     Err(RemoteError::new(
         ExceptionType::Transaction,
         "cannot commit: a statement of this transaction was interrupted, so it has been rolled back",
     ))
 }
 
+fn roll_back(sessions: &Sessions, lease: &mut Lease) -> Result<(), RemoteError> {
+    let _ = lease.connection()?.execute("ROLLBACK");
+    lease.herd()?.rollback();
+    lease.session.set_in_transaction(false);
+    sessions.advance_epoch();
+    Ok(())
+}
+
 /// Keeps the session's and the catalog's books after a statement. A failed statement may have changed something too.
-fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succeeded: bool) {
+fn note_effects(sessions: &Sessions, lease: &mut Lease, statement: &Statement, succeeded: bool) {
     match statement.kind() {
         StatementKind::Read | StatementKind::Write => {}
         StatementKind::Catalog => sessions.advance_epoch(),
@@ -192,11 +230,17 @@ fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succe
             TransactionControl::Begin => {
                 if succeeded {
                     lease.session.set_in_transaction(true);
+                    if let Ok(herd) = lease.herd() {
+                        herd.begin();
+                    }
                 }
             }
             // A COMMIT that fails has rolled back.
             TransactionControl::Commit | TransactionControl::Rollback => {
                 lease.session.set_in_transaction(false);
+                if let Ok(herd) = lease.herd() {
+                    herd.rollback();
+                }
                 sessions.advance_epoch();
             }
         },

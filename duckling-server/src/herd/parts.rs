@@ -239,6 +239,7 @@ mod tests {
                 stage(2, &["a", "c"], Output::Forward, &[1, 1]),
                 stage(3, &["a", "c"], Output::Gather, &[2]),
             ],
+            summary: None,
         };
         let parts = parts(&query).unwrap();
         let names: Vec<_> = parts.iter().map(|part| part.worker.0.as_str()).collect();
@@ -264,6 +265,7 @@ mod tests {
                 stage(1, &["a"], hash(&["a"]), &[]),
                 stage(2, &["a", "b"], Output::Gather, &[1]),
             ],
+            summary: None,
         };
         let parts = parts(&query).unwrap();
         let destinations = &parts[0].stages[0].destinations;
@@ -288,7 +290,7 @@ mod tests {
             vec![gather(&[2])],
         ];
         for stages in wrong {
-            let error = parts(&HerdQuery { stages }).unwrap_err();
+            let error = parts(&HerdQuery { stages, summary: None }).unwrap_err();
             assert_eq!(error.kind, ExceptionType::InvalidInput);
         }
     }

@@ -195,8 +195,8 @@ impl HerdSession {
     ///
     /// # Errors
     /// A worker cannot be reached, or fails before there are rows. Later errors come from the source.
-    pub fn gather(self: &Arc<Self>, query: &HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
-        gather::start(self, query)
+    pub fn gather(self: &Arc<Self>, query: HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        gather::start(self, &query)
     }
 
     /// Runs one statement on each of these workers, in the transaction if one is open, and else each by itself; the rows
