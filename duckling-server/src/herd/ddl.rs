@@ -10,18 +10,18 @@ use duckherder_catalog::herd::spread::{
 use duckherder_proto::{ExceptionType, RemoteError};
 use serde::Deserialize;
 
-use super::workers::Workers;
-use super::write::execute_on;
+use super::session::HerdSession;
 use crate::catalog::{duckdb_version, identifier};
 use crate::duckdb::{Connection, Statement, StatementKind};
 
 /// What the coordinator's statements do with their results.
 pub type Run<'run> = dyn FnMut(&mut Connection, &Statement) -> Result<(), RemoteError> + 'run;
 
-/// Runs `work` in the connection's transaction, or in one of its own if there is none.
-pub type InTransaction<'run> =
-    dyn FnMut(&mut Connection, &mut dyn FnMut(&mut Connection) -> Result<(), RemoteError>) -> Result<(), RemoteError>
-        + 'run;
+/// What is done in a transaction.
+pub type Work<'run> = dyn FnMut(&mut Connection) -> Result<(), RemoteError> + 'run;
+
+/// Runs work in the connection's transaction, or in one of its own if there is none.
+pub type InTransaction<'run> = dyn FnMut(&mut Connection, &mut Work<'_>) -> Result<(), RemoteError> + 'run;
 
 /// What a statement does to the definitions of a herd's tables: `cpp/herd_ddl.cpp` writes it.
 #[derive(Debug, Deserialize)]
@@ -121,7 +121,7 @@ struct Alter {
 /// It cannot be done, here or on a worker: then it is done nowhere.
 pub fn run(
     connection: &mut Connection,
-    workers: &Arc<Workers>,
+    herd: &Arc<HerdSession>,
     statement: &Statement,
     in_transaction: &mut InTransaction<'_>,
     run: &mut Run<'_>,
@@ -130,7 +130,7 @@ pub fn run(
         return Ok(false);
     }
     let parts = connection.alter_parts(statement)?;
-    let runner = Runner { workers };
+    let runner = Runner { herd };
     if parts.is_empty() {
         return runner.run(connection, statement, in_transaction, run);
     }
@@ -140,8 +140,7 @@ pub fn run(
             let mut quietly =
                 |connection: &mut Connection, statement: &Statement| connection.run(statement, 0)?.drain().map(|_| ());
             let run: &mut Run<'_> = if place == last { run } else { &mut quietly };
-            let mut already = |connection: &mut Connection,
-                               work: &mut dyn FnMut(&mut Connection) -> Result<(), RemoteError>| work(connection);
+            let mut already = |connection: &mut Connection, work: &mut Work<'_>| work(connection);
             if !runner.run(connection, part, &mut already, run)? {
                 run(connection, part)?;
             }
@@ -152,7 +151,7 @@ pub fn run(
 }
 
 struct Runner<'run> {
-    workers: &'run Arc<Workers>,
+    herd: &'run Arc<HerdSession>,
 }
 
 impl Runner<'_> {
@@ -306,7 +305,7 @@ impl Runner<'_> {
             uniques: create.uniques.clone(),
             primary_key: create.primary_key.clone(),
         };
-        let live = self.workers.registry().live();
+        let live = self.herd.herd().registry().live();
         let has_foreign_keys = !create.foreign_keys.is_empty();
         if clauses.is_empty() {
             if create.default_partitions == 0 || create.sorted || create.nested || has_foreign_keys {
@@ -365,9 +364,9 @@ impl Runner<'_> {
 
     /// Runs statements on each of these workers, one after the other.
     fn on_workers(&self, workers: &[WorkerId], sql: &[String]) -> Result<(), RemoteError> {
-        let runtime = self.workers.runtime()?;
+        let writing = self.herd.writing();
         for sql in sql {
-            runtime.block_on(execute_on(self.workers, workers, sql))?;
+            writing.execute_on(workers, sql)?;
         }
         Ok(())
     }

@@ -1,21 +1,22 @@
 //! Rows and statements on their way from the coordinator to workers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::placement::WorkerId;
-use duckherder_client::{BoxError, ClientError, IngestTarget};
+use duckherder_client::{BoxError, ClientError, IngestTarget, QueryOptions, Session};
 use duckherder_proto::v1::IngestMode;
 use duckherder_proto::{ExceptionType, RemoteError};
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use futures::stream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::workers::Workers;
+use super::peers::named;
+use super::session::{HerdSession, lock};
 
 /// Batches for one worker that wait for the network.
 const BATCHES_AHEAD: usize = 4;
@@ -46,7 +47,7 @@ pub enum Progress<T> {
 /// Rows on their way into a table of workers, in the transactions of a connection. Dropped before its end, it is broken
 /// off; the transactions are then to be rolled back.
 pub struct Write {
-    workers: Arc<Workers>,
+    session: Arc<HerdSession>,
     runtime: Handle,
     schema: SchemaRef,
     everywhere: bool,
@@ -57,6 +58,7 @@ pub struct Write {
 /// What goes to one worker.
 struct Lane {
     worker: WorkerId,
+    address: String,
     batches: Mutex<Option<mpsc::Sender<RecordBatch>>>,
     upload: Mutex<Option<JoinHandle<Result<u64, ClientError>>>>,
 }
@@ -65,18 +67,25 @@ impl Lane {
     fn sender(&self) -> Option<mpsc::Sender<RecordBatch>> {
         lock(&self.batches).clone()
     }
+
+    fn settled(&self, outcome: Result<Result<u64, ClientError>, JoinError>) -> Result<u64, RemoteError> {
+        match outcome {
+            Ok(outcome) => outcome.map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error())),
+            Err(_) => Err(ended()),
+        }
+    }
 }
 
 impl Write {
-    /// Opens the table on all workers.
+    /// Opens the table on all workers. Blocks: not for the runtime's threads.
     ///
     /// # Errors
     /// A worker is not alive, or cannot be reached.
-    pub fn start(workers: &Arc<Workers>, target: &WriteTarget, schema: SchemaRef) -> Result<Self, RemoteError> {
-        let runtime = workers.runtime()?;
-        let sessions = try_join_all(target.workers.iter().map(|worker| workers.writing(worker)));
-        let sessions = runtime.block_on(sessions)?;
-        let lanes = target.workers.iter().zip(sessions).map(|(worker, session)| {
+    pub fn start(session: &Arc<HerdSession>, target: &WriteTarget, schema: SchemaRef) -> Result<Self, RemoteError> {
+        let session = session.writing();
+        let runtime = session.herd().runtime()?;
+        let opened = session.wait(try_join_all(target.workers.iter().map(|worker| open(&session, worker))))?;
+        let lanes = target.workers.iter().zip(opened).map(|(worker, (on_worker, address))| {
             let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
             let ingest = IngestTarget {
                 schema: target.schema.clone(),
@@ -93,20 +102,21 @@ impl Write {
                 Some((Ok::<_, BoxError>(batch), receiver))
             });
             let schema = SchemaRef::clone(&schema);
-            let upload = async move { Ok(session.ingest(ingest, schema, batches).await?.rows) };
+            let upload = async move { Ok(on_worker.ingest(ingest, schema, batches).await?.rows) };
             Lane {
                 worker: worker.clone(),
+                address,
                 batches: Mutex::new(Some(sender)),
                 upload: Mutex::new(Some(runtime.spawn(upload))),
             }
         });
         Ok(Self {
-            workers: Arc::clone(workers),
             schema,
             everywhere: target.everywhere,
             lanes: lanes.collect(),
             rows: Mutex::new(0),
             runtime: runtime.clone(),
+            session,
         })
     }
 
@@ -155,15 +165,14 @@ impl Write {
             lock(&lane.batches).take();
         }
         let sent = *lock(&self.rows);
-        let mut taken = 0;
         for lane in &self.lanes {
             let mut upload = lock(&lane.upload);
             let Some(running) = upload.as_mut() else { continue };
             let gone = std::slice::from_ref(&lane.worker);
             let outcome = self.runtime.block_on(async {
                 tokio::select! {
-                    outcome = running => Some(self.settled(&lane.worker, outcome)),
-                    error = self.workers.registry().gone(gone) => Some(Err(error)),
+                    outcome = running => Some(lane.settled(outcome)),
+                    error = self.session.herd().registry().gone(gone) => Some(Err(error)),
                     () = tokio::time::sleep(timeout) => None,
                 }
             });
@@ -171,11 +180,10 @@ impl Write {
                 None => return Ok(Progress::Pending),
                 Some(outcome) => {
                     upload.take();
-                    taken += outcome?;
+                    outcome?;
                 }
             }
         }
-        let _ = taken;
         Ok(Progress::Done(sent))
     }
 
@@ -184,23 +192,12 @@ impl Write {
         for lane in &self.lanes {
             let mut upload = lock(&lane.upload);
             if let Some(running) = upload.take_if(|running| running.is_finished())
-                && let Err(error) = self.settled(&lane.worker, self.runtime.block_on(running))
+                && let Err(error) = lane.settled(self.runtime.block_on(running))
             {
                 return error;
             }
         }
         ended()
-    }
-
-    fn settled(
-        &self,
-        worker: &WorkerId,
-        outcome: Result<Result<u64, ClientError>, tokio::task::JoinError>,
-    ) -> Result<u64, RemoteError> {
-        match outcome {
-            Ok(outcome) => outcome.map_err(|error| self.workers.error(worker, error)),
-            Err(_) => Err(ended()),
-        }
     }
 }
 
@@ -230,10 +227,10 @@ impl Execution {
     ///
     /// # Errors
     /// The server does not serve.
-    pub fn start(workers: &Arc<Workers>, on: Vec<WorkerId>, sql: String) -> Result<Self, RemoteError> {
-        let runtime = workers.runtime()?;
-        let workers = Arc::clone(workers);
-        let running = runtime.spawn(async move { execute_on(&workers, &on, &sql).await });
+    pub fn start(session: &Arc<HerdSession>, on: Vec<WorkerId>, sql: String) -> Result<Self, RemoteError> {
+        let session = session.writing();
+        let runtime = session.herd().runtime()?;
+        let running = runtime.spawn(async move { session.execute_at_all(&on, &sql).await });
         Ok(Self {
             runtime,
             running: Mutex::new(Some(running)),
@@ -270,19 +267,17 @@ impl Drop for Execution {
     }
 }
 
-/// Runs a statement on each of these workers, all at the same time, in the connection's transactions there; the rows
-/// that each has changed.
-///
-/// # Errors
-/// The first one's that has failed.
-pub async fn execute_on(workers: &Workers, on: &[WorkerId], sql: &str) -> Result<Vec<u64>, RemoteError> {
-    let outcomes = join_all(on.iter().map(|worker| async move {
-        let session = workers.writing(worker).await?;
-        workers.execute(worker, &session, sql, true).await
-    }));
-    outcomes.await.into_iter().collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// The session on a worker, in the transaction, which begins there with it if it has not yet: what follows cannot be
+/// sent twice, for a worker that does not know the session any more.
+async fn open(session: &HerdSession, worker: &WorkerId) -> Result<(Session, String), RemoteError> {
+    let address = session.herd().registry().address(worker)?;
+    let on_worker = session.with_session(worker, |on_worker, begin_transaction| async move {
+        let options = QueryOptions {
+            begin_transaction,
+            ..QueryOptions::default()
+        };
+        on_worker.execute_with("SELECT 1", options).await?;
+        Ok(on_worker)
+    });
+    Ok((on_worker.await?, address))
 }
