@@ -180,6 +180,10 @@ static void RefuseRowNumbers(LogicalGet &get, const TableCatalogEntry &table) {
 }
 
 void ReplaceScans(ClientContext &context, LogicalOperator &op, bool in_change) {
+	if (op.type == LogicalOperatorType::LOGICAL_CREATE_INDEX) {
+		// Of the coordinator's own, empty table: workers make their own.
+		return;
+	}
 	for (auto &child : op.children) {
 		ReplaceScans(context, *child, in_change || ChangesRows(op));
 	}

@@ -235,7 +235,7 @@ pub struct Session {
     /// What the client wants set, on whatever connection.
     settings: Mutex<Settings>,
     in_transaction: AtomicBool,
-    /// A statement of the open transaction was interrupted, which rolls the transaction back.
+    /// A statement of the open transaction was interrupted or done in part, which rolls the transaction back.
     aborted: AtomicBool,
     /// A statement has changed settings, temporary tables or the like: only `primary` has them.
     stateful: AtomicBool,
@@ -330,6 +330,11 @@ impl Session {
     /// Whether the open transaction can only be rolled back. DuckDB would take a COMMIT of it for a ROLLBACK, silently.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::SeqCst)
+    }
+
+    /// The open transaction can only be rolled back from here on.
+    pub fn abort_transaction(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
     }
 
     /// What the client wants set.

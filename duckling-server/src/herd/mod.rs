@@ -3,6 +3,7 @@
 //! A coordinator has a query's stages run by its workers and gathers the last one's rows; a worker runs stages, keeps
 //! their rows in its exchange store, and reads those of its peers. Any duckling can be either.
 
+pub(crate) mod ddl;
 pub(crate) mod exchange;
 mod gather;
 pub(crate) mod join;
@@ -21,6 +22,7 @@ pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
 pub(crate) mod watching;
+pub mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
