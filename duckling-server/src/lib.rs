@@ -25,6 +25,7 @@ pub mod duckdb;
 mod error;
 mod exact;
 mod flight_sql;
+pub mod herd;
 mod history;
 mod ingest;
 mod plain;

@@ -59,4 +59,19 @@ pub struct Stage {
 pub struct HerdQuery {
     /// The stages.
     pub stages: Vec<Stage>,
+    /// What the planner says of it; of a scan that the planner has not seen, nothing.
+    #[serde(default)]
+    pub summary: Option<Summary>,
+}
+
+/// How a query is distributed, for EXPLAIN and statistics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// How far: router, colocated …
+    pub tier: String,
+    /// What the coordinator does with the workers' rows.
+    pub merge: String,
+    /// Why less of it is distributed than might have been.
+    #[serde(default)]
+    pub fallback: Option<String>,
 }
