@@ -950,10 +950,7 @@ fn check_stages(step: &Step, reader: Option<StageId>, numbers: &mut Vec<StageId>
     let earlier = |stage: StageId| assert!(reader.is_none_or(|reader| stage < reader), "read before it is made");
     match step {
         Step::Operator { children, .. } => children.iter().for_each(|child| check_stages(child, reader, numbers)),
-        Step::Partial { child, .. } => {
-            assert!(reader.is_some(), "a first phase on the coordinator");
-            check_stages(child, reader, numbers);
-        }
+        Step::Partial { .. } => panic!("a first phase without an exchange"),
         Step::Exchange {
             stage, route, child, ..
         } => {
@@ -964,7 +961,12 @@ fn check_stages(step: &Step, reader: Option<StageId>, numbers: &mut Vec<StageId>
             );
             earlier(*stage);
             numbers.push(*stage);
-            check_stages(child, Some(*stage), numbers);
+            let made = if let Step::Partial { child, .. } = child.as_ref() {
+                child
+            } else {
+                child
+            };
+            check_stages(made, Some(*stage), numbers);
         }
         Step::SharedCte { definition, child, .. } => {
             let Step::Exchange {
