@@ -405,6 +405,9 @@ private:
 				parts.push_back({sum, count});
 			} else if (name == "count" || name == "count_star" || name == "sum" || name == "sum_no_overflow") {
 				parts.push_back({add(std::move(aggregate), "sum")});
+			} else if (name == "first") {
+				// A worker without rows has a first value too, NULL.
+				parts.push_back({add(std::move(aggregate), "any_value")});
 			} else {
 				parts.push_back({add(std::move(aggregate), name)});
 			}
