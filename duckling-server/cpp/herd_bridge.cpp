@@ -32,6 +32,18 @@ const HerdSession *SessionState::Of(ClientContext &context) {
 	return session;
 }
 
+bool SessionState::ChangesDefinitions(ClientContext &context) {
+	auto state = context.registered_state->Get<SessionState>(STATE);
+	return state && state->changes_definitions;
+}
+
+void SessionState::SetChangesDefinitions(ClientContext &context, bool changes) {
+	auto state = context.registered_state->Get<SessionState>(STATE);
+	if (state) {
+		state->changes_definitions = changes;
+	}
+}
+
 void BindSession(Connection &connection, const HerdSession *session) {
 	connection.context->registered_state->Insert(STATE, make_shared_ptr<SessionState>(session));
 }

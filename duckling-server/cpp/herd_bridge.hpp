@@ -90,7 +90,14 @@ public:
 	//! The same, or null.
 	static const HerdSession *Find(duckdb::ClientContext &context);
 
+	//! Whether statements may change the definitions of a herd's tables here, since whoever runs them sees to the workers.
+	static bool ChangesDefinitions(duckdb::ClientContext &context);
+	static void SetChangesDefinitions(duckdb::ClientContext &context, bool changes);
+
 	const HerdSession *session;
+
+private:
+	bool changes_definitions = false;
 };
 
 //! The type that a text means.

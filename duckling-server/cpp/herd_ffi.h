@@ -40,6 +40,21 @@ struct HerdSource;
 //! Rows on their way into a herd's table.
 struct HerdWrite;
 
+//! A statement that runs on workers.
+struct HerdExecution;
+
+//! Where rows go.
+struct HerdWriteTarget {
+	HerdText schema;
+	HerdText table;
+	//! Who gets them: ids of workers, as a JSON list.
+	HerdText workers;
+	//! Every batch goes to all of them.
+	bool everywhere;
+	//! The table is made for them, as a temporary one of this name.
+	bool temporary;
+};
+
 //! The functions of the Rust side. All may be called from any thread; none unwinds.
 struct HerdApi {
 	void (*buffer_free)(HerdBuffer buffer);
@@ -65,6 +80,22 @@ struct HerdApi {
 	//! What became of a source, for EXPLAIN ANALYZE, as JSON: `[[heading, text], …]`.
 	HerdStatus (*source_report)(const HerdSource *source, HerdBuffer *report, HerdBuffer *error);
 	void (*source_free)(HerdSource *source);
+
+	//! Starts to write rows. Column `i` of the schema is of DuckDB type `types[i]`.
+	HerdStatus (*write_start)(const HerdSession *session, const HerdWriteTarget *target, const ArrowSchema *schema,
+	                          const HerdText *types, size_t type_count, HerdWrite **write, HerdBuffer *error);
+	//! Takes a batch for a worker over, unless it is pending: no room within `timeout_ms`.
+	HerdStatus (*write_push)(const HerdWrite *write, size_t worker, uint32_t timeout_ms, ArrowArray *batch,
+	                         HerdBuffer *error);
+	//! All rows have been pushed; pending until they are in the tables. Yields their number.
+	HerdStatus (*write_finish)(const HerdWrite *write, uint32_t timeout_ms, uint64_t *rows, HerdBuffer *error);
+	void (*write_free)(HerdWrite *write);
+	//! Starts a statement on each of these workers, a JSON list of ids.
+	HerdStatus (*execute_start)(const HerdSession *session, HerdText workers, HerdText sql, HerdExecution **execution,
+	                            HerdBuffer *error);
+	//! Pending until it has ended everywhere. Yields the rows changed, one number a worker.
+	HerdStatus (*execute_wait)(const HerdExecution *execution, uint32_t timeout_ms, uint64_t *rows, HerdBuffer *error);
+	void (*execute_free)(HerdExecution *execution);
 };
 
 //! Makes the herd's functions and planner known to the database of a `duckdb::Connection`. Null, or an error to be freed

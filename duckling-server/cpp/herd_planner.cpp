@@ -1,4 +1,6 @@
 #include "herd_bridge.hpp"
+#include "herd_changes.hpp"
+#include "herd_ddl.hpp"
 #include "herd_plan.hpp"
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
@@ -37,14 +39,16 @@ bool ReadsHerd(const LogicalOperator &op) {
 void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	if (bound.plan) {
 		ReplaceScans(input.context, *bound.plan);
+		PlanChangesWithoutOptimizer(input.context, bound.plan);
 	}
 }
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	auto &context = input.context;
+	PlanChanges(context, plan);
 	if (!ReadsHerd(*plan)) {
 		return;
 	}
-	auto &context = input.context;
 	Nodes nodes;
 	auto description = DescribePlan(context, *plan, nodes);
 	Buffer steps;
@@ -53,6 +57,12 @@ void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan)
 	});
 	if (status == HerdOk) {
 		ApplySteps(context, input.optimizer.binder, plan, nodes, steps.ToString());
+	}
+}
+
+void CheckDefaultPartitions(ClientContext &, SetScope, Value &value) {
+	if (!value.IsNull() && value.GetValue<uint64_t>() > PARTITIONS_MAX) {
+		throw InvalidInputException("%s must be at most %llu", DEFAULT_PARTITIONS, PARTITIONS_MAX);
 	}
 }
 
@@ -65,8 +75,12 @@ void Install(Connection &connection) {
 	OptimizerExtension optimizer;
 	optimizer.optimize_function = Optimize;
 	OptimizerExtension::Register(config, optimizer);
+	config.AddExtensionOption(DEFAULT_PARTITIONS,
+	                          "partitions of a new table without clauses; 0: it stays on the coordinator",
+	                          LogicalType::UBIGINT, Value::UBIGINT(0), CheckDefaultPartitions);
 	ExtensionLoader loader(database, "duckherder_herd");
 	loader.RegisterFunction(ExchangeFunction());
+	loader.RegisterFunction(ScanFunction());
 }
 
 //! Runs `work`; its error as text that C can take, or null.

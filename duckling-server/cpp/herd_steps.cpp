@@ -6,10 +6,16 @@
 #include "herd_source.hpp"
 
 #include "duckdb/catalog/catalog_entry/aggregate_function_catalog_entry.hpp"
+#include "duckdb/common/extension_type_info.hpp"
 #include "duckdb/function/function_binder.hpp"
+#include "duckdb/function/scalar/generic_common.hpp"
 #include "duckdb/optimizer/column_binding_replacer.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
+#include "duckdb/parser/tableref/subqueryref.hpp"
 #include "duckdb/parser/tableref/table_function_ref.hpp"
 #include "duckdb/planner/bound_expression_sql_exporter.hpp"
 #include "duckdb/planner/column_binding_map.hpp"
@@ -42,6 +48,15 @@ constexpr const char *EXCHANGE_SOURCE = "duckherder_exchange_source";
 constexpr const char *GATHER = "duckherder_gather";
 
 //! A stage: its parts of a `duckherder_catalog::herd::query::Stage`.
+//! What a type is sent as: a state of an aggregate is its storage, as Arrow has no types of our own.
+LogicalType SentAs(const LogicalType &type) {
+	return type.IsAggregateState() ? type.WithAlias("").WithExtensionInfo(nullptr) : type;
+}
+
+bool HasState(const vector<LogicalType> &types) {
+	return std::any_of(types.begin(), types.end(), [](const LogicalType &type) { return type.IsAggregateState(); });
+}
+
 struct StageDraft {
 	idx_t id = 0;
 	//! Without the bucket.
@@ -58,8 +73,12 @@ struct StageDraft {
 
 	string Json(bool gather) const {
 		auto &text = gather || hashed_sql.empty() ? sql : hashed_sql;
+		vector<LogicalType> sent;
+		for (auto &type : types) {
+			sent.push_back(SentAs(type));
+		}
 		return "{\"id\":" + to_string(id) + ",\"sql\":" + JsonText(text) + ",\"workers\":" + workers +
-		       ",\"columns\":" + JsonColumns(types) + ",\"output\":" + (gather ? "{\"kind\":\"gather\"}" : output) +
+		       ",\"columns\":" + JsonColumns(sent) + ",\"output\":" + (gather ? "{\"kind\":\"gather\"}" : output) +
 		       ",\"inputs\":" + JsonList(inputs.size(), [&](idx_t i) { return to_string(inputs[i]->id); }) + "}";
 	}
 };
@@ -141,7 +160,28 @@ TableFunctionToSQLResult ExchangeToSql(ClientContext &, const LogicalGet &get) {
 	arguments.push_back(ConstantExpression::FromValue(Value::UINTEGER(NumericCast<uint32_t>(data.stage->id))));
 	auto ref = make_uniq<TableFunctionRef>();
 	ref->function = make_uniq<FunctionExpression>(Identifier("duckherder_exchange"), std::move(arguments));
-	result.source = std::move(ref);
+	auto &types = data.stage->types;
+	if (!HasState(types)) {
+		result.source = std::move(ref);
+		return result;
+	}
+	auto select = make_uniq<SelectNode>();
+	for (idx_t i = 0; i < types.size(); i++) {
+		unique_ptr<ParsedExpression> column = make_uniq<ColumnRefExpression>(Identifier("c" + to_string(i)));
+		if (types[i].IsAggregateState()) {
+			column = ExportAggregateFunction::StateToSQL(types[i], std::move(column));
+			if (!column) {
+				result.unsupported_reason = "aggregate_state_parameters";
+				return result;
+			}
+		}
+		column->SetAlias(Identifier("c" + to_string(i)));
+		select->select_list.push_back(std::move(column));
+	}
+	select->from_table = std::move(ref);
+	auto statement = make_uniq<SelectStatement>();
+	statement->node = std::move(select);
+	result.source = make_uniq<SubqueryRef>(std::move(statement));
 	return result;
 }
 
@@ -365,6 +405,9 @@ private:
 				parts.push_back({sum, count});
 			} else if (name == "count" || name == "count_star" || name == "sum" || name == "sum_no_overflow") {
 				parts.push_back({add(std::move(aggregate), "sum")});
+			} else if (name == "first") {
+				// A worker without rows has a first value too, NULL.
+				parts.push_back({add(std::move(aggregate), "any_value")});
 			} else {
 				parts.push_back({add(std::move(aggregate), name)});
 			}
@@ -498,6 +541,16 @@ private:
 		if (bindings.empty()) {
 			stage.sql = "SELECT NULL::BOOLEAN AS c0 FROM (" + stage.sql + ") AS s";
 			stage.types = {LogicalType::BOOLEAN};
+		}
+		if (HasState(stage.types)) {
+			vector<string> columns;
+			for (idx_t i = 0; i < stage.types.size(); i++) {
+				auto name = "c" + to_string(i);
+				columns.push_back(stage.types[i].IsAggregateState()
+				                      ? "CAST(" + name + " AS " + SentAs(stage.types[i]).ToString() + ") AS " + name
+				                      : name);
+			}
+			stage.sql = "SELECT " + StringUtil::Join(columns, ", ") + " FROM (" + stage.sql + ") AS s";
 		}
 		CollectInputs(op, stage.inputs);
 		return WriteRoute(yyjson_obj_get(step, "route"), bindings, stage);

@@ -99,6 +99,7 @@ impl Duckling {
             ),
         ];
         let mut connection = self.sessions.database().connect()?;
+        connection.install_herd()?;
         for (name, source) in functions {
             connection.register_table_function(name, source)?;
         }

@@ -85,7 +85,7 @@ impl Sessions {
             self.database.clone(),
             Arc::clone(&self.herd),
             Arc::clone(&self.limits),
-        ));
+        )?);
         by_id.insert(session.id, Arc::clone(&session));
         Ok(session)
     }
@@ -235,7 +235,7 @@ pub struct Session {
     /// What the client wants set, on whatever connection.
     settings: Mutex<Settings>,
     in_transaction: AtomicBool,
-    /// A statement of the open transaction was interrupted, which rolls the transaction back.
+    /// A statement of the open transaction was interrupted or done in part, which rolls the transaction back.
     aborted: AtomicBool,
     /// A statement has changed settings, temporary tables or the like: only `primary` has them.
     stateful: AtomicBool,
@@ -255,12 +255,12 @@ impl Session {
         database: Database,
         herd: Arc<Herd>,
         limits: Arc<Limits>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, RemoteError> {
+        Ok(Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
             number,
             database,
-            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd))),
+            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd)?)),
             primary_queue: Mutex::default(),
             spare: Mutex::default(),
             spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
@@ -274,7 +274,7 @@ impl Session {
             flight_sql: flight_sql::State::default(),
             herd,
             limits,
-        }
+        })
     }
 
     fn touch(&self) {
@@ -330,6 +330,11 @@ impl Session {
     /// Whether the open transaction can only be rolled back. DuckDB would take a COMMIT of it for a ROLLBACK, silently.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::SeqCst)
+    }
+
+    /// The open transaction can only be rolled back from here on.
+    pub fn abort_transaction(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
     }
 
     /// What the client wants set.
@@ -408,7 +413,7 @@ impl Session {
         let spare = lock(&self.spare).pop();
         let connection = match spare {
             Some(connection) => connection,
-            None => SettledConnection::new(self.database.connect()?, &self.herd),
+            None => SettledConnection::new(self.database.connect()?, &self.herd)?,
         };
         Ok(Lease {
             kind: LeaseKind::Spare(Some(connection), permit),

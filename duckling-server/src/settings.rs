@@ -7,7 +7,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 
 use crate::catalog::{identifier, literal};
 use crate::duckdb::Connection;
-use crate::herd::{Herd, HerdSession};
+use crate::herd::{Herd, HerdSession, Planning};
 
 /// Name to value.
 pub type Settings = BTreeMap<String, String>;
@@ -52,12 +52,16 @@ pub struct SettledConnection {
 }
 
 impl SettledConnection {
-    pub fn new(connection: Connection, herd: &Arc<Herd>) -> Self {
-        Self {
+    /// # Errors
+    /// DuckDB's.
+    pub fn new(mut connection: Connection, herd: &Arc<Herd>) -> Result<Self, RemoteError> {
+        let herd = HerdSession::new(Arc::clone(herd));
+        connection.bind_herd(Arc::new(Planning::new(Arc::clone(&herd))))?;
+        Ok(Self {
             connection,
-            herd: HerdSession::new(Arc::clone(herd)),
+            herd,
             applied: Settings::new(),
-        }
+        })
     }
 
     /// Brings the connection's settings to what is wanted, and leaves alone what only statements have SET.
@@ -123,7 +127,7 @@ mod tests {
         let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
         let registry = Registry::open(database.clone(), false, Arc::default()).unwrap();
         let herd = Herd::new(Arc::new(registry), std::env::temp_dir());
-        SettledConnection::new(database.connect().unwrap(), &herd)
+        SettledConnection::new(database.connect().unwrap(), &herd).unwrap()
     }
 
     fn division(connection: &mut SettledConnection) -> bool {

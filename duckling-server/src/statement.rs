@@ -1,5 +1,6 @@
 //! Running one request's SQL, on a blocking thread, into a queue.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
+use crate::herd::ddl;
 use crate::history::Recording;
 use crate::plain::{Mapping, Plain};
 use crate::queue::Producer;
@@ -70,9 +72,12 @@ pub fn run(
     recording.is_a(last.kind().name());
     for statement in &statements {
         commit_on_workers(sessions, lease, statement)?;
-        let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
+        let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
+        let outcome = run_or_define(lease, job.place, statement, &mut run, &mut |lease| {
+            drain(lease.connection()?, statement)
+        });
         note_effects(sessions, lease, statement, outcome.is_ok());
-        end_on_workers(lease, job.place, outcome.map(|_| ()))?;
+        end_on_workers(lease, job.place, outcome)?;
     }
     if last.kind() == StatementKind::Read && lease.session.in_transaction() {
         registration.stops_by_itself();
@@ -82,7 +87,16 @@ pub fn run(
     }
     commit_on_workers(sessions, lease, &last)?;
     let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping);
-    let outcome = run_last(lease, &last, job, &mut sink);
+    let outcome = if defines(&last) {
+        let sink = RefCell::new(&mut sink);
+        let mut run = |connection: &mut Connection, statement: &Statement| {
+            run_with_parameters(connection, statement, job, &mut sink.borrow_mut())
+        };
+        let mut otherwise = |lease: &mut Lease| run_last(lease, &last, job, &mut sink.borrow_mut());
+        run_or_define(lease, job.place, &last, &mut run, &mut otherwise)
+    } else {
+        run_last(lease, &last, job, &mut sink)
+    };
     note_effects(sessions, lease, &last, outcome.is_ok());
     end_on_workers(lease, job.place, outcome)?;
     let mut summary = sink.summary;
@@ -101,6 +115,60 @@ pub fn run(
         })?;
     }
     Ok(summary.rows_changed)
+}
+
+fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {
+    connection.run(statement, 0)?.drain().map(|_| ())
+}
+
+/// Whether a statement may be one that changes the definition of a herd's table.
+fn defines(statement: &Statement) -> bool {
+    matches!(statement.kind(), StatementKind::Catalog | StatementKind::Other)
+}
+
+/// Runs a statement: if it changes the definition of a herd's table, here and on its workers, each part of it that is run
+/// here with `run`; else with `otherwise`.
+fn run_or_define(
+    lease: &mut Lease,
+    place: Place,
+    statement: &Statement,
+    run: &mut ddl::Run<'_>,
+    otherwise: &mut dyn FnMut(&mut Lease) -> Result<(), RemoteError>,
+) -> Result<(), RemoteError> {
+    if !defines(statement) {
+        return otherwise(lease);
+    }
+    let herd = lease.herd()?;
+    let is_open = lease.session.in_transaction() && place != Place::Outside;
+    let mut in_transaction = |connection: &mut Connection, work: &mut ddl::Work<'_>| {
+        if is_open {
+            return work(connection);
+        }
+        in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
+    };
+    let outcome = ddl::run(lease.connection()?, &herd, statement, &mut in_transaction, run);
+    if outcome.is_err() && is_open {
+        // What has been done of it is not to be committed.
+        lease.session.abort_transaction();
+    }
+    if outcome? { Ok(()) } else { otherwise(lease) }
+}
+
+/// Runs a statement, once for every row of the job's parameters if it takes any.
+fn run_with_parameters(
+    connection: &mut Connection,
+    statement: &Statement,
+    job: &Job,
+    sink: &mut Sink,
+) -> Result<(), RemoteError> {
+    match &job.parameters {
+        Some(values) if !statement.parameters()?.is_empty() => values.batches.iter().try_for_each(|batch| {
+            for_each_row(connection, batch, |connection, parameters| {
+                sink.take(connection, statement, &parameters)
+            })
+        }),
+        _ => sink.take(connection, statement, &Parameters::none()),
+    }
 }
 
 /// Runs the statement once for every row of the job's parameters. If several runs change something, all do or none.
@@ -185,18 +253,10 @@ fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Stateme
 
 /// What a statement outside a transaction has begun on workers ends with it.
 fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
-    let herd = lease.herd()?;
-    let in_transaction = lease.session.in_transaction() && place != Place::Outside;
-    if in_transaction || !herd.in_transaction() {
+    if lease.session.in_transaction() && place != Place::Outside {
         return outcome;
     }
-    match outcome {
-        Ok(()) => herd.commit().map(|_| ()),
-        Err(error) => {
-            herd.rollback();
-            Err(error)
-        }
-    }
+    lease.herd()?.end_writes(outcome)
 }
 
 fn commits(statement: &Statement) -> bool {
@@ -209,7 +269,8 @@ fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<Option<u64>, 
     roll_back(sessions, lease)?;
     Err(RemoteError::new(
         ExceptionType::Transaction,
-        "cannot commit: a statement of this transaction was interrupted, so it has been rolled back",
+        "cannot commit: a statement of this transaction was interrupted or has failed in the middle, so it has been rolled \
+         back",
     ))
 }
 

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, StructArray};
+use arrow::datatypes::SchemaRef;
 use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
+use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::{ExceptionType, RemoteError};
 
 use super::connection::Connection;
+use super::herd_write::{self, Target};
+use crate::herd::write::{Execution, Write, WriteTarget};
 use crate::herd::{BatchSource, Next};
 
 /// What a connection's session does for DuckDB with the herd. Called on DuckDB's threads; may block, within deadlines.
@@ -46,17 +50,29 @@ pub trait HerdHooks: Send + Sync + 'static {
     /// # Errors
     /// There is no such exchange.
     fn exchange(&self, stage: u32) -> Result<Arc<dyn BatchSource>, RemoteError>;
+
+    /// Starts to write rows to workers.
+    ///
+    /// # Errors
+    /// A worker is down.
+    fn write(&self, target: &WriteTarget, schema: SchemaRef) -> Result<Write, RemoteError>;
+
+    /// Starts a statement on each of these workers.
+    ///
+    /// # Errors
+    /// The server does not serve.
+    fn execute(&self, workers: Vec<WorkerId>, sql: &str) -> Result<Execution, RemoteError>;
 }
 
 /// What C++ holds of a session.
-struct Session(Arc<dyn HerdHooks>);
+pub(super) struct Session(pub(super) Arc<dyn HerdHooks>);
 
 /// What C++ holds of a source.
 struct Source(Arc<dyn BatchSource>);
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Text {
+pub(super) struct Text {
     ptr: *const u8,
     len: usize,
 }
@@ -64,7 +80,7 @@ struct Text {
 impl Text {
     /// # Safety
     /// It lives during the call and is UTF-8, as all of DuckDB's text.
-    unsafe fn get<'a>(self) -> Result<&'a str, RemoteError> {
+    pub(super) unsafe fn get<'a>(self) -> Result<&'a str, RemoteError> {
         if self.len == 0 {
             return Ok("");
         }
@@ -75,7 +91,7 @@ impl Text {
 }
 
 #[repr(C)]
-struct Buffer {
+pub(super) struct Buffer {
     ptr: *mut u8,
     len: usize,
 }
@@ -92,7 +108,7 @@ impl Buffer {
 
 #[repr(i32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Status {
+pub(super) enum Status {
     Ok = 0,
     End = 1,
     Failed = 2,
@@ -112,6 +128,21 @@ struct Api {
     source_next: unsafe extern "C" fn(*const Source, u32, *mut FFI_ArrowArray, *mut Buffer) -> Status,
     source_report: unsafe extern "C" fn(*const Source, *mut Buffer, *mut Buffer) -> Status,
     source_free: unsafe extern "C" fn(*mut Source),
+    write_start: unsafe extern "C" fn(
+        *const Session,
+        *const Target,
+        *const FFI_ArrowSchema,
+        *const Text,
+        usize,
+        *mut *mut Write,
+        *mut Buffer,
+    ) -> Status,
+    write_push: unsafe extern "C" fn(*const Write, usize, u32, *mut FFI_ArrowArray, *mut Buffer) -> Status,
+    write_finish: unsafe extern "C" fn(*const Write, u32, *mut u64, *mut Buffer) -> Status,
+    write_free: unsafe extern "C" fn(*mut Write),
+    execute_start: unsafe extern "C" fn(*const Session, Text, Text, *mut *mut Execution, *mut Buffer) -> Status,
+    execute_wait: unsafe extern "C" fn(*const Execution, u32, *mut u64, *mut Buffer) -> Status,
+    execute_free: unsafe extern "C" fn(*mut Execution),
 }
 
 static API: Api = Api {
@@ -126,6 +157,13 @@ static API: Api = Api {
     source_next,
     source_report,
     source_free,
+    write_start: herd_write::write_start,
+    write_push: herd_write::write_push,
+    write_finish: herd_write::write_finish,
+    write_free: herd_write::write_free,
+    execute_start: herd_write::execute_start,
+    execute_wait: herd_write::execute_wait,
+    execute_free: herd_write::execute_free,
 };
 
 #[expect(improper_ctypes, reason = "C++ only keeps the pointers")]
@@ -174,7 +212,7 @@ fn told(error: *mut c_char) -> Result<(), RemoteError> {
 ///
 /// # Safety
 /// `error` is a place for a buffer, which C++ takes over.
-unsafe fn guard(error: *mut Buffer, inner: impl FnOnce() -> Result<Status, RemoteError>) -> Status {
+pub(super) unsafe fn guard(error: *mut Buffer, inner: impl FnOnce() -> Result<Status, RemoteError>) -> Status {
     // A panic's payload may panic when dropped: it is leaked.
     let outcome = catch_unwind(AssertUnwindSafe(inner)).unwrap_or_else(|payload| {
         std::mem::forget(payload);

@@ -13,6 +13,8 @@ mod connection;
 mod database;
 mod error;
 mod herd;
+mod herd_ddl;
+mod herd_write;
 mod intervals;
 mod linked;
 mod parameters;

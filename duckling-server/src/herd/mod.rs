@@ -3,6 +3,7 @@
 //! A coordinator has a query's stages run by its workers and gathers the last one's rows; a worker runs stages, keeps
 //! their rows in its exchange store, and reads those of its peers. Any duckling can be either.
 
+pub(crate) mod ddl;
 pub(crate) mod exchange;
 mod gather;
 pub(crate) mod join;
@@ -11,6 +12,7 @@ mod merge;
 mod parts;
 mod peers;
 pub(crate) mod placements;
+mod planning;
 pub(crate) mod registry;
 mod running;
 pub mod session;
@@ -20,9 +22,11 @@ pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
 pub(crate) mod watching;
+pub mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::Handle;
@@ -30,10 +34,13 @@ use tokio::runtime::Handle;
 use crate::config::Limits;
 
 pub use exchange::{Exchanges, Holdings, Taken};
+use planning::TableRows;
+
 pub use gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
 pub use join::JoinConfig;
 pub use membership::{Origin, Versions, WorkerInfo, WorkerState};
 pub use peers::Peers;
+pub use planning::Planning;
 pub use registry::Registry;
 pub use session::HerdSession;
 pub use source::{BatchSource, Next};
@@ -44,6 +51,9 @@ pub struct Herd {
     registry: Arc<Registry>,
     peers: Peers,
     exchanges: Arc<Exchanges>,
+    table_rows: TableRows,
+    /// Statements planned so far.
+    planned: AtomicU64,
     statistics: Arc<Statistics>,
 }
 
@@ -55,6 +65,8 @@ impl Herd {
             peers: Peers::default(),
             statistics: Arc::new(Statistics::new(registry.limits())),
             exchanges: Exchanges::new(registry.limits(), directory),
+            table_rows: TableRows::default(),
+            planned: AtomicU64::new(0),
             registry,
         })
     }

@@ -1,18 +1,27 @@
 //! Between DuckDB's planner on the coordinator, in C++, and the decisions in `duckherder_catalog::herd`.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use duckherder_catalog::herd::distribute::{Workers, distribute};
+use arrow::array::AsArray;
+use arrow::datatypes::{SchemaRef, UInt64Type};
+use duckherder_catalog::herd::distribute::{DistributeError, Workers, distribute};
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::plan::{Node, Step};
 use duckherder_catalog::herd::query::{HerdQuery, Summary};
+use duckherder_client::ClientError;
 use duckherder_proto::{ExceptionType, RemoteError};
+use futures::TryStreamExt;
+use futures::future::try_join_all;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::session::HerdSession;
-use super::source::BatchSource;
+use super::write::{Execution, Write, WriteTarget};
+use super::{BatchSource, Herd};
+use crate::catalog::literal;
 use crate::duckdb::HerdHooks;
 
 /// How long the number of a table's rows, which the planner only estimates with, is taken for true.
@@ -56,18 +65,74 @@ impl TableRows {
     }
 }
 
-impl HerdHooks for Arc<HerdSession> {
+/// What DuckDB's planner and scans on one connection ask of its session.
+pub struct Planning(Arc<HerdSession>);
+
+impl Planning {
+    /// For the connection of `session`.
+    #[must_use]
+    pub fn new(session: Arc<HerdSession>) -> Self {
+        Self(session)
+    }
+
+    /// Asks the workers how many rows of a table they have.
+    fn count_rows(&self, table: &(String, String), placement: &Placement) -> Result<u64, RemoteError> {
+        let herd = self.0.herd();
+        let mut workers = placement.workers();
+        if matches!(placement, Placement::Replicated { .. }) {
+            workers.retain(|worker| herd.registry().address(worker).is_ok());
+            workers.truncate(1);
+        }
+        let sql = format!(
+            "SELECT estimated_size::UBIGINT AS rows FROM duckdb_tables() WHERE database_name = current_database() \
+             AND schema_name = {} AND table_name = {}",
+            literal(&table.0),
+            literal(&table.1)
+        );
+        let counts = try_join_all(workers.iter().map(|worker| count_on(herd, worker, &sql)));
+        let counts = herd.runtime()?.block_on(timeout(ROWS_TIMEOUT, counts));
+        let counts = counts.map_err(|_| RemoteError::new(ExceptionType::Connection, "no answer in time"))?;
+        Ok(counts?.into_iter().sum())
+    }
+}
+
+async fn count_on(herd: &Herd, worker: &WorkerId, sql: &str) -> Result<u64, RemoteError> {
+    let address = herd.registry().address(worker)?;
+    let client = herd.peers().client(herd.registry(), &address).await?;
+    let failed = |error: ClientError| {
+        herd.peers().failed(&address, &error);
+        error.to_remote_error()
+    };
+    let mut rows = client.query(sql).await.map_err(failed)?;
+    let mut sum = 0;
+    while let Some(batch) = rows.try_next().await.map_err(failed)? {
+        let counts = batch
+            .columns()
+            .first()
+            .and_then(|column| column.as_primitive_opt::<UInt64Type>());
+        sum += counts.map_or(0, |counts| counts.iter().flatten().sum());
+    }
+    Ok(sum)
+}
+
+impl HerdHooks for Planning {
     fn distribute(&self, plan: &str) -> Result<Option<String>, RemoteError> {
         let plan: Node = serde_json::from_str(plan).map_err(|error| unreadable("plan", &error))?;
-        let herd = self.herd();
+        let herd = self.0.herd();
         let workers = Workers {
             live: herd.registry().live().into_iter().collect(),
-            hash_version: herd.duckdb_version().to_owned(),
-            spread: herd.next_spread(),
+            hash_version: herd.registry().duckdb_version().to_owned(),
+            spread: herd.planned.fetch_add(1, Ordering::Relaxed),
         };
-        let Some(distributed) = distribute(&plan, &workers)
-            .map_err(|error| RemoteError::new(ExceptionType::InvalidInput, error.to_string()))?
-        else {
+        let distributed = distribute(&plan, &workers).map_err(|error| {
+            let kind = match error {
+                DistributeError::WorkerDown { .. } | DistributeError::NoWorkers => ExceptionType::Connection,
+                DistributeError::Target { .. } | DistributeError::TooDeep => ExceptionType::NotImplemented,
+                DistributeError::Plan { .. } => ExceptionType::Planner,
+            };
+            RemoteError::new(kind, error.to_string())
+        })?;
+        let Some(distributed) = distributed else {
             return Ok(None);
         };
         let summary = Summary {
@@ -79,12 +144,13 @@ impl HerdHooks for Arc<HerdSession> {
             plan: distributed.step,
             summary,
         };
-        serde_json::to_string(&answer).map(Some).map_err(|error| unreadable("distributed plan", &error))
+        let answer = serde_json::to_string(&answer).map_err(|error| unreadable("distributed plan", &error))?;
+        Ok(Some(answer))
     }
 
     fn table_rows(&self, schema: &str, table: &str, placement: &str) -> Result<u64, RemoteError> {
         let key = (schema.to_owned(), table.to_owned());
-        let known = self.herd().table_rows();
+        let known = &self.0.herd().table_rows;
         if let Some(rows) = known.get(&key) {
             return Ok(rows);
         }
@@ -96,16 +162,24 @@ impl HerdHooks for Arc<HerdSession> {
 
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
-        HerdSession::gather(self, query)
+        self.0.gather(query)
     }
 
     fn exchange_columns(&self, stage: u32) -> Result<String, RemoteError> {
-        let columns = HerdSession::exchange_columns(self, stage)?;
+        let columns = self.0.exchange_columns(stage)?;
         serde_json::to_string(&columns).map_err(|error| unreadable("columns", &error))
     }
 
     fn exchange(&self, stage: u32) -> Result<Arc<dyn BatchSource>, RemoteError> {
-        self.open_exchange(stage)
+        self.0.open_exchange(stage)
+    }
+
+    fn write(&self, target: &WriteTarget, schema: SchemaRef) -> Result<Write, RemoteError> {
+        Write::start(&self.0, target, schema)
+    }
+
+    fn execute(&self, workers: Vec<WorkerId>, sql: &str) -> Result<Execution, RemoteError> {
+        Execution::start(&self.0, workers, sql.to_owned())
     }
 }
 

@@ -186,6 +186,12 @@ impl Registry {
         !self.members().is_empty()
     }
 
+    /// The version of the duckling's DuckDB.
+    #[must_use]
+    pub fn duckdb_version(&self) -> &str {
+        &self.versions.duckdb
+    }
+
     /// The workers that are alive, in order of their ids: where new tables may go.
     #[must_use]
     pub fn live(&self) -> Vec<WorkerId> {

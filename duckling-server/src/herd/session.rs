@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use duckherder_catalog::herd::placement::WorkerId;
@@ -32,6 +32,9 @@ pub struct HerdSession {
     /// Sessions on workers, opened when first needed.
     workers: Mutex<BTreeMap<WorkerId, Arc<AsyncMutex<Slot>>>>,
     transaction: Mutex<Transaction>,
+    /// What statements outside a transaction write with: they may read at the same time, and a session on a worker does
+    /// one thing at a time.
+    writes: OnceLock<Arc<HerdSession>>,
     /// What is set on this connection, and so on workers.
     settings: Mutex<Settings>,
     /// As a worker.
@@ -88,6 +91,7 @@ impl HerdSession {
             herd,
             workers: Mutex::default(),
             transaction: Mutex::default(),
+            writes: OnceLock::new(),
             settings: Mutex::default(),
             running: Mutex::default(),
             cancelled: watch::Sender::new(false),
@@ -107,6 +111,9 @@ impl HerdSession {
     /// A statement is about to begin: whatever was cancelled was another one.
     pub fn not_cancelled(&self) {
         self.cancelled.send_replace(false);
+        if let Some(writes) = self.writes.get() {
+            writes.cancelled.send_replace(false);
+        }
     }
 
     /// A statement begins, which has this id in the history.
@@ -134,6 +141,9 @@ impl HerdSession {
     /// Stops what the running statement waits for.
     pub fn cancel(&self) {
         self.cancelled.send_replace(true);
+        if let Some(writes) = self.writes.get() {
+            writes.cancel();
+        }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -146,7 +156,7 @@ impl HerdSession {
     }
 
     /// Waits for `work` on this thread, which must not be one of the runtime's, until the statement is cancelled.
-    fn wait<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+    pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
         let mut cancelled = self.cancelled.subscribe();
         self.herd.runtime()?.block_on(async {
             tokio::select! {
@@ -207,9 +217,13 @@ impl HerdSession {
     /// # Errors
     /// That of the first worker that fails; the others are stopped. In the transaction, it is to be rolled back then.
     pub fn execute_on(&self, workers: &[WorkerId], sql: &str) -> Result<Vec<(WorkerId, u64)>, RemoteError> {
-        self.wait(futures::future::try_join_all(workers.iter().map(|worker| async move {
-            Ok((worker.clone(), self.execute_at(worker, sql).await?))
-        })))
+        let counts = self.wait(self.execute_at_all(workers, sql))?;
+        Ok(workers.iter().cloned().zip(counts).collect())
+    }
+
+    /// The same, on one of the runtime's threads.
+    pub(super) async fn execute_at_all(&self, workers: &[WorkerId], sql: &str) -> Result<Vec<u64>, RemoteError> {
+        futures::future::try_join_all(workers.iter().map(|worker| self.execute_at(worker, sql))).await
     }
 
     async fn execute_at(&self, worker: &WorkerId, sql: &str) -> Result<u64, RemoteError> {
@@ -346,6 +360,40 @@ impl HerdSession {
     #[must_use]
     pub fn in_transaction(&self) -> bool {
         lock(&self.transaction).is_open
+    }
+
+    /// What to write with: in the transaction if one is open, and else in one that ends with the statement
+    /// ([`HerdSession::end_writes`]).
+    #[must_use]
+    pub fn writing(self: &Arc<Self>) -> Arc<Self> {
+        if self.in_transaction() {
+            return Arc::clone(self);
+        }
+        let writes = self.writes.get_or_init(|| Self::new(Arc::clone(&self.herd)));
+        writes.set_settings(lock(&self.settings).clone());
+        writes.begin();
+        if self.is_cancelled() {
+            writes.cancel();
+        }
+        Arc::clone(writes)
+    }
+
+    /// What a statement outside a transaction has written is committed if the statement has done its work, and else
+    /// rolled back. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// The statement's, or that of [`HerdSession::commit`].
+    pub fn end_writes<T>(&self, outcome: Result<T, RemoteError>) -> Result<T, RemoteError> {
+        let Some(writes) = self.writes.get().filter(|writes| writes.in_transaction()) else {
+            return outcome;
+        };
+        match outcome {
+            Ok(value) => writes.commit().map(|_| value),
+            Err(error) => {
+                writes.rollback();
+                Err(error)
+            }
+        }
     }
 
     /// A transaction begins. Workers join it when they are first asked for something.

@@ -83,6 +83,8 @@ impl Planner<'_> {
         let defined = self.place(definition, wanted)?;
         match defined.distribution {
             Distribution::Coordinator => self.cte_gathered(node, index, defined, child, context),
+            // Nobody reads it: the coordinator skips it.
+            _ if !is_read(child, index) => self.cte_gathered(node, index, defined, child, context),
             _ if reading == Reading::Coordinator => {
                 self.fallbacks.push(Fallback {
                     node: node.id,
@@ -228,6 +230,11 @@ impl Planner<'_> {
         };
         here || has_scan(node) || node.children.iter().any(|child| self.reads_workers(child, index))
     }
+}
+
+fn is_read(node: &Node, index: u64) -> bool {
+    matches!(node.op, Op::CteRef { index: read } if read == index)
+        || node.children.iter().any(|child| is_read(child, index))
 }
 
 /// Common table expressions made by workers that are not read within exactly one gather.

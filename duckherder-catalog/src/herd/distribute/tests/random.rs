@@ -8,7 +8,8 @@ use super::super::super::placement::{Placement, WorkerId};
 use super::super::super::plan::{Binding, JoinType, NodeId, Route, Step};
 use super::super::{DistributeError, Workers, distribute};
 use super::simulation::{
-    Aggregate, Condition, Expression, Function, Herd, Place, Plan, Row, SetKind, Table, Value, What, check_step, sorted,
+    Aggregate, Condition, Expression, Function, HASH_VERSION, Herd, Place, Plan, Row, SetKind, Table, Value, What,
+    check_step, sorted,
 };
 
 const JOIN_TYPES: [JoinType; 10] = [
@@ -90,7 +91,7 @@ impl Choices<'_> {
             0..=4 => {
                 let keys: &[usize] = self.pick(&[&[0], &[0], &[1], &[0, 1], &[1, 0]]);
                 let names = keys.iter().map(|key| format!("c{key}")).collect();
-                let hash_version = if self.one_in(12) { "old" } else { "v1" }.to_owned();
+                let hash_version = if self.one_in(12) { "old" } else { HASH_VERSION }.to_owned();
                 (
                     Placement::Hash {
                         keys: names,
@@ -195,7 +196,7 @@ impl Choices<'_> {
                 let columns = self.columns(2);
                 self.plan(What::Local(rows), Vec::new(), columns)
             }
-            7 | 8 if !self.ctes.is_empty() => self.reference(),
+            4..=8 if !self.ctes.is_empty() => self.reference(),
             _ => self.scan(false),
         }
     }
@@ -421,7 +422,7 @@ fn choices(bytes: &[u8], locals: bool) -> Choices<'_> {
 fn herd() -> Workers {
     Workers {
         live: (0..3).map(worker).collect(),
-        hash_version: "v1".into(),
+        hash_version: HASH_VERSION.into(),
         spread: 1,
     }
 }
@@ -458,7 +459,9 @@ fn compare(plan: &Plan) -> Result<(), TestCaseError> {
         return Ok(());
     };
     check_step(&distributed.step);
-    let result = Herd::new(plan, &workers.live).run(&distributed.step, Place::Coordinator);
+    let run = Herd::new(plan, &workers.live);
+    let result = run.run(&distributed.step, Place::Coordinator);
+    run.check_copies(plan);
     prop_assert_eq!(&result.columns, &expected.columns);
     if matches!(plan.what, What::Order | What::TopN(_)) {
         prop_assert_eq!(&result.rows, &expected.rows, "order of {:#?}", distributed.step);

@@ -126,9 +126,12 @@ pub struct Relation {
     pub partial: Option<NodeId>,
 }
 
+/// The version whose hash exchanges use.
+pub const HASH_VERSION: &str = "v1";
+
 /// The bucket of a row, for tables and exchanges alike.
-pub fn bucket(keys: &[Value], buckets: usize) -> usize {
-    let mut hash = 17_u64;
+pub fn bucket(version: &str, keys: &[Value], buckets: usize) -> usize {
+    let mut hash = if version == HASH_VERSION { 17_u64 } else { 4_711 };
     for key in keys {
         let key = key.map_or(0x9e37, |key| key.cast_unsigned().wrapping_mul(31).wrapping_add(7));
         hash = hash.rotate_left(13) ^ key;
@@ -155,15 +158,32 @@ impl Table {
             worker.0
         );
         let at = |index: usize, row: &Row| match &self.placement {
-            Placement::Hash { partitions, .. } => {
+            Placement::Hash {
+                partitions,
+                hash_version,
+                ..
+            } => {
                 let keys: Vec<Value> = self.keys.iter().map(|key| row[*key]).collect();
-                partitions[bucket(&keys, partitions.len())] == *worker
+                partitions[bucket(hash_version, &keys, partitions.len())] == *worker
             }
             Placement::Even { partitions } => partitions[index % partitions.len()] == *worker,
             Placement::Replicated { .. } => true,
         };
         let rows = self.rows.iter().enumerate().filter(|(index, row)| at(*index, row));
         rows.map(|(_, row)| row.clone()).collect()
+    }
+}
+
+impl What {
+    /// Whether two nodes may make different rows of the same input.
+    fn depends_on_order(&self) -> bool {
+        match self {
+            Self::TopN(_) | Self::Limit(_) | Self::Window(_) => true,
+            Self::Join { row_wise, .. } => !row_wise,
+            Self::Aggregate { order_free, .. } => !order_free,
+            Self::Distinct { plain, .. } => !plain,
+            _ => false,
+        }
     }
 }
 
@@ -191,8 +211,13 @@ impl Plan {
             } => {
                 let column = |key: &usize| output.iter().position(|out| out == key).map(|at| self.columns[at]);
                 let partitions = only.as_ref().map(|only| match &table.placement {
-                    Placement::Hash { partitions, .. } => {
-                        let part = |value: &Value| u32::try_from(bucket(&[*value], partitions.len())).unwrap();
+                    Placement::Hash {
+                        partitions,
+                        hash_version,
+                        ..
+                    } => {
+                        let part =
+                            |value: &Value| u32::try_from(bucket(hash_version, &[*value], partitions.len())).unwrap();
                         only.iter().map(part).collect::<BTreeSet<_>>().into_iter().collect()
                     }
                     _ => panic!("pruned without a hash"),
@@ -293,6 +318,27 @@ impl Plan {
             What::Scan { table, .. } => self.scanned(table.rows.clone()),
             _ => {
                 let children = self.children.iter().map(|child| child.run(ctes)).collect();
+                self.apply(children)
+            }
+        }
+    }
+
+    /// The rows, and how many each operator below has for input.
+    fn count_inputs(&self, ctes: &mut BTreeMap<u64, Relation>, counts: &mut BTreeMap<NodeId, usize>) -> Relation {
+        match &self.what {
+            What::Cte(index) => {
+                let defined = self.children[0].count_inputs(ctes, counts);
+                ctes.insert(*index, defined);
+                self.children[1].count_inputs(ctes, counts)
+            }
+            What::CteRef(_) | What::Scan { .. } => self.run(ctes),
+            _ => {
+                let children: Vec<_> = self
+                    .children
+                    .iter()
+                    .map(|child| child.count_inputs(ctes, counts))
+                    .collect();
+                counts.insert(self.id, children.iter().map(|child| child.rows.len()).sum());
                 self.apply(children)
             }
         }
@@ -682,6 +728,8 @@ pub struct Herd<'a> {
     /// What each stage sent to whom.
     sent: RefCell<BTreeMap<StageId, BTreeMap<Option<WorkerId>, Relation>>>,
     ctes: RefCell<BTreeMap<(u64, Option<WorkerId>), Relation>>,
+    /// How many rows each operator whose result depends on their order had, on all workers together.
+    ordered: RefCell<BTreeMap<NodeId, usize>>,
 }
 
 impl<'a> Herd<'a> {
@@ -692,6 +740,16 @@ impl<'a> Herd<'a> {
             definitions: RefCell::default(),
             sent: RefCell::default(),
             ctes: RefCell::default(),
+            ordered: RefCell::default(),
+        }
+    }
+
+    /// That no operator which may give another result on each copy of its input had several copies.
+    pub fn check_copies(&self, plan: &'a Plan) {
+        let mut counts = BTreeMap::new();
+        plan.count_inputs(&mut BTreeMap::new(), &mut counts);
+        for (node, rows) in self.ordered.borrow().iter() {
+            assert!(*rows <= counts[node], "{:?} had copies", self.nodes[node].what);
         }
     }
 
@@ -743,7 +801,12 @@ impl<'a> Herd<'a> {
             What::Local(_) | What::PassLocal if place != Place::Coordinator => panic!("not on a worker"),
             _ => {
                 assert_eq!(children.len(), node.children.len());
-                node.apply(children.iter().map(|child| self.run(child, place)).collect())
+                let children: Vec<Relation> = children.iter().map(|child| self.run(child, place)).collect();
+                if node.what.depends_on_order() && children.iter().all(|child| child.partial.is_none()) {
+                    let rows = children.iter().map(|child| child.rows.len()).sum::<usize>();
+                    *self.ordered.borrow_mut().entry(node.id).or_default() += rows;
+                }
+                node.apply(children)
             }
         }
     }
@@ -791,7 +854,7 @@ impl<'a> Herd<'a> {
             Route::Broadcast { to } => to.iter().cloned().map(Some).collect(),
             Route::Hash { keys, buckets } => {
                 let keys: Vec<Value> = keys.iter().map(|key| self.key(key, made, row)).collect();
-                vec![Some(buckets[bucket(&keys, buckets.len())].clone())]
+                vec![Some(buckets[bucket(HASH_VERSION, &keys, buckets.len())].clone())]
             }
         }
     }
@@ -842,9 +905,44 @@ impl Place<'_> {
 pub fn check_step(step: &Step) {
     let mut numbers = Vec::new();
     check_stages(step, None, &mut numbers);
+    check_gathers(step, None, &mut BTreeMap::new(), &mut BTreeMap::new());
     numbers.sort_unstable();
     let expected: Vec<StageId> = (0..).take(numbers.len()).collect();
     assert_eq!(numbers, expected, "stages are numbered from 0");
+}
+
+/// That every stage which several references read is read in one query only: within one gather.
+fn check_gathers(
+    step: &Step,
+    gather: Option<StageId>,
+    definitions: &mut BTreeMap<StageId, Step>,
+    readers: &mut BTreeMap<StageId, StageId>,
+) {
+    match step {
+        Step::Operator { children, .. } => {
+            children
+                .iter()
+                .for_each(|child| check_gathers(child, gather, definitions, readers));
+        }
+        Step::Partial { child, .. } => check_gathers(child, gather, definitions, readers),
+        Step::Exchange { stage, child, .. } => check_gathers(child, gather.or(Some(*stage)), definitions, readers),
+        Step::SharedCte { definition, child, .. } => {
+            if let Step::Exchange {
+                stage, child: defined, ..
+            } = definition.as_ref()
+            {
+                definitions.insert(*stage, (**defined).clone());
+                check_gathers(child, gather, definitions, readers);
+                assert!(readers.contains_key(stage), "made for nobody");
+            }
+        }
+        Step::ExchangeRef { stage, .. } => {
+            let gather = gather.expect("read by the coordinator");
+            assert_eq!(*readers.entry(*stage).or_insert(gather), gather, "read in two queries");
+            let defined = definitions[stage].clone();
+            check_gathers(&defined, Some(gather), definitions, readers);
+        }
+    }
 }
 
 /// `reader` is the stage that a step is part of.
@@ -852,10 +950,7 @@ fn check_stages(step: &Step, reader: Option<StageId>, numbers: &mut Vec<StageId>
     let earlier = |stage: StageId| assert!(reader.is_none_or(|reader| stage < reader), "read before it is made");
     match step {
         Step::Operator { children, .. } => children.iter().for_each(|child| check_stages(child, reader, numbers)),
-        Step::Partial { child, .. } => {
-            assert!(reader.is_some(), "a first phase on the coordinator");
-            check_stages(child, reader, numbers);
-        }
+        Step::Partial { .. } => panic!("a first phase without an exchange"),
         Step::Exchange {
             stage, route, child, ..
         } => {
@@ -866,7 +961,12 @@ fn check_stages(step: &Step, reader: Option<StageId>, numbers: &mut Vec<StageId>
             );
             earlier(*stage);
             numbers.push(*stage);
-            check_stages(child, Some(*stage), numbers);
+            let made = if let Step::Partial { child, .. } = child.as_ref() {
+                child
+            } else {
+                child
+            };
+            check_stages(made, Some(*stage), numbers);
         }
         Step::SharedCte { definition, child, .. } => {
             let Step::Exchange {
