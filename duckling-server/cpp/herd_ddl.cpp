@@ -9,6 +9,7 @@
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/common/type_visitor.hpp"
 #include "duckdb/main/attached_database.hpp"
+#include "duckdb/main/database_manager.hpp"
 #include "duckdb/main/client_context.hpp"
 #include "duckdb/parser/constraints/foreign_key_constraint.hpp"
 #include "duckdb/parser/constraints/unique_constraint.hpp"
@@ -102,7 +103,7 @@ string Nothing() {
 
 //! Whether it lies in the database that the server has opened: those that are attached besides are none of the herd's.
 bool IsOwn(Catalog &catalog) {
-	return catalog.GetAttached().IsInitialDatabase();
+	return DatabaseManager::Get(catalog.GetAttached()).GetDefaultDatabase() == catalog.GetName();
 }
 
 bool IsNested(const SchemaCatalogEntry &schema) {

@@ -82,6 +82,9 @@ void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
 	for (idx_t i = 0; i < to.ColumnCount(); i++) {
 		if (from.data[i].GetType() == to.data[i].GetType()) {
 			to.data[i].Reference(from.data[i]);
+		} else if (to.data[i].GetType().IsAggregateState()) {
+			// It is kept as what it arrives as.
+			to.data[i].Reinterpret(from.data[i]);
 		} else {
 			VectorOperations::Cast(context, from.data[i], to.data[i], from.size());
 		}
@@ -214,9 +217,26 @@ void SetUpSourceScan(TableFunction &function) {
 	function.order_preservation_type = OrderPreservationType::NO_ORDER;
 }
 
+namespace {
+
+//! An optimizer that would scan an exchange twice copies its plan first. Rows are there once for each scan that the
+//! coordinator has planned.
+void RefuseCopy(Serializer &, const optional_ptr<FunctionData>, const BoundTableFunction &) {
+	throw NotImplementedException("a second scan of an exchange");
+}
+
+unique_ptr<FunctionData> RefuseCopies(Deserializer &, BoundTableFunction &) {
+	throw NotImplementedException("a second scan of an exchange");
+}
+
+} // namespace
+
 TableFunction ExchangeFunction() {
 	TableFunction function(Identifier("duckherder_exchange"), {LogicalType::UINTEGER}, nullptr, ExchangeBind, ExchangeInit);
 	SetUpSourceScan(function);
+	function.SetSerializeCallback(RefuseCopy);
+	function.SetDeserializeCallback(RefuseCopies);
+	function.verify_serialization = false;
 	return function;
 }
 

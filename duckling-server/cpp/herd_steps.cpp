@@ -6,10 +6,16 @@
 #include "herd_source.hpp"
 
 #include "duckdb/catalog/catalog_entry/aggregate_function_catalog_entry.hpp"
+#include "duckdb/common/extension_type_info.hpp"
 #include "duckdb/function/function_binder.hpp"
+#include "duckdb/function/scalar/generic_common.hpp"
 #include "duckdb/optimizer/column_binding_replacer.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
+#include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
+#include "duckdb/parser/tableref/subqueryref.hpp"
 #include "duckdb/parser/tableref/table_function_ref.hpp"
 #include "duckdb/planner/bound_expression_sql_exporter.hpp"
 #include "duckdb/planner/column_binding_map.hpp"
@@ -42,6 +48,15 @@ constexpr const char *EXCHANGE_SOURCE = "duckherder_exchange_source";
 constexpr const char *GATHER = "duckherder_gather";
 
 //! A stage: its parts of a `duckherder_catalog::herd::query::Stage`.
+//! What a type is sent as: a state of an aggregate is its storage, as Arrow has no types of our own.
+LogicalType SentAs(const LogicalType &type) {
+	return type.IsAggregateState() ? type.WithAlias("").WithExtensionInfo(nullptr) : type;
+}
+
+bool HasState(const vector<LogicalType> &types) {
+	return std::any_of(types.begin(), types.end(), [](const LogicalType &type) { return type.IsAggregateState(); });
+}
+
 struct StageDraft {
 	idx_t id = 0;
 	//! Without the bucket.
@@ -50,6 +65,8 @@ struct StageDraft {
 	string hashed_sql;
 	string workers;
 	string output;
+	//! Who runs it, and what becomes of its rows, for people.
+	string shown;
 	vector<LogicalType> types;
 	//! The stages that it reads, as often as it reads them.
 	vector<shared_ptr<StageDraft>> inputs;
@@ -58,8 +75,12 @@ struct StageDraft {
 
 	string Json(bool gather) const {
 		auto &text = gather || hashed_sql.empty() ? sql : hashed_sql;
+		vector<LogicalType> sent;
+		for (auto &type : types) {
+			sent.push_back(SentAs(type));
+		}
 		return "{\"id\":" + to_string(id) + ",\"sql\":" + JsonText(text) + ",\"workers\":" + workers +
-		       ",\"columns\":" + JsonColumns(types) + ",\"output\":" + (gather ? "{\"kind\":\"gather\"}" : output) +
+		       ",\"columns\":" + JsonColumns(sent) + ",\"output\":" + (gather ? "{\"kind\":\"gather\"}" : output) +
 		       ",\"inputs\":" + JsonList(inputs.size(), [&](idx_t i) { return to_string(inputs[i]->id); }) + "}";
 	}
 };
@@ -104,6 +125,12 @@ vector<shared_ptr<StageDraft>> StagesOf(const ExchangeData &data) {
 	return stages;
 }
 
+//! "3 workers", of a JSON list of their ids.
+string CountOf(const string &workers) {
+	auto count = std::count(workers.begin(), workers.end(), ',') + 1;
+	return to_string(count) + (count == 1 ? " worker" : " workers");
+}
+
 unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFunctionInitInput &input) {
 	auto &data = input.bind_data->Cast<ExchangeData>();
 	auto stages = StagesOf(data);
@@ -120,12 +147,22 @@ unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFun
 InsertionOrderPreservingMap<string> GatherToString(TableFunctionToStringInput &input) {
 	auto stages = StagesOf(input.bind_data->Cast<ExchangeData>());
 	InsertionOrderPreservingMap<string> result;
-	result["Distribution"] = *input.bind_data->Cast<ExchangeData>().summary;
+	auto &summary = *input.bind_data->Cast<ExchangeData>().summary;
+	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> document(yyjson_read(summary.c_str(), summary.size(), 0),
+	                                                        yyjson_doc_free);
+	auto said = [&](const char *key, const char *heading) {
+		auto text = document ? yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(document.get()), key)) : nullptr;
+		if (text) {
+			result[heading] = text;
+		}
+	};
+	said("tier", "Tier");
+	said("merge", "Merge");
+	said("fallback", "Gathered Since");
 	for (idx_t i = 0; i < stages.size(); i++) {
 		auto &stage = *stages[i];
-		auto gather = i + 1 == stages.size();
-		result["Stage " + to_string(stage.id)] =
-		    (gather ? string("gather") : stage.output) + " of " + stage.workers + ": " + stage.sql;
+		auto route = i + 1 == stages.size() ? string("gather") : stage.shown;
+		result["Stage " + to_string(stage.id)] = route + " from " + CountOf(stage.workers) + ": " + stage.sql;
 	}
 	return result;
 }
@@ -141,7 +178,28 @@ TableFunctionToSQLResult ExchangeToSql(ClientContext &, const LogicalGet &get) {
 	arguments.push_back(ConstantExpression::FromValue(Value::UINTEGER(NumericCast<uint32_t>(data.stage->id))));
 	auto ref = make_uniq<TableFunctionRef>();
 	ref->function = make_uniq<FunctionExpression>(Identifier("duckherder_exchange"), std::move(arguments));
-	result.source = std::move(ref);
+	auto &types = data.stage->types;
+	if (!HasState(types)) {
+		result.source = std::move(ref);
+		return result;
+	}
+	auto select = make_uniq<SelectNode>();
+	for (idx_t i = 0; i < types.size(); i++) {
+		unique_ptr<ParsedExpression> column = make_uniq<ColumnRefExpression>(Identifier("c" + to_string(i)));
+		if (types[i].IsAggregateState()) {
+			column = ExportAggregateFunction::StateToSQL(types[i], std::move(column));
+			if (!column) {
+				result.unsupported_reason = "aggregate_state_parameters";
+				return result;
+			}
+		}
+		column->SetAlias(Identifier("c" + to_string(i)));
+		select->select_list.push_back(std::move(column));
+	}
+	select->from_table = std::move(ref);
+	auto statement = make_uniq<SelectStatement>();
+	statement->node = std::move(select);
+	result.source = make_uniq<SubqueryRef>(std::move(statement));
 	return result;
 }
 
@@ -365,6 +423,9 @@ private:
 				parts.push_back({sum, count});
 			} else if (name == "count" || name == "count_star" || name == "sum" || name == "sum_no_overflow") {
 				parts.push_back({add(std::move(aggregate), "sum")});
+			} else if (name == "first") {
+				// A worker without rows has a first value too, NULL.
+				parts.push_back({add(std::move(aggregate), "any_value")});
 			} else {
 				parts.push_back({add(std::move(aggregate), name)});
 			}
@@ -499,6 +560,16 @@ private:
 			stage.sql = "SELECT NULL::BOOLEAN AS c0 FROM (" + stage.sql + ") AS s";
 			stage.types = {LogicalType::BOOLEAN};
 		}
+		if (HasState(stage.types)) {
+			vector<string> columns;
+			for (idx_t i = 0; i < stage.types.size(); i++) {
+				auto name = "c" + to_string(i);
+				columns.push_back(stage.types[i].IsAggregateState()
+				                      ? "CAST(" + name + " AS " + SentAs(stage.types[i]).ToString() + ") AS " + name
+				                      : name);
+			}
+			stage.sql = "SELECT " + StringUtil::Join(columns, ", ") + " FROM (" + stage.sql + ") AS s";
+		}
 		CollectInputs(op, stage.inputs);
 		return WriteRoute(yyjson_obj_get(step, "route"), bindings, stage);
 	}
@@ -507,8 +578,11 @@ private:
 		auto kind = TextOf(route, "kind");
 		stage.output = "{\"kind\":\"" + kind + "\"}";
 		stage.forward = kind == "forward";
+		stage.shown = kind;
 		if (kind == "broadcast") {
-			stage.output = "{\"kind\":\"broadcast\",\"to\":" + Raw(yyjson_obj_get(route, "to")) + "}";
+			auto to = Raw(yyjson_obj_get(route, "to"));
+			stage.output = "{\"kind\":\"broadcast\",\"to\":" + to + "}";
+			stage.shown = "broadcast to " + CountOf(to);
 		} else if (kind == "hash") {
 			auto buckets = yyjson_obj_get(route, "buckets");
 			stage.output = "{\"kind\":\"hash\",\"buckets\":" + Raw(buckets) + "}";
@@ -522,6 +596,7 @@ private:
 				}
 				keys.push_back(std::move(*sql));
 			}
+			stage.shown = "hash(" + StringUtil::Join(keys, ", ") + ")";
 			stage.hashed_sql = "SELECT *, hash(" + StringUtil::Join(keys, ", ") + ") % " +
 			                   to_string(yyjson_arr_size(buckets)) + "::UBIGINT AS bucket FROM (" + stage.sql + ") AS s";
 		}

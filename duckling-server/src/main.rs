@@ -120,6 +120,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
             coordinator,
             advertise: args.advertise,
         }),
+        ..DucklingConfig::default()
     })?;
     // On standard output, alone: scripts that asked for port 0 read it.
     println!("{address}");

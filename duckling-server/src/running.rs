@@ -45,7 +45,7 @@ impl Turn {
         statement_id: u64,
     ) -> Result<Self, RemoteError> {
         let permit = sessions.admit().await?;
-        let lease = session.lease(sql, place).await?;
+        let mut lease = session.lease(sql, place).await?;
         let interrupter = lease
             .interrupter()
             .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;

@@ -49,7 +49,7 @@ class Herd:
     def connect(self, name="dh"):
         con = connect()
         con.execute(attach_sql(self.coordinator.port, name))
-        alive = f"SELECT count(*) FROM duckherder_workers('{name}') WHERE state = 'alive'"
+        alive = f"FROM {name}.query('SELECT count(*) FROM duckling_workers() WHERE state = ''alive''')"
         poll(lambda: con.execute(alive).fetchall() == [(len(self.workers),)], "all workers have joined")
         return con
 

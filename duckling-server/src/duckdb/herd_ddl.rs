@@ -91,9 +91,7 @@ impl Connection {
         let connection = self.v1().cast();
         let (placement, name) = (Text::of(placement), Text::of(name.unwrap_or_default()));
         // SAFETY: all are live during the call, and the statement is a CREATE TABLE.
-        take_statement(|result| unsafe {
-            herd_shadow_table(connection, statement.raw.cast(), placement, name, result)
-        })
+        take_statement(|result| unsafe { herd_shadow_table(connection, statement.raw.cast(), placement, name, result) })
     }
 
     /// The INSERT that fills what [`Connection::shadow_table`] has made of a CREATE TABLE AS.
@@ -119,9 +117,7 @@ impl Connection {
         let mut parts: Vec<*mut c_void> = Vec::new();
         let connection = self.v1().cast();
         // SAFETY: connection and statement are live; `add` gets the vector.
-        check_text(unsafe {
-            herd_statement_parts(connection, statement.raw.cast(), add, (&raw mut parts).cast())
-        })?;
+        check_text(unsafe { herd_statement_parts(connection, statement.raw.cast(), add, (&raw mut parts).cast()) })?;
         parts.into_iter().map(|part| Statement::new(part.cast())).collect()
     }
 

@@ -87,15 +87,18 @@ pub(super) unsafe extern "C" fn write_push(
                 .map_err(arrow_error)?;
             let rows = StructArray::from(data);
             let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-            let batch = RecordBatch::try_new_with_options(Arc::clone(write.schema()), rows.columns().to_vec(), &options)
-                .map_err(arrow_error)?;
-            Ok(match write.push(worker, batch, Duration::from_millis(timeout_ms.into()))? {
-                Progress::Done(()) => Status::Ok,
-                Progress::Pending => {
-                    array.write(FFI_ArrowArray::new(&rows.to_data()));
-                    Status::Pending
-                }
-            })
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(write.schema()), rows.columns().to_vec(), &options)
+                    .map_err(arrow_error)?;
+            Ok(
+                match write.push(worker, batch, Duration::from_millis(timeout_ms.into()))? {
+                    Progress::Done(()) => Status::Ok,
+                    Progress::Pending => {
+                        array.write(FFI_ArrowArray::new(&rows.to_data()));
+                        Status::Pending
+                    }
+                },
+            )
         })
     }
 }

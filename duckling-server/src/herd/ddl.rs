@@ -194,7 +194,11 @@ impl Runner<'_> {
             Ddl::Alter(alter) => {
                 let placement = alter.table.placed()?;
                 let on_workers = alter.check(&placement)?;
-                let sql = if on_workers { vec![alter.sql.clone()] } else { Vec::new() };
+                let sql = if on_workers {
+                    vec![alter.sql.clone()]
+                } else {
+                    Vec::new()
+                };
                 change(placement.workers(), sql)
             }
             Ddl::DropIndex { table, name } => {
@@ -225,7 +229,12 @@ impl Runner<'_> {
         in_transaction: &mut InTransaction<'_>,
         run: &mut Run<'_>,
     ) -> Result<bool, RemoteError> {
-        for table in create.foreign_keys.iter().flatten().filter(|table| table.placement.is_some()) {
+        for table in create
+            .foreign_keys
+            .iter()
+            .flatten()
+            .filter(|table| table.placement.is_some())
+        {
             return Err(not_implemented(format!(
                 "FOREIGN KEY to the herd's table {}: nothing could check it",
                 table.qualified()
@@ -254,8 +263,8 @@ impl Runner<'_> {
             return Ok(true);
         };
         // The query may read the table that it replaces.
-        let beside = (create.replace && create.from_query && create.exists)
-            .then(|| format!("__duckherder_new_{}", create.name));
+        let beside =
+            (create.replace && create.from_query && create.exists).then(|| format!("__duckherder_new_{}", create.name));
         let tag = serde_json::to_string(&placement)
             .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
         let shadow = connection.shadow_table(statement, &tag, beside.as_deref())?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{SchemaRef, UInt64Type};
 use duckherder_catalog::herd::distribute::{DistributeError, Workers, distribute};
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::plan::{Node, Step};
@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::session::HerdSession;
+use super::write::{Execution, Write, WriteTarget};
 use super::{BatchSource, Herd};
 use crate::catalog::literal;
 use crate::duckdb::HerdHooks;
@@ -161,7 +162,7 @@ impl HerdHooks for Planning {
 
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
-        self.0.gather(&query)
+        self.0.gather(query)
     }
 
     fn exchange_columns(&self, stage: u32) -> Result<String, RemoteError> {
@@ -171,6 +172,14 @@ impl HerdHooks for Planning {
 
     fn exchange(&self, stage: u32) -> Result<Arc<dyn BatchSource>, RemoteError> {
         self.0.open_exchange(stage)
+    }
+
+    fn write(&self, target: &WriteTarget, schema: SchemaRef) -> Result<Write, RemoteError> {
+        Write::start(&self.0, target, schema)
+    }
+
+    fn execute(&self, workers: Vec<WorkerId>, sql: &str) -> Result<Execution, RemoteError> {
+        Execution::start(&self.0, workers, sql.to_owned())
     }
 }
 

@@ -223,7 +223,7 @@ fn run_turn(
             answer: StageAnswer::new(sessions.limits(), producer, recording.traffic()),
             summaries: Vec::new(),
         };
-        let run = |connection: &mut Connection| {
+        let mut run = |connection: &mut Connection| {
             // Nothing waits for the stages before the last one to know the columns.
             if request.stages.len() > 1 || runs_no_gather(request) {
                 let schema = schema_of(connection, &request.columns)?;

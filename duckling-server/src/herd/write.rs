@@ -110,10 +110,11 @@ impl Write {
                 upload: Mutex::new(Some(runtime.spawn(upload))),
             }
         });
+        let lanes = lanes.collect();
         Ok(Self {
             schema,
             everywhere: target.everywhere,
-            lanes: lanes.collect(),
+            lanes,
             rows: Mutex::new(0),
             runtime: runtime.clone(),
             session,
