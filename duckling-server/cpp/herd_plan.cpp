@@ -9,6 +9,7 @@
 #include "duckdb/parser/tableref/emptytableref.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
 #include "duckdb/planner/expression/bound_constant_expression.hpp"
+#include "duckdb/planner/expression/bound_function_expression.hpp"
 #include "duckdb/planner/expression/bound_window_expression.hpp"
 #include "duckdb/planner/expression_iterator.hpp"
 #include "duckdb/planner/filter/expression_filter.hpp"
@@ -86,6 +87,29 @@ string Other(const LogicalOperator &op) {
 	return "{\"name\":\"other\",\"kind\":" + JsonText(op.GetName()) + "}";
 }
 
+//! Whether a value may be another one elsewhere, or at another time: random numbers, the clock. `error` is not such a
+//! function, though DuckDB must not compute it early: a scalar subquery calls it if it has several rows.
+bool MustRunHere(const Expression &expression) {
+	if (expression.IsConsistent()) {
+		return false;
+	}
+	auto is_function = expression.GetExpressionClass() == ExpressionClass::BOUND_FUNCTION;
+	if (is_function) {
+		auto &function = expression.Cast<BoundFunctionExpression>().Function();
+		if (function.GetStability() != FunctionStability::CONSISTENT && function.GetName() != Identifier("error")) {
+			return true;
+		}
+	}
+	auto inconsistent = false;
+	auto must = false;
+	ExpressionIterator::EnumerateChildren(expression, [&](const Expression &child) {
+		inconsistent = inconsistent || !child.IsConsistent();
+		must = must || MustRunHere(child);
+	});
+	auto is_error = is_function && expression.Cast<BoundFunctionExpression>().Function().GetName() == Identifier("error");
+	return must || (!inconsistent && !is_error);
+}
+
 class Description {
 public:
 	Description(ClientContext &context, Nodes &nodes) : context(context), nodes(nodes) {
@@ -114,7 +138,7 @@ private:
 	bool CanMove(LogicalOperator &op) {
 		auto can_move = true;
 		LogicalOperatorVisitor::EnumerateExpressions(op, [&](unique_ptr<Expression> *expression) {
-			can_move = can_move && !(*expression)->IsVolatile() && !(*expression)->HasParameter();
+			can_move = can_move && !MustRunHere(**expression) && !(*expression)->HasParameter();
 		});
 		switch (op.type) {
 		case LogicalOperatorType::LOGICAL_MATERIALIZED_CTE:

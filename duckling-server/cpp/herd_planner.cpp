@@ -80,6 +80,7 @@ void Install(Connection &connection) {
 	                          LogicalType::UBIGINT, Value::UBIGINT(0), CheckDefaultPartitions);
 	ExtensionLoader loader(database, "duckherder_herd");
 	loader.RegisterFunction(ExchangeFunction());
+	loader.RegisterFunction(ScanFunction());
 }
 
 //! Runs `work`; its error as text that C can take, or null.

@@ -4,7 +4,10 @@
 #include "herd_json.hpp"
 #include "herd_source.hpp"
 
+#include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/schema_catalog_entry.hpp"
+#include "duckdb/common/serializer/deserializer.hpp"
+#include "duckdb/common/serializer/serializer.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/bound_expression_sql_exporter.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
@@ -131,9 +134,31 @@ unique_ptr<GlobalTableFunctionState> Init(ClientContext &context, TableFunctionI
 	return MakeSourceScan(context, std::move(source), std::move(types));
 }
 
-//! Like DuckDB's own scan of a table, but without anything that depends on its rows, which are not here.
+unique_ptr<FunctionData> RefuseCall(ClientContext &, TableFunctionBindInput &, vector<LogicalType> &,
+                                    vector<Identifier> &) {
+	throw BinderException("%s is for the tables of a herd, and not to be called", SCAN_FUNCTION);
+}
+
+//! Optimizers copy parts of a plan by writing and reading them.
+void Write(Serializer &serializer, const optional_ptr<FunctionData> bind_data, const BoundTableFunction &) {
+	auto &data = bind_data->Cast<ScanData>();
+	serializer.WriteProperty(100, "table", data.table.schema.GetQualifiedName(data.table.name));
+	serializer.WriteProperty(101, "placement", data.placement);
+	serializer.WriteProperty(102, "rows", data.rows);
+}
+
+unique_ptr<FunctionData> ReadBack(Deserializer &deserializer, BoundTableFunction &) {
+	auto name = deserializer.ReadProperty<QualifiedName>(100, "table");
+	auto placement = deserializer.ReadProperty<string>(101, "placement");
+	auto rows = deserializer.ReadProperty<idx_t>(102, "rows");
+	auto &table = Catalog::GetEntry<TableCatalogEntry>(deserializer.Get<ClientContext &>(), name);
+	return make_uniq<ScanData>(table, std::move(placement), rows);
+}
+
+} // namespace
+
 TableFunction ScanFunction() {
-	TableFunction function(Identifier(SCAN_FUNCTION), {}, nullptr, nullptr, Init);
+	TableFunction function(Identifier(SCAN_FUNCTION), {}, nullptr, RefuseCall, Init);
 	SetUpSourceScan(function);
 	function.cardinality = Cardinality;
 	function.get_table_entry = Table;
@@ -144,8 +169,13 @@ TableFunction ScanFunction() {
 	function.filter_prune = false;
 	function.sampling_pushdown = false;
 	function.late_materialization = false;
+	function.SetSerializeCallback(Write);
+	function.SetDeserializeCallback(ReadBack);
+	function.verify_serialization = false;
 	return function;
 }
+
+namespace {
 
 idx_t RowsOf(ClientContext &context, TableCatalogEntry &table, const string &placement) {
 	uint64_t rows = 0;

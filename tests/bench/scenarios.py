@@ -6,21 +6,24 @@ from dataclasses import dataclass, field
 import data
 
 LOCAL, QUACK, DUCKHERDER, PYARROW = "local", "quack", "duckherder", "pyarrow"
+#: A coordinator with two workers.
+HERD = "herd"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The figure of duckherder is at most (or, for rates, at least) `factor` times that of `of`, or `factor` itself."""
+    """The figure of `ours` is at most (or, for rates, at least) `factor` times that of `of`, or `factor` itself."""
 
     factor: float
     of: str | None = None
     at_least: bool = False
+    ours: str = DUCKHERDER
 
     def limit(self, medians):
         return self.factor * (medians[self.of] if self.of else 1)
 
     def is_met(self, medians):
-        ours = medians[DUCKHERDER]
+        ours = medians[self.ours]
         return ours >= self.limit(medians) if self.at_least else ours <= self.limit(medians)
 
     def __str__(self):
@@ -264,6 +267,23 @@ SCENARIOS = [
         "s",
         {LOCAL: tpch(LOCAL), QUACK: tpch(QUACK, remote), DUCKHERDER: tpch(DUCKHERDER, use="dh")},
         Bar(1.12, LOCAL),
+    ),
+    Scenario(
+        "herd-tpch",
+        "TPC-H, coordinator and 2 workers",
+        "s",
+        {LOCAL: tpch(LOCAL), HERD: tpch(HERD, use="hd")},
+        Bar(2.0, LOCAL, ours=HERD),
+    ),
+    Scenario(
+        "herd-point",
+        "SELECT by partition key, median",
+        "ms",
+        {
+            DUCKHERDER: median_ms(DUCKHERDER, POINT.format("dh.")),
+            HERD: median_ms(HERD, POINT.format("hd.")),
+        },
+        Bar(1.5, DUCKHERDER, ours=HERD),
     ),
     Scenario(
         "raw",

@@ -172,7 +172,7 @@ struct Placed {
 
 impl Placed {
     fn bytes(&self) -> u128 {
-        u128::from(self.rows) * u128::from(self.row_bytes.max(1))
+        bytes(self.rows, self.row_bytes)
     }
 
     fn is_on(&self, distribution: &Distribution) -> bool {
@@ -250,18 +250,16 @@ impl<'a> Planner<'a> {
                 two_phase,
                 single_set,
                 order_free,
+                distinct,
             } => {
-                let (two_phase, single_set, order_free) = (*two_phase, *single_set, *order_free);
-                self.aggregate(
-                    node,
+                let aggregate = Aggregate {
                     groups,
-                    Aggregate {
-                        two_phase,
-                        single_set,
-                        order_free,
-                    },
-                    context,
-                )
+                    two_phase: *two_phase,
+                    single_set: *single_set,
+                    order_free: *order_free,
+                    distinct: *distinct,
+                };
+                self.aggregate(node, aggregate, context)
             }
             Op::Distinct { targets, plain } => self.distinct(node, targets, *plain, context),
             Op::Window { partitions } => self.window(node, partitions, context),
@@ -668,7 +666,11 @@ fn passed(inputs: &BTreeSet<Binding>, passes: &[Option<Binding>], outputs: &[Bin
         .collect()
 }
 
-/// The first `N` output columns with what they hold, each on its own.
+fn bytes(rows: u64, row_bytes: u64) -> u128 {
+    u128::from(rows) * u128::from(row_bytes.max(1))
+}
+
+/// Keys that are one column each.
 fn singletons(columns: &[Binding]) -> Vec<BTreeSet<Binding>> {
     columns.iter().map(|column| BTreeSet::from([*column])).collect()
 }

@@ -4,6 +4,7 @@
 //! the format.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::placement::{Placement, WorkerId};
 use super::query::StageId;
@@ -34,9 +35,60 @@ pub struct Node {
     /// Estimated bytes of one row.
     pub row_bytes: u64,
     /// Whether it must run on the coordinator: it has a volatile expression, or one that means something else elsewhere,
-    /// or cannot be written as SQL.
+    /// or cannot be written as SQL. Never so for a scan of a herd's table; of no meaning for a common table expression
+    /// and its references.
     #[serde(default)]
     pub local: bool,
+}
+
+/// Why the description of a plan cannot be read.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// It has more operators upon each other than [`PLAN_DEPTH_MAX`].
+    #[error("the plan is more than {PLAN_DEPTH_MAX} operators deep")]
+    TooDeep,
+    /// It is not what the C++ layer writes.
+    #[error("the description of the plan cannot be read")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Node {
+    /// Reads what the C++ layer writes. `serde_json` alone refuses what is nested deeper than 128 times, which plans are.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`]
+    pub fn from_json(json: &str) -> Result<Self, PlanError> {
+        // Two a operator, its object and the array of its inputs, and a few within.
+        if nesting(json) > 2 * PLAN_DEPTH_MAX + 8 {
+            return Err(PlanError::TooDeep);
+        }
+        let mut reader = serde_json::Deserializer::from_str(json);
+        reader.disable_recursion_limit();
+        let node = Self::deserialize(&mut reader)?;
+        reader.end()?;
+        Ok(node)
+    }
+}
+
+/// How deep brackets are within brackets, not counting those in strings.
+fn nesting(json: &str) -> usize {
+    let (mut depth, mut most) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                most = most.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 /// The kinds of logical operators that the planner tells apart.
@@ -58,7 +110,7 @@ pub enum Op {
         #[serde(default)]
         target: bool,
     },
-    /// Rows that are the same wherever they are made: constants, an empty result.
+    /// Rows that are the same, and in the same order, wherever they are made: constants, an empty result.
     Constant,
     /// FILTER
     Filter,
@@ -91,6 +143,11 @@ pub enum Op {
         /// so one is taken.
         #[serde(default)]
         order_free: bool,
+        /// If nothing but DISTINCT keeps the aggregates from two phases, and all of those that have it have this one
+        /// argument, a column: that one. If rows in which it is equal are on one worker, each worker counts, or adds,
+        /// other values than the others: the first phase does so with DISTINCT, and the second adds up without.
+        #[serde(default)]
+        distinct: Option<Binding>,
     },
     /// DISTINCT and DISTINCT ON.
     Distinct {
@@ -185,15 +242,20 @@ pub enum Step {
         /// Its inputs.
         children: Vec<Step>,
     },
-    /// The first phase of a two-phase aggregate, of a DISTINCT, Top-N or LIMIT: yields no fewer rows than needed for the
-    /// second phase, which is the `Operator` step of the same node above it.
+    /// The first phase of a two-phase aggregate, of a plain DISTINCT, Top-N or LIMIT: yields no fewer rows than needed for
+    /// the second phase, which is the `Operator` step of the same node right above the exchange that is right above this.
+    /// An aggregate's has its groups, all of them in one grouping set, then a state for each aggregate; without groups it
+    /// is one row, if there is no input as well. Top-N and LIMIT keep limit and offset together. The columns are new
+    /// ones, whose bindings nothing here names: exchanges hash it by `Key::Group`.
     Partial {
         /// Which.
         node: NodeId,
         /// Its one input.
         child: Box<Step>,
     },
-    /// Below, the workers run; above, others do.
+    /// Below, the workers run; above, others do: the coordinator if the route is `Gather`, which is so exactly if no other
+    /// exchange is further up, else those of the next exchange further up. Of them, each reads what was sent to it, which
+    /// may be nothing, from a stage that did not run there too. What was sent to a worker that does not read is not needed.
     Exchange {
         /// Its stage.
         stage: StageId,
@@ -204,8 +266,9 @@ pub enum Step {
         /// What is below.
         child: Box<Step>,
     },
-    /// A common table expression whose definition is a stage of its own: `definition` is an `Exchange`, and each
-    /// reference below `child` an `ExchangeRef`.
+    /// A common table expression whose definition is a stage of its own: `definition` is an `Exchange` by `Forward`, and
+    /// each reference below `child` an `ExchangeRef`. It may be above gathers, on the coordinator; but all references, and
+    /// those in definitions of others that it is needed for, end in the same gather, and it is a stage of that query.
     SharedCte {
         /// Which.
         node: NodeId,
@@ -214,7 +277,8 @@ pub enum Step {
         /// What uses it.
         child: Box<Step>,
     },
-    /// Rows of a stage that is defined elsewhere in the plan.
+    /// Rows of a stage that is defined elsewhere in the plan. Its columns are those of the `CteRef`, the definition's in
+    /// the same order.
     ExchangeRef {
         /// The `CteRef` it stands for.
         node: NodeId,
@@ -263,7 +327,8 @@ pub enum Key {
         /// The condition's number.
         condition: u32,
     },
-    /// A group of an aggregate, or a target of a DISTINCT.
+    /// A group of an aggregate, or a target of a DISTINCT: the column of that number of what its first phase yields, if
+    /// that is right below the exchange, else computed of the operator's input.
     Group {
         /// The operator.
         node: NodeId,

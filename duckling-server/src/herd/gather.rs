@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::merge::{Merge, Merged};
 use super::parts::{Part, gathered, parts};
 use super::peers::{is_secondary, named};
-use super::session::{HerdSession, interrupted, lock};
+use super::session::{HerdSession, Starting, interrupted, lock};
 use super::statistics::StageStatistics;
 use super::{BatchSource, Herd, Next};
 
@@ -204,14 +204,24 @@ pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc
     let statistics = Arc::clone(&keeper.statistics);
     session.record(&statistics);
     let merge = Merge::new(herd.limits().read_ahead_bytes);
-    let mut tasks = JoinSet::new();
-    let runtime = herd.runtime()?;
-    for (mut request, part) in requests {
-        request.query_id = id.to_vec().into();
-        let (session, merge) = (Arc::clone(session), Arc::clone(&merge));
-        tasks.spawn_on(run(session, part, request, merge), &runtime);
-    }
-    let supervisor = runtime.spawn(supervise(Arc::clone(herd), tasks, parts, keeper, Arc::clone(&merge)));
+    let (begun, to_merge) = (Arc::clone(session), Arc::clone(&merge));
+    let supervisor = herd.runtime()?.spawn(async move {
+        // Workers have one connection for the transaction. All must give it to the same query first: else two would wait
+        // for each other.
+        let turn = if begun.in_transaction() {
+            Some(Arc::new(begun.turn().await))
+        } else {
+            None
+        };
+        let mut tasks = JoinSet::new();
+        for (mut request, part) in requests {
+            request.query_id = id.to_vec().into();
+            let (session, merge) = (Arc::clone(&begun), Arc::clone(&to_merge));
+            tasks.spawn(run(session, part, request, merge, turn.clone()));
+        }
+        drop(turn);
+        supervise(begun.herd(), tasks, parts, keeper, &to_merge).await;
+    });
     // Before the wait: an error, or a cancelled wait, drops it, and with it all that was started.
     let mut rows = Merged::new(
         Arc::clone(&merge),
@@ -283,8 +293,14 @@ struct Ended {
     outcome: Result<StagesStream, RemoteError>,
 }
 
-async fn run(session: Arc<HerdSession>, part: Part, request: RunStagesRequest, merge: Arc<Merge>) -> Ended {
-    let outcome = run_part(&session, &part, request, &merge).await;
+async fn run(
+    session: Arc<HerdSession>,
+    part: Part,
+    request: RunStagesRequest,
+    merge: Arc<Merge>,
+    turn: Option<Arc<Starting>>,
+) -> Ended {
+    let outcome = run_part(&session, &part, request, &merge, turn).await;
     Ended {
         worker: part.worker,
         outcome,
@@ -296,9 +312,11 @@ async fn run_part(
     part: &Part,
     request: RunStagesRequest,
     merge: &Merge,
+    turn: Option<Arc<Starting>>,
 ) -> Result<StagesStream, RemoteError> {
     let worker = &part.worker;
     let mut stream = session.run_stages(worker, request).await?;
+    drop(turn);
     let address = session.herd().registry().address(worker).unwrap_or_default();
     let of_worker = |error| named(&worker.0, &address, error);
     if part.gathers {
@@ -318,7 +336,7 @@ async fn run_part(
 
 /// Waits for all parts. The first error ends all others; one that is only about another worker leaves that one a moment
 /// for its own.
-async fn supervise(herd: Arc<Herd>, mut tasks: JoinSet<Ended>, parts: Vec<Part>, keeper: Keeper, merge: Arc<Merge>) {
+async fn supervise(herd: &Herd, mut tasks: JoinSet<Ended>, parts: Vec<Part>, keeper: Keeper, merge: &Merge) {
     let workers: Vec<_> = parts.into_iter().map(|part| part.worker).collect();
     let mut streams = Vec::new();
     let mut secondary: Option<RemoteError> = None;

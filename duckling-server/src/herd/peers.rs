@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use duckherder_client::{Client, ClientError};
 use duckherder_proto::error::HERD_WORKER;
@@ -12,6 +13,12 @@ use super::registry::Registry;
 
 /// Connections that are kept. One more takes the place of another.
 const CONNECTIONS_MAX: usize = 1024;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long short requests may take, such as opening a session: a worker may be busy.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The connections, one for each address.
 #[derive(Default)]
@@ -30,6 +37,9 @@ impl Peers {
     /// It cannot be made. The next one who asks tries again.
     pub async fn client(&self, registry: &Registry, address: &str) -> Result<Client, RemoteError> {
         let options = registry.peer(address)?;
+        let options = options
+            .connect_timeout(CONNECT_TIMEOUT)
+            .request_timeout(REQUEST_TIMEOUT);
         let cell = {
             let mut by_address = self.lock();
             if by_address.len() >= CONNECTIONS_MAX && !by_address.contains_key(address) {

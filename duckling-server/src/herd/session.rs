@@ -14,7 +14,7 @@ use duckherder_proto::history::HistoryId;
 use duckherder_proto::v1::RunStagesRequest;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::future::join_all;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::gather::{self, GatherStatistics};
 use super::peers::named;
@@ -42,7 +42,12 @@ pub struct HerdSession {
     /// Whether the statement that runs is to stop.
     cancelled: watch::Sender<bool>,
     statement: Mutex<Statement>,
+    /// Held while a query of the transaction gets its connection on each worker.
+    starting: Arc<AsyncMutex<()>>,
 }
+
+/// The turn of a query of the transaction to get its connections.
+pub(super) type Starting = OwnedMutexGuard<()>;
 
 /// A session on a worker.
 #[derive(Default)]
@@ -91,6 +96,7 @@ impl HerdSession {
             running: Mutex::default(),
             cancelled: watch::Sender::new(false),
             statement: Mutex::default(),
+            starting: Arc::default(),
         })
     }
 
@@ -288,6 +294,11 @@ impl HerdSession {
             }
             is_repeated = true;
         }
+    }
+
+    /// Waits until no other query of the transaction is about to get its connections.
+    pub(super) async fn turn(&self) -> Starting {
+        Arc::clone(&self.starting).lock_owned().await
     }
 
     /// The session on a worker, opened if there is none, with this connection's settings.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::super::placement::WorkerId;
 use super::super::plan::{Binding, Key, Node, Step};
-use super::distribution::{Distribution, WorkerSet};
+use super::distribution::{Distribution, Equal, WorkerSet};
 use super::{
-    Context, DistributeError, GATHERED_GROUPS_MAX, Placed, Planner, only_child, operator, partial, passed, singletons,
+    Context, DistributeError, GATHERED_GROUPS_MAX, Placed, Planner, bytes, only_child, operator, partial, passed,
+    singletons,
 };
 
 /// An operator that makes one row, or a few, of the rows of a group.
@@ -26,18 +27,16 @@ impl Planner<'_> {
     pub(super) fn aggregate(
         &mut self,
         node: &Node,
-        groups: &[Option<Binding>],
-        aggregate: Aggregate,
+        aggregate: Aggregate<'_>,
         context: Context,
     ) -> Result<Placed, DistributeError> {
+        let groups = aggregate.groups;
         let mut child = self.place(only_child(node)?, self.inputs(node))?;
-        let outputs = node.columns.iter().take(groups.len()).copied().collect();
-        let by_parts = aggregate.single_set && !groups.is_empty();
-        let grouping = Grouping {
+        let mut grouping = Grouping {
             node,
             groups,
-            outputs,
-            by_parts,
+            outputs: node.columns.iter().take(groups.len()).copied().collect(),
+            by_parts: aggregate.single_set && !groups.is_empty(),
             two_phase: aggregate.two_phase,
         };
         if child.distribution.is_copied() && !aggregate.order_free {
@@ -50,6 +49,11 @@ impl Planner<'_> {
             child.equal = child.equal.map(rename);
             return Ok(operator(node, child));
         }
+        if let Some(argument) = aggregate.distinct
+            && aggregate.single_set
+        {
+            child = self.apart(child, &mut grouping, argument)?;
+        }
         self.group(
             &grouping,
             child,
@@ -60,6 +64,23 @@ impl Planner<'_> {
                 (_, true) => "an AGGREGATE needs all its rows in one place",
             },
         )
+    }
+
+    /// Sees to it that DISTINCT values of different workers differ, if that is the way to compute the aggregate.
+    fn apart(
+        &mut self,
+        child: Placed,
+        grouping: &mut Grouping<'_>,
+        argument: Binding,
+    ) -> Result<Placed, DistributeError> {
+        grouping.two_phase = grouping.is_together(&child, Some(argument));
+        if grouping.two_phase || grouping.by_parts {
+            return Ok(child);
+        }
+        grouping.two_phase = true;
+        let columns = vec![child.equal.class(argument)];
+        let buckets = child.distribution.workers().into_iter().collect();
+        self.hash(child, vec![Key::Column { binding: argument }], columns, buckets)
     }
 
     pub(super) fn distinct(
@@ -99,26 +120,30 @@ impl Planner<'_> {
     ) -> Result<Placed, DistributeError> {
         let node = grouping.node;
         let workers = child.distribution.workers();
-        let in_phases = partial(node, child.clone(), grouping.partial_rows(&workers));
+        let partial_rows = grouping.partial_rows(&workers).min(child.rows);
         let few = !grouping.by_parts || node.rows <= GATHERED_GROUPS_MAX;
         if grouping.two_phase && few && !context.on_workers {
-            let gathered = self.gather(in_phases)?;
+            let gathered = self.gather(partial(node, child, partial_rows))?;
             return Ok(finished(node, gathered));
         }
         if grouping.two_phase && !grouping.by_parts {
             let worker = self.choose(&workers).ok_or(DistributeError::NoWorkers)?;
-            let collected = self.collect(in_phases, &worker)?;
+            let collected = self.collect(partial(node, child, partial_rows), &worker)?;
             return Ok(finished(node, collected));
         }
         if !grouping.by_parts {
             let child = self.in_one_place(child, node, context, reason)?;
             return Ok(finished(node, child));
         }
-        let reduces = node.rows <= child.rows / 2;
-        let first = grouping.two_phase && (reduces || in_phases.bytes() <= child.bytes());
+        let reduces = node.rows <= child.rows / 2 || bytes(partial_rows, node.row_bytes) < child.bytes();
+        let first = grouping.two_phase && reduces;
         let keys = grouping.keys(first);
         let columns = grouping.hashed_columns();
-        let input = if first { in_phases } else { child };
+        let input = if first {
+            partial(node, child, partial_rows)
+        } else {
+            child
+        };
         let buckets: Vec<WorkerId> = workers.into_iter().collect();
         let hashed = self.hash(input, keys, columns, buckets)?;
         Ok(finished(node, hashed))
@@ -130,7 +155,14 @@ impl Planner<'_> {
         partitions: &[Option<Vec<Binding>>],
         context: Context,
     ) -> Result<Placed, DistributeError> {
-        let mut child = self.place(only_child(node)?, self.inputs(node))?;
+        // Without columns in common all rows go to one place: if few groups are finished on the coordinator, that one.
+        let in_parts = !common_partition(partitions, &Equal::default()).is_empty();
+        let wanted = if in_parts {
+            self.inputs(node)
+        } else {
+            context.unordered()
+        };
+        let mut child = self.place(only_child(node)?, wanted)?;
         if child.distribution.is_copied() {
             // Copies need not agree on which row is the first.
             child = self.in_one_place(child, node, context, "")?;
@@ -142,7 +174,7 @@ impl Planner<'_> {
         if matches!(child.distribution, Distribution::Single(_)) {
             return Ok(operator(node, child));
         }
-        let common = common_partition(partitions, &child);
+        let common = common_partition(partitions, &child.equal);
         if let Distribution::Hash(hashed) = &child.distribution
             && hashed
                 .keys
@@ -170,10 +202,12 @@ impl Planner<'_> {
 
 /// What an aggregate's operator says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Aggregate {
+pub(super) struct Aggregate<'a> {
+    pub groups: &'a [Option<Binding>],
     pub two_phase: bool,
     pub single_set: bool,
     pub order_free: bool,
+    pub distinct: Option<Binding>,
 }
 
 impl Grouping<'_> {
@@ -184,15 +218,22 @@ impl Grouping<'_> {
                 planner.fallbacks.extend(child.reasons.iter().cloned());
                 Some(Distribution::Coordinator)
             }
-            Distribution::Hash(hashed) => {
-                let plain: BTreeSet<Binding> = self.groups.iter().flatten().copied().collect();
-                let plain = child.equal.expand(&plain);
-                let whole = self.by_parts && hashed.keys.iter().all(|key| !key.is_disjoint(&plain));
-                whole.then(|| child.distribution.clone())
+            Distribution::Hash(_) => {
+                (self.by_parts && self.is_together(child, None)).then(|| child.distribution.clone())
             }
             Distribution::Spread(_) => None,
             whole => Some(whole.clone()),
         }
+    }
+
+    /// Whether rows that are equal in all groups, and in `argument` too if there is one, are on one worker.
+    fn is_together(&self, child: &Placed, argument: Option<Binding>) -> bool {
+        let Distribution::Hash(hashed) = &child.distribution else {
+            return false;
+        };
+        let plain: BTreeSet<Binding> = self.groups.iter().flatten().copied().chain(argument).collect();
+        let plain = child.equal.expand(&plain);
+        hashed.keys.iter().all(|key| !key.is_disjoint(&plain))
     }
 
     /// No more rows than this come out of the first phase, if every worker has every group.
@@ -227,13 +268,12 @@ impl Grouping<'_> {
 
 /// The operator upon rows of which each group is in one place. Their distribution is in the operator's columns already.
 fn finished(node: &Node, child: Placed) -> Placed {
-    let equal = super::distribution::Equal::default();
     Placed {
         step: Step::Operator {
             node: node.id,
             children: vec![child.step],
         },
-        equal,
+        equal: Equal::default(),
         columns: node.columns.clone(),
         rows: node.rows,
         row_bytes: node.row_bytes,
@@ -242,11 +282,11 @@ fn finished(node: &Node, child: Placed) -> Placed {
 }
 
 /// The input columns by which every function's partitions are made.
-fn common_partition(partitions: &[Option<Vec<Binding>>], child: &Placed) -> BTreeSet<Binding> {
+fn common_partition(partitions: &[Option<Vec<Binding>>], equal: &Equal) -> BTreeSet<Binding> {
     let mut common: Option<BTreeSet<Binding>> = None;
     for partition in partitions {
         let columns: BTreeSet<Binding> = partition.iter().flatten().copied().collect();
-        let alike = child.equal.expand(&columns);
+        let alike = equal.expand(&columns);
         common = Some(match common {
             None => columns,
             Some(before) => &before & &alike,

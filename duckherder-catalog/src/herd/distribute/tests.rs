@@ -1,4 +1,5 @@
-//! Random plans against one node.
+//! Rules one by one, and random plans against one node.
 
 mod random;
+mod rules;
 mod simulation;
