@@ -9,6 +9,7 @@ mod gather;
 pub(crate) mod join;
 mod membership;
 mod merge;
+mod moves;
 mod parts;
 mod peers;
 pub(crate) mod placements;
