@@ -190,6 +190,8 @@ impl Duckling {
         }
         idle.abort();
         watching.abort();
+        // It holds the database.
+        let _ = watching.await;
         outcome?;
         self.close().await
     }
