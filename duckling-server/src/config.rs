@@ -33,6 +33,8 @@ impl Default for DucklingConfig {
 /// Bounds on queues, waits and counts. Every one has a default that suits one machine with some dozens of clients.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// Open connections; more wait until others are closed.
+    pub connections_max: usize,
     /// Open sessions; the next client is refused.
     pub sessions_max: usize,
     /// A session that nobody has used or kept alive for so long is closed, its transaction rolled back.
@@ -62,6 +64,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_max: 4096,
             sessions_max: 4096,
             session_idle_timeout: Duration::from_secs(15 * 60),
             statements_max: 256,

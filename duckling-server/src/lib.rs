@@ -21,6 +21,7 @@
 mod arrow_check;
 mod catalog;
 mod config;
+mod connections;
 pub mod duckdb;
 mod error;
 mod exact;
