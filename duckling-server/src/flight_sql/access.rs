@@ -18,7 +18,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Response, Status};
 
-use super::state::Handle;
+use super::handle::Handle;
 use crate::running::blocking;
 use crate::session::{Session, SessionId, Sessions};
 use crate::settings::Settings;
