@@ -5,6 +5,7 @@
 
 mod access;
 mod handle;
+mod headers;
 mod messages;
 mod metadata;
 mod options;
