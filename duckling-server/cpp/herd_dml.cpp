@@ -24,6 +24,7 @@
 #include "duckdb/planner/expression_iterator.hpp"
 #include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
+#include "duckdb/planner/operator/logical_comparison_join.hpp"
 #include "duckdb/planner/operator/logical_delete.hpp"
 #include "duckdb/planner/operator/logical_extension_operator.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
@@ -38,6 +39,8 @@ using namespace duckdb;
 using duckherder::Deparse;
 
 namespace {
+
+constexpr const char *STAND_IN = "duckherder_uploaded_rows";
 
 //! Numbers the temporary tables of this process.
 atomic<idx_t> next_table {0};
@@ -303,17 +306,27 @@ bool KeepsRowsApart(const LogicalJoin &join, bool is_left) {
 	}
 }
 
-//! Whether a worker can do with its own rows of the target what all workers would do with all of them.
-bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target) {
-	if (&op == &target) {
-		return true;
-	}
+//! Which child the target is in; one more than there are if in none.
+idx_t SideOf(const LogicalOperator &op, const LogicalOperator &target) {
 	idx_t side = 0;
 	while (side < op.children.size() && !Contains(*op.children[side], target)) {
 		side++;
 	}
+	return side;
+}
+
+//! Whether a worker can do with its own rows of the target what all workers would do with all of them. `matched`: a join
+//! whose other side has only those rows on each worker that its target rows can match.
+bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optional_ptr<const LogicalOperator> matched) {
+	if (&op == &target) {
+		return true;
+	}
+	auto side = SideOf(op, target);
 	if (side == op.children.size()) {
 		return false;
+	}
+	if (matched && &op == matched.get()) {
+		return IsRowWise(*op.children[side], target, matched);
 	}
 	auto keeps = false;
 	switch (op.type) {
@@ -335,7 +348,7 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target) {
 	default:
 		break;
 	}
-	return keeps && IsRowWise(*op.children[side], target);
+	return keeps && IsRowWise(*op.children[side], target, matched);
 }
 
 //===--------------------------------------------------------------------===//
@@ -367,7 +380,7 @@ TableFunctionToSQLResult UploadedToSql(ClientContext &, const LogicalGet &get) {
 
 //! A stand-in for rows that are sent to the workers, which only ever becomes SQL.
 unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, const vector<LogicalType> &types) {
-	TableFunction function("duckherder_uploaded_rows", {}, nullptr, nullptr);
+	TableFunction function(Identifier(STAND_IN), {}, nullptr, nullptr);
 	function.to_sql = UploadedToSql;
 	vector<Identifier> names;
 	vector<ColumnIndex> column_ids;
@@ -390,7 +403,7 @@ public:
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
-		if (&*op == &target || IsOnWorkers(*op)) {
+		if (&*op == &target || IsStandIn(*op) || IsOnWorkers(*op)) {
 			return;
 		}
 		if (Contains(*op, target) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
@@ -399,19 +412,43 @@ public:
 			}
 			return;
 		}
-		op->ResolveOperatorTypes();
 		InsertTarget upload;
+		upload.placement.workers = placement.workers;
+		Replace(op, std::move(upload), {});
+	}
+
+	//! The same for rows that each belong to one worker, by the hash of `keys`; whether that can be.
+	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<reference<const Expression>> &keys) {
+		if (DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
+			return false;
+		}
+		InsertTarget upload;
+		upload.placement = placement;
+		Replace(op, std::move(upload), keys);
+		return true;
+	}
+
+	vector<InsertTarget> uploads;
+	vector<unique_ptr<LogicalOperator>> taken;
+
+private:
+	void Replace(unique_ptr<LogicalOperator> &op, InsertTarget upload, const vector<reference<const Expression>> &keys) {
+		op->ResolveOperatorTypes();
 		upload.table_name = "__duckherder_rows_" + to_string(++next_table);
 		upload.temporary = true;
-		upload.placement.workers = placement.workers;
-		for (idx_t i = 0; i < op->types.size(); i++) {
+		auto types = op->types;
+		for (auto &key : keys) {
+			upload.key_columns.push_back(types.size());
+			types.push_back(key.get().GetReturnType());
+		}
+		for (idx_t i = 0; i < types.size(); i++) {
 			upload.column_names.push_back("c" + to_string(i));
 		}
-		auto stand_in = MakeUploaded(binder, upload.table_name, op->types);
+		auto stand_in = MakeUploaded(binder, upload.table_name, types);
 		auto old_bindings = op->GetColumnBindings();
 		auto new_bindings = stand_in->GetColumnBindings();
 		uploads.push_back(std::move(upload));
-		taken.push_back(InOrder(std::move(op), old_bindings));
+		taken.push_back(InOrder(std::move(op), old_bindings, keys));
 		ColumnBindingReplacer replacer;
 		for (idx_t i = 0; i < old_bindings.size(); i++) {
 			replacer.replacement_bindings.emplace_back(old_bindings[i], new_bindings[i]);
@@ -421,14 +458,14 @@ public:
 		replacer.VisitOperator(root);
 	}
 
-	vector<InsertTarget> uploads;
-	vector<unique_ptr<LogicalOperator>> taken;
-
-private:
-	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings) {
+	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings,
+	                                    const vector<reference<const Expression>> &keys) {
 		vector<unique_ptr<Expression>> columns;
 		for (idx_t i = 0; i < bindings.size(); i++) {
 			columns.push_back(make_uniq<BoundColumnRefExpression>(op->types[i], bindings[i]));
+		}
+		for (auto &key : keys) {
+			columns.push_back(key.get().Copy());
 		}
 		auto cardinality = op->estimated_cardinality;
 		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
@@ -436,6 +473,11 @@ private:
 		projection->SetEstimatedCardinality(cardinality);
 		projection->ResolveOperatorTypes();
 		return std::move(projection);
+	}
+
+	static bool IsStandIn(const LogicalOperator &op) {
+		return op.type == LogicalOperatorType::LOGICAL_GET &&
+		       op.Cast<LogicalGet>().function.GetName() == Identifier(STAND_IN);
 	}
 
 	//! Whether every worker can make its rows: constants, and tables of which each of them has all rows.
@@ -537,14 +579,109 @@ bool IsKey(const Placement &placement, const TableCatalogEntry &table, PhysicalI
 }
 
 bool MovesRows(LogicalOperator &change, const Placement &placement, const TableCatalogEntry &table) {
+	auto changes_key = [&](const vector<PhysicalIndex> &columns) {
+		return std::any_of(columns.begin(), columns.end(),
+		                   [&](PhysicalIndex column) { return IsKey(placement, table, column); });
+	};
 	if (change.type == LogicalOperatorType::LOGICAL_UPDATE) {
-		for (auto column : change.Cast<LogicalUpdate>().columns) {
-			if (IsKey(placement, table, column)) {
+		return changes_key(change.Cast<LogicalUpdate>().columns);
+	}
+	if (change.type != LogicalOperatorType::LOGICAL_MERGE_INTO) {
+		return false;
+	}
+	for (auto &entry : change.Cast<LogicalMergeInto>().actions) {
+		for (auto &action : entry.second) {
+			if (changes_key(action->columns)) {
 				return true;
 			}
 		}
 	}
 	return false;
+}
+
+//===--------------------------------------------------------------------===//
+// MERGE
+//===--------------------------------------------------------------------===//
+
+//! Whether a MERGE does something with rows of its source that match none of the target.
+bool Inserts(LogicalMergeInto &merge) {
+	return merge.actions.count(MergeActionCondition::WHEN_NOT_MATCHED_BY_TARGET) > 0;
+}
+
+//! The join of a MERGE's source with its target.
+optional_ptr<LogicalComparisonJoin> FindMergeJoin(LogicalOperator &op, const LogicalOperator &target) {
+	if (op.type == LogicalOperatorType::LOGICAL_COMPARISON_JOIN) {
+		auto &join = op.Cast<LogicalComparisonJoin>();
+		auto side = SideOf(op, target);
+		auto keeps_source = join.join_type == JoinType::OUTER || (join.join_type == JoinType::LEFT && side == 1) ||
+		                    (join.join_type == JoinType::RIGHT && side == 0);
+		if (keeps_source) {
+			return &join;
+		}
+	}
+	auto side = SideOf(op, target);
+	return side < op.children.size() ? FindMergeJoin(*op.children[side], target) : nullptr;
+}
+
+//! Whether an expression is that column of the target's scan.
+bool IsColumn(const Expression &expression, LogicalGet &target, LogicalIndex column) {
+	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
+		return false;
+	}
+	auto &binding = expression.Cast<BoundColumnRefExpression>().Binding();
+	auto &ids = target.GetColumnIds();
+	auto position = binding.column_index.GetIndex();
+	return binding.table_index == target.table_index && position < ids.size() &&
+	       !ids[position].IsVirtualColumn() && ids[position].GetPrimaryIndex() == column.index;
+}
+
+//! For each key of the target what the join compares it with.
+vector<reference<const Expression>> KeysOfSource(LogicalComparisonJoin &join, LogicalGet &target,
+                                                 const TableCatalogEntry &table, const Placement &placement) {
+	auto is_left = SideOf(join, target) == 0;
+	vector<reference<const Expression>> result;
+	for (auto &key : placement.keys) {
+		auto column = table.GetColumn(Identifier(key)).Logical();
+		for (auto &condition : join.conditions) {
+			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
+				continue;
+			}
+			auto &own = is_left ? condition.GetLHS() : condition.GetRHS();
+			auto &other = is_left ? condition.GetRHS() : condition.GetLHS();
+			if (IsColumn(own, target, column)) {
+				result.push_back(other);
+				break;
+			}
+		}
+	}
+	return result;
+}
+
+//! Whether what a MERGE inserts has just those keys, so that it is on the right worker.
+bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const Placement &placement,
+                 const vector<reference<const Expression>> &keys) {
+	if (merge.children[0]->type != LogicalOperatorType::LOGICAL_PROJECTION) {
+		return false;
+	}
+	auto &projection = merge.children[0]->Cast<LogicalProjection>();
+	for (auto &action : merge.actions[MergeActionCondition::WHEN_NOT_MATCHED_BY_TARGET]) {
+		if (action->action_type != MergeActionType::MERGE_INSERT) {
+			continue;
+		}
+		for (idx_t i = 0; i < keys.size(); i++) {
+			auto place = table.GetColumn(Identifier(placement.keys[i])).StorageOid();
+			auto &value = *action->expressions[place];
+			if (value.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
+				return false;
+			}
+			auto &binding = value.Cast<BoundColumnRefExpression>().Binding();
+			if (binding.table_index != projection.table_index ||
+			    !projection.expressions[binding.column_index.GetIndex()]->Equals(keys[i].get())) {
+				return false;
+			}
+		}
+	}
+	return true;
 }
 
 void SetTarget(TableRef &ref, const TableCatalogEntry &table) {
@@ -597,11 +734,27 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		Refuse(table, "the rows that it changes cannot be told apart from others of the table");
 	}
 	auto &target = targets[0].get();
-	if (!IsRowWise(*change.children[0], target)) {
+	optional_ptr<LogicalComparisonJoin> merge_join;
+	vector<reference<const Expression>> keys;
+	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO && Inserts(change.Cast<LogicalMergeInto>()) &&
+	    !result.placement.IsReplicated()) {
+		auto &merge = change.Cast<LogicalMergeInto>();
+		merge_join = FindMergeJoin(*change.children[0], target);
+		keys = merge_join ? KeysOfSource(*merge_join, target, table, result.placement) : keys;
+		if (result.placement.keys.empty() || keys.size() != result.placement.keys.size()) {
+			Refuse(table, "where a row is to be inserted is known only if the condition compares all columns that the table "
+			              "is PARTITIONED BY with values of the same type");
+		}
+		result.moves = result.moves || !InsertsKeys(merge, table, result.placement, keys);
+	}
+	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, merge_join.get())) {
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
 	}
 	Elsewhere elsewhere(binder, result.placement, *op, target);
+	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], keys)) {
+		Refuse(table, "its source depends on the table's rows");
+	}
 	elsewhere.TakeOut(change.children[0]);
 	op->ResolveOperatorTypes();
 	LogicalPlanSQLExportOptions options;

@@ -22,6 +22,7 @@ pub(crate) mod stages;
 pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
+pub(crate) mod upload;
 pub(crate) mod watching;
 pub mod write;
 
