@@ -49,9 +49,14 @@ class Herd:
         return Duckling(self._directory / f"worker{number}.db", port, "--join", join, *self._arguments)
 
     def restart(self, number):
-        """Starts a dead worker again, with its database."""
+        """Starts a dead worker again, with its database, and waits until the coordinator knows."""
         self.workers[number].close()
-        self.workers[number] = self._worker(number)
+        self.workers[number] = worker = self._worker(number)
+        con = connect()
+        con.execute(attach_sql(self.coordinator.port))
+        known = f"SELECT count(*) FROM duckling_workers() WHERE state = $$alive$$ AND address LIKE $$%:{worker.port}$$"
+        poll(lambda: con.execute(f"FROM dh.query('{known}')").fetchall() == [(1,)], "the worker is back")
+        con.close()
 
     def restart_coordinator(self, kill=False):
         """At the same address, where the workers look for it."""

@@ -51,7 +51,6 @@ def test_a_worker_that_dies_is_named_and_comes_back(herd, con):
     assert "worker" in message and time.monotonic() - started < 5, message
     # Its rows are in its file: it is the same worker again.
     herd.restart(1)
-    poll(lambda: states(con) == [("alive",)] * 3, "all are alive again")
     assert con.execute(TOTAL).fetchall() == [(20_000, 199_990_000)]
     assert con.execute(SHUFFLE).fetchall() == [(19_999,)]
 
@@ -75,7 +74,6 @@ def test_a_worker_that_dies_in_the_middle_of_a_query_ends_it(herd, con):
     assert not thread.is_alive()
     assert "worker" in outcome[0], outcome
     herd.restart(2)
-    poll(lambda: states(other) == [("alive",)] * 3, "all are alive again")
     assert other.execute(TOTAL).fetchall() == [(20_000, 199_990_000)]
     other.close()
 
@@ -87,7 +85,7 @@ def test_an_interrupt_stops_the_query_on_all_workers(herd, con):
     fails(con, LONG)
     assert time.monotonic() - started < 5
     ports = [worker.port for worker in herd.workers]
-    quiet = "FROM w.query('SELECT count(*) FROM duckling_history() WHERE state = ''running'' AND sql LIKE ''%exchange%''')"
+    quiet = "FROM w.query('SELECT count(*) FROM duckling_history() WHERE state = ''running'' AND sql LIKE ''%duckherder_ex'' || ''change%''')"
     for port in ports:
         own = connect()
         own.execute(f"ATTACH 'w' (TYPE duckherder, server_host 'localhost', server_port {port})")
@@ -109,10 +107,8 @@ def test_a_transaction_whose_worker_dies_is_not_committed(herd, con):
     con.execute("INSERT INTO dh.t SELECT range, 'new' FROM range(1_000_000, 1_000_100)")
     herd.workers[0].kill()
     fails(con, "COMMIT")
-    con.execute("ROLLBACK") if con.execute("SELECT 1").fetchall() is None else None
     herd.restart(0)
     other = herd.connect()
-    poll(lambda: states(other) == [("alive",)] * 3, "all are alive again")
     count = other.execute("SELECT count(*) FROM dh.t WHERE v = 'new'").fetchone()[0]
     assert count < 100, "not all of it can be there: one worker had died before"
     other.close()

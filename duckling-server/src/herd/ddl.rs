@@ -86,7 +86,6 @@ struct CreateTable {
     exists: bool,
     existing: Option<Table>,
     replace: bool,
-    if_not_exists: bool,
     from_query: bool,
     sorted: bool,
     partitioned_by: Vec<Option<String>>,

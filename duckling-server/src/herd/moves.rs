@@ -60,7 +60,11 @@ pub fn move_rows(
         .enumerate()
         .map(|(number, worker)| take(&writing, worker, sql(number), bytes_max));
     let taken = writing.wait(try_join_all(taken))?;
-    let moving: Vec<_> = taken.into_iter().flatten().filter(|batch| batch.num_rows() > 0).collect();
+    let moving: Vec<_> = taken
+        .into_iter()
+        .flatten()
+        .filter(|batch| batch.num_rows() > 0)
+        .collect();
     let Some(first) = moving.first() else { return Ok(()) };
     let buckets = buckets.iter().filter_map(|place| u32::try_from(*place).ok()).collect();
     let splitter = Splitter::new(buckets, workers.len())?;
@@ -113,10 +117,7 @@ async fn take(
     Ok(batches)
 }
 
-fn until_done<T>(
-    session: &HerdSession,
-    step: impl Fn() -> Result<Progress<T>, RemoteError>,
-) -> Result<T, RemoteError> {
+fn until_done<T>(session: &HerdSession, step: impl Fn() -> Result<Progress<T>, RemoteError>) -> Result<T, RemoteError> {
     loop {
         if let Progress::Done(value) = step()? {
             return Ok(value);

@@ -185,7 +185,7 @@ impl HerdHooks for Planning {
 
     fn change(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
-        self.0.writing().gather(&query)
+        self.0.writing().gather(query)
     }
 
     fn move_rows(&self, schema: &str, table: &str, placement: &str, columns: &str) -> Result<(), RemoteError> {

@@ -116,7 +116,10 @@ impl Herd {
         for (worker, client) in self.direct.iter().enumerate() {
             let sql = format!("SELECT DISTINCT (hash({keys}) % {partitions}::UBIGINT)::BIGINT FROM {table}");
             let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
-            for bucket in batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values()) {
+            for bucket in batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values())
+            {
                 let other = owner.insert(*bucket, worker);
                 assert_eq!(other, None, "bucket {bucket} of {table} is on two workers");
             }
@@ -153,8 +156,13 @@ async fn texts(client: &Client, sql: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_where_their_hash_says() {
     let herd = Herd::start(3).await;
-    herd.run("CREATE TABLE t (k BIGINT, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 7)").await;
-    assert_eq!(herd.run("INSERT INTO t SELECT range, 'row ' || range FROM range(10_000)").await, 10_000);
+    herd.run("CREATE TABLE t (k BIGINT, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 7)")
+        .await;
+    assert_eq!(
+        herd.run("INSERT INTO t SELECT range, 'row ' || range FROM range(10_000)")
+            .await,
+        10_000
+    );
     assert_eq!(herd.run("INSERT INTO t VALUES (NULL, 'nothing'), (-1, NULL)").await, 2);
     assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 10_002);
     assert!(herd.counts("t").await.iter().all(|count| *count > 1000));
@@ -189,70 +197,131 @@ async fn every_way_to_spread_a_table() {
     }
     assert_eq!(herd.counts("even").await.iter().sum::<i64>(), 6030);
 
-    herd.run("CREATE TABLE everywhere (n BIGINT, s VARCHAR) WITH (distribution = 'replicated')").await;
-    assert_eq!(herd.run("INSERT INTO everywhere SELECT range, range FROM range(100)").await, 100);
+    herd.run("CREATE TABLE everywhere (n BIGINT, s VARCHAR) WITH (distribution = 'replicated')")
+        .await;
+    assert_eq!(
+        herd.run("INSERT INTO everywhere SELECT range, range FROM range(100)")
+            .await,
+        100
+    );
     assert_eq!(herd.counts("everywhere").await, [100, 100, 100]);
 
-    herd.run("CREATE TABLE by_key (a INTEGER, b INTEGER PRIMARY KEY) WITH (partitions = 4)").await;
+    herd.run("CREATE TABLE by_key (a INTEGER, b INTEGER PRIMARY KEY) WITH (partitions = 4)")
+        .await;
     herd.run("INSERT INTO by_key SELECT range, range FROM range(100)").await;
     herd.is_placed("by_key", "b", 4).await;
 
-    herd.run("CREATE TABLE s AS SELECT range AS n, range % 10 AS k FROM range(1000)").await;
+    herd.run("CREATE TABLE s AS SELECT range AS n, range % 10 AS k FROM range(1000)")
+        .await;
     assert_eq!(
-        herd.run("CREATE TABLE copied PARTITIONED BY (k) WITH (partitions = 5) AS FROM s").await,
+        herd.run("CREATE TABLE copied PARTITIONED BY (k) WITH (partitions = 5) AS FROM s")
+            .await,
         1000
     );
     herd.is_placed("copied", "k", 5).await;
     assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 1000);
-    herd.run("CREATE OR REPLACE TABLE copied PARTITIONED BY (n) AS SELECT n, k FROM s WHERE n < 10").await;
+    herd.run("CREATE OR REPLACE TABLE copied PARTITIONED BY (n) AS SELECT n, k FROM s WHERE n < 10")
+        .await;
     assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 10);
-    herd.run("CREATE TABLE IF NOT EXISTS copied PARTITIONED BY (k) AS FROM s").await;
+    herd.run("CREATE TABLE IF NOT EXISTS copied PARTITIONED BY (k) AS FROM s")
+        .await;
     assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 10);
-    herd.refused("CREATE TABLE copied (i INTEGER) PARTITIONED BY (i)", "already exists").await;
-    herd.run("CREATE TABLE no_rows PARTITIONED BY (n) AS FROM s WITH NO DATA").await;
+    herd.refused("CREATE TABLE copied (i INTEGER) PARTITIONED BY (i)", "already exists")
+        .await;
+    herd.run("CREATE TABLE no_rows PARTITIONED BY (n) AS FROM s WITH NO DATA")
+        .await;
     assert_eq!(herd.counts("no_rows").await, [0, 0, 0]);
 
     // Plain tables stay here, unless the herd has a default.
     herd.run("CREATE TABLE plain (n INTEGER)").await;
-    assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'plain'").await.len(), 0);
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'plain'")
+            .await
+            .len(),
+        0
+    );
     herd.run("SET duckherder_default_partitions = 4").await;
     herd.run("CREATE TABLE spread (n INTEGER)").await;
-    herd.run("CREATE TABLE spread_by_key (n INTEGER PRIMARY KEY, m INTEGER)").await;
+    herd.run("CREATE TABLE spread_by_key (n INTEGER PRIMARY KEY, m INTEGER)")
+        .await;
     herd.run("CREATE TABLE not_spread (n INTEGER UNIQUE, m INTEGER)").await;
     herd.run("INSERT INTO spread SELECT * FROM range(100)").await;
-    herd.run("INSERT INTO spread_by_key SELECT range, range FROM range(100)").await;
+    herd.run("INSERT INTO spread_by_key SELECT range, range FROM range(100)")
+        .await;
     assert_eq!(herd.counts("spread").await.iter().sum::<i64>(), 100);
     herd.is_placed("spread_by_key", "n", 4).await;
-    assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'not_spread'").await.len(), 0);
-    herd.refused("SET duckherder_default_partitions = 5000", "at most 1024").await;
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'not_spread'")
+            .await
+            .len(),
+        0
+    );
+    herd.refused("SET duckherder_default_partitions = 5000", "at most 1024")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_spread_is_refused() {
     let herd = Herd::start(2).await;
     for (sql, words) in [
-        ("CREATE TABLE t (a INTEGER) PARTITIONED BY (a + 1)", "columns, not expressions"),
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a + 1)",
+            "columns, not expressions",
+        ),
         ("CREATE TABLE t (a INTEGER) PARTITIONED BY (b)", "does not have"),
         ("CREATE TABLE t (a INTEGER) PARTITIONED BY (a, a)", "twice"),
         ("CREATE TABLE t (a INTEGER[]) PARTITIONED BY (a)", "different hashes"),
-        ("CREATE TABLE t (a VARCHAR COLLATE NOCASE) PARTITIONED BY (a)", "different hashes"),
-        ("CREATE TABLE t (a INTEGER, b AS (a + 1)) PARTITIONED BY (b)", "generated column"),
+        (
+            "CREATE TABLE t (a VARCHAR COLLATE NOCASE) PARTITIONED BY (a)",
+            "different hashes",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER, b AS (a + 1)) PARTITIONED BY (b)",
+            "generated column",
+        ),
         ("CREATE TABLE t (a INTEGER) WITH (partitions = 0)", "from 1 to 1024"),
         ("CREATE TABLE t (a INTEGER) WITH (partitions = 1025)", "from 1 to 1024"),
-        ("CREATE TABLE t (a INTEGER) WITH (partitions = 'many')", "from 1 to 1024"),
+        (
+            "CREATE TABLE t (a INTEGER) WITH (partitions = 'many')",
+            "from 1 to 1024",
+        ),
         ("CREATE TABLE t (a INTEGER) WITH (replicas = 2)", "unknown table option"),
-        ("CREATE TABLE t (a INTEGER) WITH (distribution = 'random')", "'hash', 'even' or 'replicated'"),
-        ("CREATE TABLE t (a INTEGER) PARTITIONED BY (a) WITH (distribution = 'replicated')", "takes no PARTITIONED BY"),
-        ("CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER) PARTITIONED BY (b)", "must contain all columns"),
-        ("CREATE TABLE t (a INTEGER UNIQUE) WITH (partitions = 2)", "spread evenly cannot have UNIQUE"),
-        ("CREATE TABLE t (a INTEGER) PARTITIONED BY (a) SORTED BY (a)", "SORTED BY"),
+        (
+            "CREATE TABLE t (a INTEGER) WITH (distribution = 'random')",
+            "'hash', 'even' or 'replicated'",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a) WITH (distribution = 'replicated')",
+            "takes no PARTITIONED BY",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER) PARTITIONED BY (b)",
+            "must contain all columns",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER UNIQUE) WITH (partitions = 2)",
+            "spread evenly cannot have UNIQUE",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a) SORTED BY (a)",
+            "SORTED BY",
+        ),
     ] {
         herd.refused(sql, words).await;
     }
-    herd.run("CREATE TABLE parent (a INTEGER PRIMARY KEY) PARTITIONED BY (a)").await;
-    herd.refused("CREATE TABLE child (a INTEGER REFERENCES parent (a))", "FOREIGN KEY to the herd's table").await;
+    herd.run("CREATE TABLE parent (a INTEGER PRIMARY KEY) PARTITIONED BY (a)")
+        .await;
+    herd.refused(
+        "CREATE TABLE child (a INTEGER REFERENCES parent (a))",
+        "FOREIGN KEY to the herd's table",
+    )
+    .await;
     herd.run("CREATE TABLE plain (a INTEGER PRIMARY KEY)").await;
-    herd.refused("CREATE TABLE child (a INTEGER REFERENCES plain (a)) PARTITIONED BY (a)", "FOREIGN KEY").await;
+    herd.refused(
+        "CREATE TABLE child (a INTEGER REFERENCES plain (a)) PARTITIONED BY (a)",
+        "FOREIGN KEY",
+    )
+    .await;
     // Nothing of it was made anywhere.
     let sql = "SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ('parent', 'plain') AND NOT internal \
                AND schema_name = 'main'";
@@ -263,7 +332,8 @@ async fn what_cannot_be_spread_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_without_workers_says_so() {
     let herd = Herd::start(0).await;
-    herd.refused("CREATE TABLE t (a INTEGER) PARTITIONED BY (a)", "no live worker").await;
+    herd.refused("CREATE TABLE t (a INTEGER) PARTITIONED BY (a)", "no live worker")
+        .await;
     herd.run("CREATE TABLE t (a INTEGER)").await;
     herd.run("INSERT INTO t VALUES (1)").await;
 }
@@ -288,32 +358,46 @@ async fn definitions_are_the_same_on_workers() {
         ("INSERT INTO shop.t (id, n) VALUES (3, 100)", ExceptionType::Constraint),
         ("INSERT INTO shop.t (id) VALUES (1)", ExceptionType::Constraint),
         ("INSERT INTO shop.t (id, n) VALUES (3, NULL)", ExceptionType::Constraint),
-        ("INSERT INTO shop.t (id, m) VALUES (3, 'glad')", ExceptionType::Conversion),
+        (
+            "INSERT INTO shop.t (id, m) VALUES (3, 'glad')",
+            ExceptionType::Conversion,
+        ),
     ] {
         let error = herd.error(sql).await;
         assert_eq!(error.kind, kind, "{sql}\n{error}");
     }
     assert_eq!(herd.counts("shop.t").await.iter().sum::<i64>(), 2);
     herd.run("INSERT INTO shop.t BY NAME SELECT 5 AS n, 9 AS id").await;
-    herd.run("INSERT INTO shop.t (n, id) VALUES (DEFAULT, 10), (3, 11)").await;
+    herd.run("INSERT INTO shop.t (n, id) VALUES (DEFAULT, 10), (3, 11)")
+        .await;
     assert_eq!(
         herd.everywhere("SELECT id, n FROM shop.t WHERE id >= 9").await,
         ["(10, 7)", "(11, 3)", "(9, 5)"]
     );
     herd.run("DROP SCHEMA shop CASCADE").await;
-    assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'shop'").await.len(), 0);
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'shop'")
+            .await
+            .len(),
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_altered_everywhere() {
     let herd = Herd::start(2).await;
-    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, b VARCHAR) PARTITIONED BY (k) WITH (partitions = 4)").await;
-    herd.run("INSERT INTO t SELECT range, range * 2, 'b' || range FROM range(100)").await;
+    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, b VARCHAR) PARTITIONED BY (k) WITH (partitions = 4)")
+        .await;
+    herd.run("INSERT INTO t SELECT range, range * 2, 'b' || range FROM range(100)")
+        .await;
     herd.run("ALTER TABLE t ADD COLUMN c INTEGER DEFAULT 5").await;
     herd.run("ALTER TABLE t ADD COLUMN d VARCHAR DEFAULT upper('x')").await;
     herd.run("ALTER TABLE t ADD COLUMN e INTEGER").await;
     herd.run("INSERT INTO t (k) VALUES (1000)").await;
-    assert_eq!(herd.everywhere("SELECT DISTINCT c, d, e FROM t").await, ["(5, X, NULL)", "(5, X, NULL)"]);
+    assert_eq!(
+        herd.everywhere("SELECT DISTINCT c, d, e FROM t").await,
+        ["(5, X, NULL)", "(5, X, NULL)"]
+    );
     herd.run("ALTER TABLE t RENAME COLUMN a TO aa").await;
     herd.run("ALTER TABLE t ALTER COLUMN aa TYPE BIGINT USING aa + 1").await;
     herd.run("ALTER TABLE t DROP COLUMN b").await;
@@ -322,13 +406,17 @@ async fn tables_are_altered_everywhere() {
     herd.run("ALTER TABLE t ALTER COLUMN aa SET NOT NULL").await;
     herd.run("INSERT INTO t (k, aa) VALUES (1001, 3)").await;
     assert_eq!(
-        herd.everywhere("SELECT k, aa, c, d, e FROM t WHERE k > 999 OR k = 4").await,
+        herd.everywhere("SELECT k, aa, c, d, e FROM t WHERE k > 999 OR k = 4")
+            .await,
         ["(1000, 1, 5, X, NULL)", "(1001, 3, 5, X, 8)", "(4, 9, 5, X, NULL)"]
     );
     for (sql, words) in [
         ("ALTER TABLE t DROP COLUMN k", "cannot be dropped"),
         ("ALTER TABLE t RENAME COLUMN K TO kk", "cannot be renamed"),
-        ("ALTER TABLE t ALTER COLUMN k TYPE BIGINT", "cannot be given another type"),
+        (
+            "ALTER TABLE t ALTER COLUMN k TYPE BIGINT",
+            "cannot be given another type",
+        ),
         ("ALTER TABLE t ADD PRIMARY KEY (aa)", "must contain all columns"),
         ("ALTER TABLE t ADD COLUMN z INTEGER DEFAULT nextval('q')", "sequence"),
         ("CREATE UNIQUE INDEX i ON t (aa)", "must contain all columns"),
@@ -340,9 +428,15 @@ async fn tables_are_altered_everywhere() {
     herd.run("CREATE UNIQUE INDEX by_k ON t (k)").await;
     let error = herd.error("INSERT INTO t (k, aa) VALUES (4, 1)").await;
     assert_eq!(error.kind, ExceptionType::Constraint, "{error}");
-    assert_eq!(herd.everywhere("SELECT index_name FROM duckdb_indexes()").await.len(), 4);
+    assert_eq!(
+        herd.everywhere("SELECT index_name FROM duckdb_indexes()").await.len(),
+        4
+    );
     herd.run("DROP INDEX by_aa").await;
-    assert_eq!(herd.everywhere("SELECT index_name FROM duckdb_indexes()").await, ["(by_k)", "(by_k)"]);
+    assert_eq!(
+        herd.everywhere("SELECT index_name FROM duckdb_indexes()").await,
+        ["(by_k)", "(by_k)"]
+    );
     herd.run("COMMENT ON TABLE t IS 'of the herd'").await;
     herd.run("COMMENT ON COLUMN t.aa IS 'twice'").await;
     herd.run("DROP INDEX by_k").await;
@@ -358,8 +452,13 @@ async fn tables_are_altered_everywhere() {
     assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables()").await.len(), 0);
     // By other ways the two could come to differ.
     herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
-    herd.refused("PREPARE p AS DROP TABLE t", "workers would not follow").await;
-    herd.refused("CREATE TRIGGER g AFTER INSERT ON t FOR EACH STATEMENT INSERT INTO t VALUES (1)", "triggers").await;
+    herd.refused("PREPARE p AS DROP TABLE t", "workers would not follow")
+        .await;
+    herd.refused(
+        "CREATE TRIGGER g AFTER INSERT ON t FOR EACH STATEMENT INSERT INTO t VALUES (1)",
+        "triggers",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,7 +473,12 @@ async fn transactions_are_of_all_workers() {
     assert_eq!(herd.counts("t").await, [0, 0, 0]);
     herd.run("ROLLBACK").await;
     assert_eq!(herd.counts("t").await, [0, 0, 0]);
-    assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'u'").await.len(), 0);
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'u'")
+            .await
+            .len(),
+        0
+    );
     herd.run("BEGIN").await;
     herd.run("CREATE TABLE u (k INTEGER) PARTITIONED BY (k)").await;
     herd.run("INSERT INTO t SELECT * FROM range(100)").await;
@@ -385,7 +489,8 @@ async fn transactions_are_of_all_workers() {
     assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 90);
     assert_eq!(herd.counts("u").await.iter().sum::<i64>(), 100);
     // A statement that fails on one worker leaves nothing on the others.
-    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)").await;
+    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)")
+        .await;
     herd.run("INSERT INTO p VALUES (7)").await;
     let error = herd.error("INSERT INTO p SELECT * FROM range(1000)").await;
     assert_eq!(error.kind, ExceptionType::Constraint, "{error}");
@@ -402,18 +507,31 @@ async fn transactions_are_of_all_workers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_worker_changes_its_own_rows() {
     let herd = Herd::start(3).await;
-    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 8)").await;
-    herd.run("INSERT INTO t SELECT range, range % 10, 'row ' || range FROM range(1000)").await;
+    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 8)")
+        .await;
+    herd.run("INSERT INTO t SELECT range, range % 10, 'row ' || range FROM range(1000)")
+        .await;
     assert_eq!(herd.run("DELETE FROM t WHERE a = 3").await, 100);
     assert_eq!(herd.run("UPDATE t SET s = s || '!', a = a + 1 WHERE k < 100").await, 90);
     assert_eq!(herd.run("DELETE FROM t WHERE k = 5").await, 1);
     // With rows of elsewhere: plain tables, the herd's, the same table.
-    herd.run("CREATE TABLE plain AS SELECT range AS k FROM range(10, 20)").await;
-    herd.run("CREATE TABLE other (id INTEGER, k INTEGER) PARTITIONED BY (id)").await;
-    herd.run("INSERT INTO other SELECT range, 900 + range FROM range(10)").await;
+    herd.run("CREATE TABLE plain AS SELECT range AS k FROM range(10, 20)")
+        .await;
+    herd.run("CREATE TABLE other (id INTEGER, k INTEGER) PARTITIONED BY (id)")
+        .await;
+    herd.run("INSERT INTO other SELECT range, 900 + range FROM range(10)")
+        .await;
     assert_eq!(herd.run("DELETE FROM t USING plain WHERE t.k = plain.k").await, 9);
-    assert_eq!(herd.run("UPDATE t SET a = other.id FROM other WHERE other.k = t.k").await, 9);
-    assert_eq!(herd.run("DELETE FROM t WHERE k IN (SELECT k FROM other WHERE id < 5)").await, 4);
+    assert_eq!(
+        herd.run("UPDATE t SET a = other.id FROM other WHERE other.k = t.k")
+            .await,
+        9
+    );
+    assert_eq!(
+        herd.run("DELETE FROM t WHERE k IN (SELECT k FROM other WHERE id < 5)")
+            .await,
+        4
+    );
     assert_eq!(herd.run("DELETE FROM t WHERE k > (SELECT max(k) - 3 FROM t)").await, 2);
     let left = herd.counts("t").await.iter().sum::<i64>();
     assert_eq!(left, 1000 - 100 - 1 - 9 - 4 - 2);
@@ -426,15 +544,21 @@ async fn each_worker_changes_its_own_rows() {
     // Parameters and RETURNING.
     let rows = texts_of(&herd.client, "DELETE FROM t WHERE k IN (20, 21) RETURNING k, s").await;
     assert_eq!(rows, ["20", "21"]);
-    let rows = texts_of(&herd.client, "INSERT INTO t VALUES (5000, 1, 'x'), (5001, 2, 'y') RETURNING k + 1").await;
+    let rows = texts_of(
+        &herd.client,
+        "INSERT INTO t VALUES (5000, 1, 'x'), (5001, 2, 'y') RETURNING k + 1",
+    )
+    .await;
     assert_eq!(rows, ["5001", "5002"]);
     // Replicated tables are counted once.
-    herd.run("CREATE TABLE r (n INTEGER, s VARCHAR) WITH (distribution = 'replicated')").await;
+    herd.run("CREATE TABLE r (n INTEGER, s VARCHAR) WITH (distribution = 'replicated')")
+        .await;
     herd.run("INSERT INTO r SELECT range, range FROM range(10)").await;
     assert_eq!(herd.run("UPDATE r SET s = 'x' WHERE n < 5").await, 5);
     assert_eq!(herd.run("DELETE FROM r WHERE n = 9").await, 1);
     assert_eq!(herd.counts("r").await, [9, 9, 9]);
-    herd.refused("UPDATE r SET n = (random() * 10)::INTEGER", "replicated").await;
+    herd.refused("UPDATE r SET n = (random() * 10)::INTEGER", "replicated")
+        .await;
 }
 
 /// The first column of all rows as text, sorted.
@@ -452,22 +576,30 @@ async fn texts_of(client: &Client, sql: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_whose_keys_change_move() {
     let herd = Herd::start(3).await;
-    herd.run("CREATE TABLE t (k INTEGER, n INTEGER, twice AS (n * 2)) PARTITIONED BY (k) WITH (partitions = 16)").await;
+    herd.run("CREATE TABLE t (k INTEGER, n INTEGER, twice AS (n * 2)) PARTITIONED BY (k) WITH (partitions = 16)")
+        .await;
     herd.run("INSERT INTO t SELECT range, range FROM range(1000)").await;
     assert_eq!(herd.run("UPDATE t SET k = k + 1").await, 1000);
     herd.is_placed("t", "k", 16).await;
     assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 1000);
-    assert_eq!(herd.everywhere("SELECT count(*) FROM t WHERE k <> n + 1").await, ["(0)", "(0)", "(0)"]);
+    assert_eq!(
+        herd.everywhere("SELECT count(*) FROM t WHERE k <> n + 1").await,
+        ["(0)", "(0)", "(0)"]
+    );
     herd.run("BEGIN").await;
     herd.run("UPDATE t SET k = -k WHERE k < 500").await;
     herd.run("ROLLBACK").await;
-    assert_eq!(herd.everywhere("SELECT count(*) FROM t WHERE k < 0").await, ["(0)", "(0)", "(0)"]);
+    assert_eq!(
+        herd.everywhere("SELECT count(*) FROM t WHERE k < 0").await,
+        ["(0)", "(0)", "(0)"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_go_to_the_workers() {
     let herd = Herd::start(2).await;
-    herd.run("CREATE TABLE t (n BIGINT, s VARCHAR) PARTITIONED BY (n) WITH (partitions = 6)").await;
+    herd.run("CREATE TABLE t (n BIGINT, s VARCHAR) PARTITIONED BY (n) WITH (partitions = 6)")
+        .await;
     let batches = stream::iter((0..4).map(|part| Ok::<_, ClientError>(batch(part * 1000, 1000))));
     assert_eq!(herd.client.ingest("t", batches).await.unwrap(), 4000);
     herd.is_placed("t", "n", 6).await;
@@ -493,23 +625,33 @@ async fn a_worker_that_has_gone_is_named() {
         assert!(error.message.contains("worker"), "{sql}\n{error}");
     }
     assert_eq!(number(&herd.direct[0], "SELECT count(*) FROM t").await, before);
-    assert_eq!(texts(&herd.client, "SELECT column_name FROM duckdb_columns() WHERE table_name = 't'").await, ["(k)"]);
+    assert_eq!(
+        texts(
+            &herd.client,
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = 't'"
+        )
+        .await,
+        ["(k)"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn placement_survives_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let herd = Herd::start_in(Some(directory.path()), 3).await;
-    herd.run("CREATE TABLE t (k INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 12)").await;
+    herd.run("CREATE TABLE t (k INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 12)")
+        .await;
     herd.run("ALTER TABLE t ADD COLUMN c INTEGER DEFAULT 1").await;
     herd.run("ALTER TABLE t RENAME TO tt").await;
-    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000)").await;
+    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000)")
+        .await;
     let counts = herd.counts("tt").await;
     herd.stop().await;
     // They have new addresses, and are told by their ids.
     let herd = Herd::start_in(Some(directory.path()), 3).await;
     assert_eq!(herd.counts("tt").await, counts);
-    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000, 2000)").await;
+    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000, 2000)")
+        .await;
     assert_eq!(herd.counts("tt").await.iter().sum::<i64>(), 2000);
     herd.is_placed("tt", "k", 12).await;
     herd.stop().await;
