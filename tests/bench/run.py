@@ -33,6 +33,7 @@ class Bench:
         self.rate_seconds = options.rate_seconds
         self.details = {}
         self.contenders = {}
+        self.stored_server = None
         self._servers = {}
         self._queries = None
         self._work = options.directory / f"run-{os.getpid()}"
@@ -152,12 +153,12 @@ class Bench:
         if server is None:
             server = self.duckling()
             if "in_memory" in sql:
-                self._load_in_memory()
-                server = self._servers["in memory"]
+                server = self._in_memory()
         more = [pause_ms] + ([batches] if batches else [])
         return output_of(self.options.drain, f"127.0.0.1:{server.port}", sql, *more)
 
-    def _load_in_memory(self):
+    def _in_memory(self):
+        """A duckling with lineitem in memory."""
         if "in memory" not in self._servers:
             server = self.fresh_duckling()
             self._servers["in memory"] = server
@@ -166,9 +167,23 @@ class Bench:
                 f"127.0.0.1:{server.port}",
                 f"CREATE TABLE lineitem_in_memory AS FROM '{self._files / 'lineitem.parquet'}'",
             )
+        return self._servers["in memory"]
 
     def pyarrow_drain(self):
         return output_of(sys.executable, HERE / "flight_server.py", "drain", self._servers[PYARROW].address)
+
+    def adbc_read(self, sql, server=None):
+        """Reads a result with ADBC's driver, from the duckling in memory if no other server is told."""
+        server = server or self._in_memory()
+        return output_of(sys.executable, HERE / "adbc_client.py", "read", f"grpc://127.0.0.1:{server.port}", sql)
+
+    def serve_batches_of_duckling(self, sql):
+        """Starts a server of pyarrow's, with the batches that ADBC's driver gets from the duckling in memory."""
+        stored = self._work / "batches.arrow"
+        uri = f"grpc://127.0.0.1:{self._in_memory().port}"
+        output_of(sys.executable, HERE / "adbc_client.py", "store", uri, sql, stored)
+        self.stored_server = Server(sys.executable, HERE / "flight_server.py", "serve-stored", stored)
+        self._servers["stored"] = self.stored_server
 
     def scalar(self, contender, sql):
         return self.contenders[contender].rows(sql=sql)["rows"][0][0]

@@ -173,6 +173,21 @@ def raw_pyarrow(bench):
     return mib_per_second(bench.pyarrow_drain())
 
 
+# Other people's client, and the very batches that it gets from the duckling.
+
+
+def prepare_adbc(bench):
+    bench.serve_batches_of_duckling("FROM lineitem_in_memory")
+
+
+def adbc_duckherder(bench):
+    return mib_per_second(bench.adbc_read("FROM lineitem_in_memory"))
+
+
+def adbc_pyarrow(bench):
+    return mib_per_second(bench.adbc_read("SELECT 1", server=bench.stored_server))
+
+
 def slow_reader_memory(bench):
     """MiB over idle of the server while 60 M rows stream to a reader that takes a pause after each batch."""
     server = bench.fresh_duckling()
@@ -291,6 +306,14 @@ SCENARIOS = [
         "MiB/s",
         {PYARROW: raw_pyarrow, DUCKHERDER: raw_duckherder},
         Bar(1.0, PYARROW, at_least=True),
+    ),
+    Scenario(
+        "adbc",
+        "the same, to ADBC's driver (Go)",
+        "MiB/s",
+        {PYARROW: adbc_pyarrow, DUCKHERDER: adbc_duckherder},
+        Bar(0.8, PYARROW, at_least=True),
+        prepare=prepare_adbc,
     ),
     Scenario(
         "memory", "server, slow reader of 60 M rows", "MiB", {DUCKHERDER: slow_reader_memory}, Bar(256)

@@ -16,6 +16,7 @@ mod flight_sql;
 mod fuzz;
 mod herd_exchange;
 mod herd_membership;
+mod herd_tables;
 mod history;
 mod hostile;
 mod script;
