@@ -25,8 +25,8 @@ use tokio::sync::Notify;
 
 use self::budget::Budget;
 pub use self::budget::Taken;
-use self::log::{Log, Progress};
 pub use self::log::LogReader;
+use self::log::{Log, Progress};
 use self::spill::Spill;
 use self::split::{Coalescer, Splitter};
 use crate::config::Limits;
