@@ -112,7 +112,7 @@ void RegisterPragmas(ExtensionLoader &loader) {
 // Scalar functions: actions, one a row
 //===--------------------------------------------------------------------===//
 
-using Action = string (*)(ClientContext &context, const vector<Value> &arguments);
+using Action = Value (*)(ClientContext &context, const vector<Value> &arguments);
 
 //! Runs the action for every row; never at bind time, since it is volatile.
 template <Action ACTION>
@@ -123,37 +123,116 @@ void RunAction(DataChunk &arguments, ExpressionState &state, Vector &result) {
 		for (idx_t column = 0; column < arguments.ColumnCount(); column++) {
 			values.push_back(arguments.GetValue(column, row));
 		}
-		result.SetValue(row, Value(ACTION(context, values)));
+		result.SetValue(row, ACTION(context, values));
 	}
 }
 
-string StartLocalServer(ClientContext &context, const vector<Value> &arguments) {
+uint16_t PortArgument(const char *function, const Value &argument) {
+	auto port = argument.GetValue<int32_t>();
+	if (port < 0 || port > 65535) {
+		throw InvalidInputException("%s: %d is no port; use 1 to 65535, or 0 for a free one", function, port);
+	}
+	return static_cast<uint16_t>(port);
+}
+
+//! "4 workers", "1 worker".
+string CountOfWorkers(uint64_t workers) {
+	return to_string(workers) + (workers == 1 ? " worker" : " workers");
+}
+
+Value StartLocalServer(ClientContext &context, const vector<Value> &arguments) {
 	if (arguments[0].IsNull() || (arguments.size() > 1 && arguments[1].IsNull())) {
 		throw InvalidInputException("duckherder_start_local_server: port and workers must not be NULL");
 	}
-	auto port = arguments[0].GetValue<int32_t>();
-	if (port < 0 || port > 65535) {
-		throw InvalidInputException("duckherder_start_local_server: %d is no port; use 1 to 65535, or 0 for a free one", port);
-	}
+	auto port = PortArgument("duckherder_start_local_server", arguments[0]);
 	auto workers = arguments.size() > 1 ? arguments[1].GetValue<int32_t>() : 0;
 	if (workers < 0) {
 		throw InvalidInputException("duckherder_start_local_server: the number of workers must not be negative");
 	}
 	Buffer address;
 	Check([&](DhBuffer *error) {
-		return Api().local_server_start(static_cast<uint16_t>(port), static_cast<uint32_t>(workers), InterruptOf(context),
+		return Api().local_server_start(port, static_cast<uint32_t>(workers), InterruptOf(context), address.Slot(), error);
+	});
+	auto with = workers == 0 ? "" : " with " + CountOfWorkers(static_cast<uint64_t>(workers));
+	return "local server started at " + address.ToString() + with;
+}
+
+Value StopLocalServer(ClientContext &context, const vector<Value> &) {
+	Buffer address;
+	uint64_t workers = 0;
+	Check([&](DhBuffer *error) {
+		return Api().local_server_stop(InterruptOf(context), address.Slot(), &workers, error);
+	});
+	auto server = address.ToString();
+	if (server.empty()) {
+		return CountOfWorkers(workers) + " stopped";
+	}
+	return "local server at " + server + (workers == 0 ? "" : " and " + CountOfWorkers(workers)) + " stopped";
+}
+
+Value StartStandaloneWorker(ClientContext &context, const vector<Value> &arguments) {
+	if (arguments[0].IsNull()) {
+		throw InvalidInputException("duckherder_start_standalone_worker: the port must not be NULL");
+	}
+	auto port = PortArgument("duckherder_start_standalone_worker", arguments[0]);
+	Buffer address;
+	Check([&](DhBuffer *error) {
+		return Api().local_worker_start(port, InterruptOf(context), address.Slot(), error);
+	});
+	return "standalone worker started at " + address.ToString();
+}
+
+Value RegisterOrReplaceDriver(ClientContext &context, const vector<Value> &arguments) {
+	if (arguments[0].IsNull() || arguments[1].IsNull()) {
+		throw InvalidInputException("duckherder_register_or_replace_driver: id and address must not be NULL");
+	}
+	auto id = StringValue::Get(arguments[0]);
+	auto coordinator = StringValue::Get(arguments[1]);
+	Buffer address;
+	Check([&](DhBuffer *error) {
+		return Api().local_worker_join(Text(id), Text(coordinator), InterruptOf(context), address.Slot(), error);
+	});
+	return address.ToString() + " is worker " + id + " of the coordinator at " + coordinator;
+}
+
+Value RegisterWorker(ClientContext &context, const vector<Value> &arguments) {
+	if (arguments[0].IsNull()) {
+		throw InvalidInputException("duckherder_register_worker: the worker's address must not be NULL");
+	}
+	auto &catalog = CatalogOf(context, arguments, 1);
+	auto worker = StringValue::Get(arguments[0]);
+	Buffer id, address;
+	Check([&](DhBuffer *error) {
+		return Api().worker_register(catalog.Remote()->Get(), Text(worker), InterruptOf(context), id.Slot(),
 		                             address.Slot(), error);
 	});
-	return "local server started at " + address.ToString();
+	return "worker " + id.ToString() + " at " + address.ToString() + " registered";
 }
 
-string StopLocalServer(ClientContext &context, const vector<Value> &) {
-	Buffer address;
-	Check([&](DhBuffer *error) { return Api().local_server_stop(InterruptOf(context), address.Slot(), error); });
-	return "local server at " + address.ToString() + " stopped";
+Value UnregisterWorker(ClientContext &context, const vector<Value> &arguments) {
+	if (arguments[0].IsNull()) {
+		throw InvalidInputException("duckherder_unregister_worker: the worker's id or address must not be NULL");
+	}
+	auto &catalog = CatalogOf(context, arguments, 1);
+	auto worker = StringValue::Get(arguments[0]);
+	Buffer id, address;
+	Check([&](DhBuffer *error) {
+		return Api().worker_unregister(catalog.Remote()->Get(), Text(worker), InterruptOf(context), id.Slot(),
+		                               address.Slot(), error);
+	});
+	return "worker " + id.ToString() + " at " + address.ToString() + " unregistered";
 }
 
-string LoadExtension(ClientContext &context, const vector<Value> &arguments) {
+Value GetWorkerCount(ClientContext &context, const vector<Value> &arguments) {
+	auto &catalog = CatalogOf(context, arguments, 0);
+	uint64_t count = 0;
+	Check([&](DhBuffer *error) {
+		return Api().worker_count(catalog.Remote()->Get(), InterruptOf(context), &count, error);
+	});
+	return Value::BIGINT(static_cast<int64_t>(count));
+}
+
+Value LoadExtension(ClientContext &context, const vector<Value> &arguments) {
 	if (arguments[0].IsNull()) {
 		throw InvalidInputException("duckherder_load_extension: the extension's name must not be NULL");
 	}
@@ -165,16 +244,17 @@ string LoadExtension(ClientContext &context, const vector<Value> &arguments) {
 	return "extension '" + name + "' loaded on " + catalog.GetConnectDisplay();
 }
 
-string ClearQueryRecorderStats(ClientContext &, const vector<Value> &) {
+Value ClearQueryRecorderStats(ClientContext &, const vector<Value> &) {
 	Check([&](DhBuffer *error) { return Api().history_clear(error); });
 	return "query history cleared";
 }
 
 template <Action ACTION>
-void RegisterAction(ExtensionLoader &loader, const char *name, const vector<vector<LogicalType>> &overloads) {
+void RegisterAction(ExtensionLoader &loader, const char *name, const vector<vector<LogicalType>> &overloads,
+                    const LogicalType &result = LogicalType::VARCHAR) {
 	ScalarFunctionSet set {Identifier(name)};
 	for (auto &arguments : overloads) {
-		ScalarFunction function(arguments, LogicalType::VARCHAR, RunAction<ACTION>);
+		ScalarFunction function(arguments, result, RunAction<ACTION>);
 		function.SetVolatile();
 		function.SetFallible();
 		function.SetNullHandling(FunctionNullHandling::SPECIAL_HANDLING);
@@ -188,12 +268,17 @@ void RegisterActions(ExtensionLoader &loader) {
 	const LogicalType number = LogicalType::INTEGER;
 	RegisterAction<StartLocalServer>(loader, "duckherder_start_local_server", {{number}, {number, number}});
 	RegisterAction<StopLocalServer>(loader, "duckherder_stop_local_server", {{}});
+	RegisterAction<StartStandaloneWorker>(loader, "duckherder_start_standalone_worker", {{number}});
+	RegisterAction<RegisterOrReplaceDriver>(loader, "duckherder_register_or_replace_driver", {{text, text}});
+	RegisterAction<RegisterWorker>(loader, "duckherder_register_worker", {{text}, {text, text}});
+	RegisterAction<UnregisterWorker>(loader, "duckherder_unregister_worker", {{text}, {text, text}});
+	RegisterAction<GetWorkerCount>(loader, "duckherder_get_worker_count", {{}, {text}}, LogicalType::BIGINT);
 	RegisterAction<LoadExtension>(loader, "duckherder_load_extension", {{text}, {text, text}});
 	RegisterAction<ClearQueryRecorderStats>(loader, "duckherder_clear_query_recorder_stats", {{}});
 }
 
 //===--------------------------------------------------------------------===//
-// The query history
+// The query history, and what ducklings tell about themselves
 //===--------------------------------------------------------------------===//
 
 unique_ptr<FunctionData> HistoryBind(ClientContext &context, TableFunctionBindInput &,
@@ -213,22 +298,46 @@ unique_ptr<GlobalTableFunctionState> HistoryInit(ClientContext &context, TableFu
 	return MakeArrowScan(context, std::move(scan), std::move(types));
 }
 
-//! The history that a duckling keeps, of all its clients: read there.
-unique_ptr<TableRef> ServerHistoryBind(ClientContext &context, TableFunctionBindInput &input) {
-	return MakeRemoteQuery(CatalogOf(context, input.inputs, 0), "FROM duckling_history()", QueryShape::ROWS);
+//! What a duckling tells about itself, read there: `FROM duckling_…()`, with the first ARGUMENTS of ours.
+template <const char *FUNCTION, idx_t ARGUMENTS>
+unique_ptr<TableRef> ServerTableBind(ClientContext &context, TableFunctionBindInput &input) {
+	auto &catalog = CatalogOf(context, input.inputs, ARGUMENTS);
+	vector<string> arguments;
+	for (idx_t i = 0; i < ARGUMENTS; i++) {
+		arguments.push_back(input.inputs[i].ToSQLString());
+	}
+	auto sql = string("FROM ") + FUNCTION + "(" + StringUtil::Join(arguments, ", ") + ")";
+	return MakeRemoteQuery(catalog, sql, QueryShape::ROWS);
+}
+
+//! `name(ARGUMENTS of VARCHAR [, database])`
+template <const char *FUNCTION, idx_t ARGUMENTS = 0>
+void RegisterServerTable(ExtensionLoader &loader, const char *name) {
+	TableFunctionSet set {Identifier(name)};
+	for (idx_t count : {ARGUMENTS, ARGUMENTS + 1}) {
+		TableFunction overload(vector<LogicalType>(count, LogicalType::VARCHAR), nullptr, nullptr);
+		overload.bind_replace = ServerTableBind<FUNCTION, ARGUMENTS>;
+		set.AddFunction(std::move(overload));
+	}
+	loader.RegisterFunction(std::move(set));
+}
+
+constexpr char HISTORY[] = "duckling_history";
+constexpr char WORKERS[] = "duckling_workers";
+constexpr char PARTITIONS[] = "duckling_partitions";
+constexpr char EXECUTION_STATS[] = "duckling_execution_stats";
+
+void RegisterServerTables(ExtensionLoader &loader) {
+	RegisterServerTable<HISTORY>(loader, "duckherder_server_history");
+	RegisterServerTable<WORKERS>(loader, "duckherder_workers");
+	RegisterServerTable<PARTITIONS, 1>(loader, "duckherder_partitions");
+	RegisterServerTable<EXECUTION_STATS>(loader, "duckherder_get_query_execution_stats");
 }
 
 void RegisterHistory(ExtensionLoader &loader) {
 	TableFunction function(Identifier("duckherder_get_query_history"), {}, nullptr, HistoryBind, HistoryInit);
 	SetUpArrowScan(function);
 	loader.RegisterFunction(std::move(function));
-	TableFunctionSet server {Identifier("duckherder_server_history")};
-	for (auto &arguments : {vector<LogicalType> {}, vector<LogicalType> {LogicalType::VARCHAR}}) {
-		TableFunction overload(arguments, nullptr, nullptr);
-		overload.bind_replace = ServerHistoryBind;
-		server.AddFunction(std::move(overload));
-	}
-	loader.RegisterFunction(std::move(server));
 }
 
 } // namespace
@@ -237,6 +346,7 @@ void RegisterFunctions(ExtensionLoader &loader) {
 	RegisterPragmas(loader);
 	RegisterActions(loader);
 	RegisterHistory(loader);
+	RegisterServerTables(loader);
 }
 
 } // namespace duckherder

@@ -9,6 +9,7 @@
 mod attach;
 mod error;
 pub mod ffi;
+mod herd;
 mod history;
 mod local_server;
 mod remote;

@@ -45,6 +45,7 @@ actions! {
     RegisterWorkerRequest => RegisterWorkerResponse, "duckherder.v1.RegisterWorker", "Make a duckling a worker of this one.";
     HeartbeatRequest => HeartbeatResponse, "duckherder.v1.Heartbeat", "A worker's sign of life.";
     UnregisterWorkerRequest => UnregisterWorkerResponse, "duckherder.v1.UnregisterWorker", "Take a worker out of the herd.";
+    ListWorkersRequest => ListWorkersResponse, "duckherder.v1.ListWorkers", "The workers of a coordinator.";
     ClaimWorkerRequest => ClaimWorkerResponse, "duckherder.v1.ClaimWorker", "From a coordinator: be its worker.";
     ReleaseWorkerRequest => ReleaseWorkerResponse, "duckherder.v1.ReleaseWorker", "From a coordinator: be its worker no more.";
 }

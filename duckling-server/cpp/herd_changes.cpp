@@ -1,6 +1,7 @@
 #include "herd_changes.hpp"
 
 #include "herd_ddl.hpp"
+#include "herd_dml.hpp"
 #include "herd_insert.hpp"
 #include "herd_scan.hpp"
 
@@ -33,28 +34,30 @@ optional_ptr<TableCatalogEntry> ChangedTable(LogicalOperator &op) {
 	}
 }
 
-void PlanRows(ClientContext &context, unique_ptr<LogicalOperator> &op) {
+void PlanRows(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &op) {
+	if (PlanHerdChange(context, binder, op)) {
+		// What is below now has been taken from it, and may change something in turn.
+	}
 	for (auto &child : op->children) {
-		PlanRows(context, child);
+		PlanRows(context, binder, child);
 	}
 	auto table = ChangedTable(*op);
 	if (!table || !PlacementOf(*table) || PlanHerdInsert(op)) {
 		return;
 	}
-	throw NotImplementedException("this statement cannot change rows of the herd's table %s",
-	                              table->name.GetIdentifierName());
+	throw NotImplementedException("this statement cannot change rows of the herd's table %s", table->name);
 }
 
 } // namespace
 
-void PlanChanges(ClientContext &context, unique_ptr<LogicalOperator> &plan) {
+void PlanChanges(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &plan) {
 	CheckDefinitions(context, *plan);
-	PlanRows(context, plan);
+	PlanRows(context, binder, plan);
 }
 
-void PlanChangesWithoutOptimizer(ClientContext &context, unique_ptr<LogicalOperator> &plan) {
+void PlanChangesWithoutOptimizer(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &plan) {
 	if (!Settings::Get<EnableOptimizerSetting>(context)) {
-		PlanChanges(context, plan);
+		PlanChanges(context, binder, plan);
 	}
 }
 

@@ -284,7 +284,6 @@ string DescribeCreateTable(ClientContext &context, const CreateTableInfo &info) 
 	                           ? Describe(existing->Cast<TableCatalogEntry>())
 	                           : "null");
 	result.Bool("replace", info.on_conflict == OnCreateConflict::REPLACE_ON_CONFLICT);
-	result.Bool("if_not_exists", info.on_conflict == OnCreateConflict::IGNORE_ON_CONFLICT);
 	result.Bool("from_query", info.query != nullptr);
 	result.Bool("sorted", !info.sort_keys.empty());
 	result.Raw("partitioned_by", Array(info.partition_keys, [](const unique_ptr<ParsedExpression> &key) -> string {

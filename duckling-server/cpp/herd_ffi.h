@@ -96,6 +96,13 @@ struct HerdApi {
 	//! Pending until it has ended everywhere. Yields the rows changed, one number a worker.
 	HerdStatus (*execute_wait)(const HerdExecution *execution, uint32_t timeout_ms, uint64_t *rows, HerdBuffer *error);
 	void (*execute_free)(HerdExecution *execution);
+	//! As `gather`, for a query that changes rows.
+	HerdStatus (*change)(const HerdSession *session, HerdText query, HerdSource **source, HerdBuffer *error);
+	//! Sends rows of a table that are on the wrong worker to the right one. Blocks until that is done, or the statement is
+	//! cancelled.
+	//! `columns`: the table's columns that hold values, a JSON list.
+	HerdStatus (*move_rows)(const HerdSession *session, HerdText schema, HerdText table, HerdText placement,
+	                        HerdText columns, HerdBuffer *error);
 };
 
 //! Makes the herd's functions and planner known to the database of a `duckdb::Connection`. Null, or an error to be freed

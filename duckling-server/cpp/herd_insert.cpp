@@ -27,16 +27,6 @@ constexpr idx_t THREAD_BYTES = 16 * 1024 * 1024;
 constexpr idx_t BATCH_BYTES_MAX = 2 * 1024 * 1024;
 constexpr idx_t BATCH_BYTES_MIN = 64 * 1024;
 
-//! What is inserted into.
-struct InsertTarget {
-	string schema_name;
-	string table_name;
-	Placement placement;
-	//! Where the partition's keys are among the columns.
-	vector<idx_t> key_columns;
-	vector<string> column_names;
-};
-
 //! A batch in the making.
 struct Batch {
 	unique_ptr<ArrowAppender> appender;
@@ -161,6 +151,10 @@ public:
 	SinkFinalizeType Finalize(Pipeline &, Event &, ClientContext &context,
 	                          OperatorSinkFinalizeInput &input) const override {
 		auto &global = input.global_state.Cast<InsertGlobalState>();
+		if (target.temporary) {
+			// A table without rows is a table.
+			Start(context, children[0].get().GetTypes(), global);
+		}
 		if (global.write) {
 			global.rows = global.write.Finish(context);
 		}
@@ -206,7 +200,7 @@ private:
 		ArrowConverter::ToArrowSchema(&schema.arrow_schema, types, target.column_names, properties);
 		auto workers = target.placement.WorkersJson();
 		HerdWriteTarget write {Text(target.schema_name), Text(target.table_name), Text(workers),
-		                       target.placement.IsReplicated(), false};
+		                       target.placement.IsReplicated(), target.temporary};
 		global.write.Start(context, write, schema.arrow_schema, types);
 	}
 
@@ -311,6 +305,14 @@ private:
 };
 
 } // namespace
+
+PhysicalOperator &MakeHerdInsert(PhysicalPlanGenerator &planner, InsertTarget target, PhysicalOperator &source,
+                                 idx_t estimated_cardinality) {
+	auto &insert = planner.Make<PhysicalHerdInsert>(std::move(target), vector<LogicalType> {LogicalType::BIGINT}, false,
+	                                                estimated_cardinality);
+	insert.children.push_back(source);
+	return insert;
+}
 
 bool PlanHerdInsert(unique_ptr<LogicalOperator> &op) {
 	if (op->type != LogicalOperatorType::LOGICAL_INSERT) {

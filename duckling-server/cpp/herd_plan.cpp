@@ -377,11 +377,51 @@ private:
 	string AggregateKind(LogicalAggregate &aggregate) {
 		auto single_set = aggregate.grouping_sets.size() <= 1 && aggregate.grouping_functions.empty();
 		auto two_phase = single_set;
+		auto order_free = true;
+		// What keeps it from two phases is DISTINCT only, and this is the one argument.
+		optional_ptr<const Expression> distinct;
+		auto only_distinct = single_set;
 		for (auto &expression : aggregate.expressions) {
-			two_phase = two_phase && IsTwoPhase(expression->Cast<BoundAggregateExpression>());
+			auto &function = expression->Cast<BoundAggregateExpression>();
+			order_free = order_free && IsOrderFree(function);
+			if (IsTwoPhase(function)) {
+				continue;
+			}
+			two_phase = false;
+			only_distinct = only_distinct && AddsUpDistinct(function) &&
+			                (!distinct || distinct->Equals(*function.GetChildren()[0]));
+			if (only_distinct) {
+				distinct = *function.GetChildren()[0];
+			}
 		}
-		return "{\"name\":\"aggregate\",\"groups\":" + ColumnsOf(aggregate.groups) + ",\"two_phase\":" +
-		       Json(two_phase) + ",\"single_set\":" + Json(single_set) + "}";
+		return "{\"name\":\"aggregate\",\"groups\":" + ColumnsOf(aggregate.groups) +
+		       ",\"two_phase\":" + Json(two_phase) + ",\"single_set\":" + Json(single_set) +
+		       ",\"order_free\":" + Json(order_free) +
+		       ",\"distinct\":" + (only_distinct && distinct ? ColumnOf(*distinct) : "null") + "}";
+	}
+
+	//! Whether it gives the same to the last bit, whatever the order of its input.
+	static bool IsOrderFree(const BoundAggregateExpression &aggregate) {
+		static const unordered_set<string> NAMES = {"count",    "count_star", "min",    "max",    "bool_and",
+		                                            "bool_or",  "bit_and",    "bit_or", "bit_xor", "sum",
+		                                            "sum_no_overflow"};
+		auto &children = aggregate.GetChildren();
+		auto floats = std::any_of(children.begin(), children.end(), [](const unique_ptr<Expression> &child) {
+			return child->GetReturnType().IsFloating();
+		});
+		auto &name = aggregate.Function().GetName().GetIdentifierName();
+		auto adds = name == "sum" || name == "sum_no_overflow";
+		return NAMES.count(name) > 0 && !(adds && floats) && children.size() <= 1 &&
+		       aggregate.StateExportMode() == AggregateStateExportMode::NONE;
+	}
+
+	//! Whether workers that have different values can each compute it with DISTINCT, to be added up.
+	static bool AddsUpDistinct(const BoundAggregateExpression &aggregate) {
+		static const unordered_set<string> NAMES = {"sum", "sum_no_overflow", "count", "min", "max"};
+		return aggregate.IsDistinct() && !aggregate.GetOrderBys() &&
+		       aggregate.StateExportMode() == AggregateStateExportMode::NONE && aggregate.GetChildren().size() == 1 &&
+		       aggregate.GetChildren()[0]->GetExpressionClass() == ExpressionClass::BOUND_COLUMN_REF &&
+		       NAMES.count(aggregate.Function().GetName().GetIdentifierName()) > 0;
 	}
 
 	string DistinctKind(LogicalDistinct &distinct) {

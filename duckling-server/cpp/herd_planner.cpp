@@ -39,13 +39,13 @@ bool ReadsHerd(const LogicalOperator &op) {
 void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	if (bound.plan) {
 		ReplaceScans(input.context, *bound.plan);
-		PlanChangesWithoutOptimizer(input.context, bound.plan);
+		PlanChangesWithoutOptimizer(input.context, input.binder, bound.plan);
 	}
 }
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	auto &context = input.context;
-	PlanChanges(context, plan);
+	PlanChanges(context, input.optimizer.binder, plan);
 	if (!ReadsHerd(*plan)) {
 		return;
 	}

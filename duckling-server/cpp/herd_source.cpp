@@ -47,14 +47,17 @@ struct SourceThreadState : public LocalTableFunctionState {
 	}
 };
 
-unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableFunctionInitInput &,
-                                               GlobalTableFunctionState *global_state) {
-	auto &global = global_state->Cast<SourceScanState>();
-	auto result = make_uniq<SourceThreadState>(context.client);
+unique_ptr<LocalTableFunctionState> MakeThreadState(ClientContext &context, SourceScanState &global) {
+	auto result = make_uniq<SourceThreadState>(context);
 	if (global.arriving.GetTypes() != global.types) {
-		result->arriving.Initialize(context.client, global.arriving.GetTypes());
+		result->arriving.Initialize(context, global.arriving.GetTypes());
 	}
 	return std::move(result);
+}
+
+unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableFunctionInitInput &,
+                                               GlobalTableFunctionState *global_state) {
+	return MakeThreadState(context.client, global_state->Cast<SourceScanState>());
 }
 
 //! Gets the next batch; whether there is one.
@@ -208,6 +211,16 @@ unique_ptr<GlobalTableFunctionState> MakeSourceScan(ClientContext &context, Sour
 	}
 	state->threads = context.db->NumberOfThreads();
 	return std::move(state);
+}
+
+SourceReader::SourceReader(ClientContext &context, Source source, vector<LogicalType> types)
+    : global(MakeSourceScan(context, std::move(source), std::move(types))),
+      local(MakeThreadState(context, global->Cast<SourceScanState>())) {
+}
+
+void SourceReader::Read(ClientContext &context, DataChunk &chunk) {
+	TableFunctionInput input(nullptr, local.get(), global.get());
+	herd::Read(context, input, chunk);
 }
 
 void SetUpSourceScan(TableFunction &function) {

@@ -11,6 +11,19 @@ namespace herd {
 duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeSourceScan(duckdb::ClientContext &context, Source source,
                                                                     duckdb::vector<duckdb::LogicalType> types);
 
+//! Reads such a scan from beginning to end, in one thread.
+class SourceReader {
+public:
+	SourceReader(duckdb::ClientContext &context, Source source, duckdb::vector<duckdb::LogicalType> types);
+
+	//! The next rows; none at the end.
+	void Read(duckdb::ClientContext &context, duckdb::DataChunk &chunk);
+
+private:
+	duckdb::unique_ptr<duckdb::GlobalTableFunctionState> global;
+	duckdb::unique_ptr<duckdb::LocalTableFunctionState> local;
+};
+
 //! Sets the callbacks that read such a state: any number of threads, in no order.
 void SetUpSourceScan(duckdb::TableFunction &function);
 

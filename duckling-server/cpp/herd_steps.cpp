@@ -65,6 +65,8 @@ struct StageDraft {
 	string hashed_sql;
 	string workers;
 	string output;
+	//! Who runs it, and what becomes of its rows, for people.
+	string shown;
 	vector<LogicalType> types;
 	//! The stages that it reads, as often as it reads them.
 	vector<shared_ptr<StageDraft>> inputs;
@@ -123,6 +125,12 @@ vector<shared_ptr<StageDraft>> StagesOf(const ExchangeData &data) {
 	return stages;
 }
 
+//! "3 workers", of a JSON list of their ids.
+string CountOf(const string &workers) {
+	auto count = std::count(workers.begin(), workers.end(), ',') + 1;
+	return to_string(count) + (count == 1 ? " worker" : " workers");
+}
+
 unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFunctionInitInput &input) {
 	auto &data = input.bind_data->Cast<ExchangeData>();
 	auto stages = StagesOf(data);
@@ -139,12 +147,22 @@ unique_ptr<GlobalTableFunctionState> GatherInit(ClientContext &context, TableFun
 InsertionOrderPreservingMap<string> GatherToString(TableFunctionToStringInput &input) {
 	auto stages = StagesOf(input.bind_data->Cast<ExchangeData>());
 	InsertionOrderPreservingMap<string> result;
-	result["Distribution"] = *input.bind_data->Cast<ExchangeData>().summary;
+	auto &summary = *input.bind_data->Cast<ExchangeData>().summary;
+	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> document(yyjson_read(summary.c_str(), summary.size(), 0),
+	                                                        yyjson_doc_free);
+	auto said = [&](const char *key, const char *heading) {
+		auto text = document ? yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(document.get()), key)) : nullptr;
+		if (text) {
+			result[heading] = text;
+		}
+	};
+	said("tier", "Tier");
+	said("merge", "Merge");
+	said("fallback", "Gathered Since");
 	for (idx_t i = 0; i < stages.size(); i++) {
 		auto &stage = *stages[i];
-		auto gather = i + 1 == stages.size();
-		result["Stage " + to_string(stage.id)] =
-		    (gather ? string("gather") : stage.output) + " of " + stage.workers + ": " + stage.sql;
+		auto route = i + 1 == stages.size() ? string("gather") : stage.shown;
+		result["Stage " + to_string(stage.id)] = route + " from " + CountOf(stage.workers) + ": " + stage.sql;
 	}
 	return result;
 }
@@ -560,8 +578,11 @@ private:
 		auto kind = TextOf(route, "kind");
 		stage.output = "{\"kind\":\"" + kind + "\"}";
 		stage.forward = kind == "forward";
+		stage.shown = kind;
 		if (kind == "broadcast") {
-			stage.output = "{\"kind\":\"broadcast\",\"to\":" + Raw(yyjson_obj_get(route, "to")) + "}";
+			auto to = Raw(yyjson_obj_get(route, "to"));
+			stage.output = "{\"kind\":\"broadcast\",\"to\":" + to + "}";
+			stage.shown = "broadcast to " + CountOf(to);
 		} else if (kind == "hash") {
 			auto buckets = yyjson_obj_get(route, "buckets");
 			stage.output = "{\"kind\":\"hash\",\"buckets\":" + Raw(buckets) + "}";
@@ -575,6 +596,7 @@ private:
 				}
 				keys.push_back(std::move(*sql));
 			}
+			stage.shown = "hash(" + StringUtil::Join(keys, ", ") + ")";
 			stage.hashed_sql = "SELECT *, hash(" + StringUtil::Join(keys, ", ") + ") % " +
 			                   to_string(yyjson_arr_size(buckets)) + "::UBIGINT AS bucket FROM (" + stage.sql + ") AS s";
 		}

@@ -70,4 +70,20 @@ vector<idx_t> ExecuteOn(ClientContext &context, const vector<string> &workers, c
 	return vector<idx_t>(rows.begin(), rows.end());
 }
 
+Source RunReturning(ClientContext &context, const string &query) {
+	Source source;
+	Check([&](HerdBuffer *error) {
+		return Api().change(SessionState::Of(context), Text(query), source.Slot(), error);
+	});
+	return source;
+}
+
+void MoveRows(ClientContext &context, const string &schema, const string &table, const string &placement,
+              const vector<string> &columns) {
+	auto list = JsonList(columns.size(), [&](idx_t i) { return JsonText(columns[i]); });
+	Check([&](HerdBuffer *error) {
+		return Api().move_rows(SessionState::Of(context), Text(schema), Text(table), Text(placement), Text(list), error);
+	});
+}
+
 } // namespace herd

@@ -41,4 +41,12 @@ duckdb::ClientProperties ArrowProperties(duckdb::ClientContext &context);
 duckdb::vector<duckdb::idx_t> ExecuteOn(duckdb::ClientContext &context, const duckdb::vector<duckdb::string> &workers,
                                         const duckdb::string &sql);
 
+//! Runs a `HerdQuery`, as JSON, that changes rows and returns some.
+Source RunReturning(duckdb::ClientContext &context, const duckdb::string &query);
+
+//! Sends the rows of a table that are on a worker where they do not belong to the one where they do. `columns`: those
+//! that hold values.
+void MoveRows(duckdb::ClientContext &context, const duckdb::string &schema, const duckdb::string &table,
+              const duckdb::string &placement, const duckdb::vector<duckdb::string> &columns);
+
 } // namespace herd

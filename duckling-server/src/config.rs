@@ -41,6 +41,8 @@ impl Default for DucklingConfig {
 /// Bounds on queues, waits and counts. Every one has a default that suits one machine with some dozens of clients.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// Open connections; more wait until others are closed.
+    pub connections_max: usize,
     /// Open sessions; the next client is refused.
     pub sessions_max: usize,
     /// A session that nobody has used or kept alive for so long is closed, its transaction rolled back.
@@ -59,6 +61,10 @@ pub struct Limits {
     pub batch_rows: usize,
     /// Arrow bytes in one message, about; single rows may be larger.
     pub message_bytes: usize,
+    /// Streams that a large result without an order is offered in to clients of Arrow Flight SQL, from 1 to 16. A client
+    /// may open all of them on one connection and read one after the other: those that wait then fill their windows, and
+    /// must leave room in the connection's. Two windows of 2 MiB in 5 MiB are what clients in Rust have by default.
+    pub result_endpoints: u8,
     /// Statements that the history remembers; 0 turns it off.
     pub history_statements_max: usize,
     /// Bytes that the history takes, texts included.
@@ -86,6 +92,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_max: 4096,
             sessions_max: 4096,
             session_idle_timeout: Duration::from_secs(15 * 60),
             statements_max: 256,
@@ -96,6 +103,7 @@ impl Default for Limits {
             // A quarter of DuckDB's row group.
             batch_rows: 30 * 1024,
             message_bytes: 2 * 1024 * 1024,
+            result_endpoints: 3,
             history_statements_max: history::STATEMENTS_MAX,
             history_bytes_max: history::BYTES_MAX,
             drain_timeout: Duration::from_secs(10),

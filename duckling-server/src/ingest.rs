@@ -1,16 +1,23 @@
 //! Taking rows in: one Arrow stream into one table, whole or not at all.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use duckherder_catalog::herd::placement::PLACEMENT_TAG;
+use duckherder_catalog::herd::query::Column;
 use duckherder_proto::types::type_text;
 use duckherder_proto::v1::{IngestMode, IngestRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::mpsc;
 
 use crate::arrow_check;
-use crate::catalog::{current_place, identifier};
-use crate::duckdb::{Appender, Connection};
+use crate::catalog::{current_place, identifier, literal};
+use crate::duckdb::{Appender, Connection, Statement};
 use crate::exact::Exact;
+use crate::herd::session::UPLOAD;
+use crate::herd::upload::UploadSource;
+use crate::herd::{HerdSession, ddl};
 use crate::session::{Lease, Place, Sessions};
 use crate::statement::{begin, in_own_transaction};
 
@@ -101,13 +108,14 @@ pub fn run(
         lease.session.set_stateful();
     }
     let in_transaction = lease.session.in_transaction() && place != Place::Outside;
+    let herd = lease.herd()?;
     let connection = lease.connection()?;
     let target = resolve(connection, target)?;
-    let mut work = |connection: &mut Connection| take(connection, &target, schema, batches);
+    let mut work = |connection: &mut Connection| take(connection, &herd, &target, schema, batches);
     let outcome = if in_transaction {
         work(connection)
     } else {
-        in_own_transaction(connection, work)
+        in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
     };
     if target.create != Create::No && !target.temporary {
         sessions.advance_epoch();
@@ -142,12 +150,18 @@ fn resolve(connection: &mut Connection, target: Target) -> Result<Target, Remote
 
 fn take(
     connection: &mut Connection,
+    herd: &Arc<HerdSession>,
     target: &Target,
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
     for sql in create_table(target, schema)? {
-        connection.execute(&sql)?;
+        for statement in connection.parse(&sql)? {
+            define(connection, herd, &statement)?;
+        }
+    }
+    if !target.temporary && is_of_herd(connection, target)? {
+        return take_into_herd(connection, herd, target, schema, batches);
     }
     if target.create == Create::No {
         // The appender's own error would say less.
@@ -175,26 +189,95 @@ fn take(
                 appender.append(&batch)?;
                 rows += batch.num_rows() as u64;
             }
-            Some(Upload::End { rows: rows_sent }) if rows_sent.is_none_or(|sent| sent == rows) => break,
             Some(Upload::End { rows: rows_sent }) => {
-                return Err(RemoteError::new(
-                    ExceptionType::Io,
-                    format!(
-                        "{} rows were sent, {rows} arrived; the upload was rolled back",
-                        rows_sent.unwrap_or_default()
-                    ),
-                ));
+                check_end(rows_sent, rows)?;
+                break;
             }
-            None => {
-                return Err(RemoteError::new(
-                    ExceptionType::Interrupt,
-                    "the upload broke off before its end and was rolled back",
-                ));
-            }
+            None => return Err(broken_off()),
         }
     }
     appender.finish()?;
     Ok(rows)
+}
+
+/// Whether all rows that were sent have arrived.
+pub fn check_end(rows_sent: Option<u64>, rows: u64) -> Result<(), RemoteError> {
+    match rows_sent {
+        Some(sent) if sent != rows => Err(RemoteError::new(
+            ExceptionType::Io,
+            format!("{sent} rows were sent, {rows} arrived; the upload was rolled back"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The upload has ended without its end.
+pub fn broken_off() -> RemoteError {
+    RemoteError::new(
+        ExceptionType::Interrupt,
+        "the upload broke off before its end and was rolled back",
+    )
+}
+
+/// Makes or drops a table, in the transaction that is open, on the workers too if it is one of the herd's.
+fn define(connection: &mut Connection, herd: &Arc<HerdSession>, statement: &Statement) -> Result<(), RemoteError> {
+    let mut run =
+        |connection: &mut Connection, statement: &Statement| connection.run(statement, 0)?.drain().map(|_| ());
+    let mut in_transaction = |connection: &mut Connection, work: &mut ddl::Work<'_>| work(connection);
+    if ddl::run(connection, herd, statement, &mut in_transaction, &mut run)? {
+        return Ok(());
+    }
+    run(connection, statement)
+}
+
+/// Whether the target's rows are on workers.
+fn is_of_herd(connection: &mut Connection, target: &Target) -> Result<bool, RemoteError> {
+    let (_, found) = connection.collect(&format!(
+        "SELECT table_oid FROM duckdb_tables() WHERE database_name = {} AND lower(schema_name) = lower({}) AND \
+         lower(table_name) = lower({}) AND tags[{}] IS NOT NULL",
+        literal(target.catalog.as_deref().unwrap_or_default()),
+        literal(target.schema.as_deref().unwrap_or("main")),
+        literal(&target.table),
+        literal(PLACEMENT_TAG)
+    ))?;
+    Ok(found.iter().any(|batch| batch.num_rows() > 0))
+}
+
+/// As rows of an INSERT, which sends them to the workers.
+fn take_into_herd(
+    connection: &mut Connection,
+    herd: &Arc<HerdSession>,
+    target: &Target,
+    schema: &SchemaRef,
+    batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
+) -> Result<u64, RemoteError> {
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            Ok(Column {
+                name: field.name().clone(),
+                type_text: sql_type(field)?,
+            })
+        })
+        .collect::<Result<Vec<_>, RemoteError>>()?;
+    // Whoever sends finds out when this one is dropped.
+    let (_, nothing) = mpsc::channel(1);
+    let batches = std::mem::replace(batches, nothing);
+    let source = Arc::new(UploadSource::new(
+        SchemaRef::clone(schema),
+        herd.herd().runtime()?,
+        batches,
+    ));
+    herd.set_upload(Some((columns, Arc::clone(&source) as _)));
+    let by_name = if target.by_name { " BY NAME" } else { "" };
+    let outcome = connection.execute(&format!(
+        "INSERT INTO {}{by_name} FROM duckherder_exchange({UPLOAD}::UINTEGER)",
+        target.qualified()
+    ));
+    herd.set_upload(None);
+    outcome?;
+    source.rows()
 }
 
 /// The statements that make the table.

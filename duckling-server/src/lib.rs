@@ -21,13 +21,16 @@
 mod arrow_check;
 mod catalog;
 mod config;
+mod connections;
 pub mod duckdb;
 mod error;
+mod estimate;
 mod exact;
 mod flight_sql;
 pub mod herd;
 mod history;
 mod ingest;
+mod parts;
 mod plain;
 mod queue;
 mod reflection;

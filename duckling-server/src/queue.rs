@@ -43,6 +43,15 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.messages.clear();
+        state.bytes = 0;
+        drop(state);
+        self.room.notify_all();
+    }
 }
 
 /// The statement's end. Dropped without [`Producer::finish`], it reports a failure: never a short result.
@@ -54,6 +63,9 @@ pub struct Consumer(Arc<Shared>);
 /// Asks a producer to stop waiting for its consumer.
 #[derive(Clone)]
 pub struct Hurry(Arc<Shared>);
+
+/// Ends a queue as its consumer's going away does, while the consumer may still wait for the producer's outcome.
+pub struct Close(Arc<Shared>);
 
 /// A queue that holds `bytes_max` bytes; one message may always pass, however large.
 #[must_use]
@@ -190,6 +202,12 @@ impl Consumer {
         }
     }
 
+    /// A handle to end the queue early.
+    #[must_use]
+    pub fn close(&self) -> Close {
+        Close(Arc::clone(&self.0))
+    }
+
     fn try_next(&mut self, held_too: bool) -> Next {
         let mut state = self.0.lock();
         if !state.messages.is_empty() && !state.flushed && state.outcome.is_none() && !held_too {
@@ -226,13 +244,16 @@ enum Next {
     Nothing,
 }
 
+impl Close {
+    /// What is queued is dropped, and the producer stops.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.closed = true;
-        state.messages.clear();
-        drop(state);
-        self.0.room.notify_all();
+        self.0.close();
     }
 }
 

@@ -18,6 +18,7 @@ use tracing::{Instrument, debug, info_span};
 
 use crate::history::Recording;
 use crate::ingest::{self, Target, Upload};
+use crate::parts::{Cancel, Parts};
 use crate::queue::{self, Consumer, Producer};
 use crate::session::{Lease, Place, Registration, Session, Sessions};
 use crate::statement::{self, Job};
@@ -74,11 +75,51 @@ pub async fn stream(
     statement_id: u64,
     recording: Recording,
 ) -> Result<Answer, Status> {
+    let (producer, consumer) = queue::bounded(sessions.limits().read_ahead_bytes);
+    let cancel = begin(sessions, session, job, statement_id, recording, producer).await;
+    let cancel = CancelOnDrop(cancel);
+    AnswerStream { consumer, cancel }.start().await
+}
+
+/// Runs a job whose result several streams share. Returns when the first message of this stream, the first of them, is
+/// there.
+///
+/// # Errors
+/// Those of [`stream`].
+pub async fn stream_parts(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    job: Job,
+    statement_id: u64,
+    recording: Recording,
+    (parts, producer): (Arc<Parts>, Producer),
+) -> Result<Answer, Status> {
+    let part = parts.part();
+    if let Some(cancel) = begin(sessions, session, job, statement_id, recording, producer).await {
+        parts.set_cancel(cancel);
+    }
+    part.start().await
+}
+
+/// Begins to run a job into a queue; what interrupts it. `None` if it did not get its turn: the queue then has the error.
+async fn begin(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    job: Job,
+    statement_id: u64,
+    recording: Recording,
+    producer: Producer,
+) -> Option<Cancel> {
     recording.traffic().add_received(0, job.sql.len() as u64);
     let turn = Turn::wait(sessions, session, &job.sql, job.place, statement_id).await;
-    let (recording, turn) = recorded(recording, turn)?;
-    let (producer, consumer) = queue::bounded(sessions.limits().read_ahead_bytes);
-    let answer = AnswerStream::new(consumer, &turn.registration);
+    let (recording, turn) = match recorded(recording, turn) {
+        Ok(begun) => begun,
+        Err(error) => {
+            producer.finish(Err(error));
+            return None;
+        }
+    };
+    let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
     drop(tokio::task::spawn_blocking(move || {
@@ -86,7 +127,7 @@ pub async fn stream(
         let outcome = run(&sessions, turn, &job, recording, Some(&producer));
         producer.finish(outcome.map(|_| ()));
     }));
-    answer.start().await
+    Some(Box::new(cancel))
 }
 
 /// Runs a job to its end and drops its rows; the number that it changed, if it is one that changes rows.
@@ -317,7 +358,7 @@ impl AnswerStream {
 }
 
 /// Cancels a statement when its client goes away.
-struct CancelOnDrop(Option<Box<dyn FnOnce() + Send>>);
+struct CancelOnDrop(Option<Cancel>);
 
 impl CancelOnDrop {
     fn new(cancel: impl FnOnce() + Send + 'static) -> Self {

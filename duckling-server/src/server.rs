@@ -10,13 +10,13 @@ use duckherder_proto::{RemoteError, limits};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{debug, info, warn};
 
 use crate::config::{DucklingConfig, IN_MEMORY};
+use crate::connections::incoming;
 use crate::duckdb::{Database, HAS_ICU, TableSource};
 use crate::error::ServerError;
 use crate::herd::registry::Place;
@@ -169,11 +169,12 @@ impl Duckling {
             let _ = stop.send(true);
             join::stop(&registry, true).await;
         });
+        let connections = incoming(listener, self.sessions.limits().connections_max);
         let serving = self
             .router()?
             .add_service(health_service)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(incoming(listener), wait_for_stop(stopped.clone()));
+            .serve_with_incoming_shutdown(connections, wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
         let outcome = tokio::select! {
             outcome = &mut serving => outcome,
@@ -190,6 +191,8 @@ impl Duckling {
         }
         idle.abort();
         watching.abort();
+        // It holds the database.
+        let _ = watching.await;
         outcome?;
         self.close().await
     }
@@ -253,16 +256,6 @@ fn load_icu(database: &Database) -> Result<bool, RemoteError> {
         debug!(%error, "there is no ICU to load");
     }
     Ok(connection.has_setting("TimeZone"))
-}
-
-fn incoming(listener: TcpListener) -> impl futures::Stream<Item = std::io::Result<tokio::net::TcpStream>> {
-    use futures::StreamExt;
-    TcpListenerStream::new(listener).inspect(|stream| {
-        if let Ok(stream) = stream {
-            // Small answers must not wait for larger ones; a socket that refuses still works.
-            let _ = stream.set_nodelay(true);
-        }
-    })
 }
 
 async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {

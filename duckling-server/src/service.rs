@@ -19,9 +19,10 @@ use duckherder_proto::v1::{
     CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, ClaimWorkerRequest,
     CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HeartbeatRequest,
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
-    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
-    LookupSchemaResponse, LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
+    ListTablesRequest, ListTablesResponse, ListWorkersRequest, ListWorkersResponse, LoadExtensionRequest,
+    LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
+    RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest,
+    ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -31,7 +32,7 @@ use tracing::info;
 
 use crate::duckdb::{Connection, StatementKind};
 use crate::flight_sql::{self, Caller, FlightSql};
-use crate::herd::{Registry, exchange, stages};
+use crate::herd::{Registry, WorkerInfo, exchange, stages};
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::plain::Mapping;
@@ -256,6 +257,20 @@ impl DucklingService {
         })
     }
 
+    fn list_workers(&self) -> ListWorkersResponse {
+        let describe = |worker: WorkerInfo| WorkerDescription {
+            worker_id: worker.id.0,
+            address: worker.address,
+            state: worker.state.name().to_owned(),
+            registered: worker.origin.name().to_owned(),
+            duckdb_version: worker.versions.duckdb,
+            protocol_version: worker.versions.protocol,
+        };
+        ListWorkersResponse {
+            workers: self.registry.workers().into_iter().map(describe).collect(),
+        }
+    }
+
     async fn register_worker(
         &self,
         request: RegisterWorkerRequest,
@@ -324,6 +339,7 @@ impl DucklingService {
             RegisterWorkerRequest::TYPE => one(self.register_worker(action::decode(body)?, client).await?),
             HeartbeatRequest::TYPE => one(self.registry.heartbeat(action::decode(body)?).await?),
             UnregisterWorkerRequest::TYPE => one(self.registry.unregister(action::decode(body)?).await?),
+            ListWorkersRequest::TYPE => one(self.list_workers()),
             ClaimWorkerRequest::TYPE => one(self.registry.be_claimed(action::decode(body)?).await?),
             ReleaseWorkerRequest::TYPE => {
                 let request: ReleaseWorkerRequest = action::decode(body)?;

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
+use crate::estimate::Estimate;
 use crate::herd::ddl;
 use crate::history::Recording;
 use crate::plain::{Mapping, Plain};
@@ -523,13 +524,15 @@ pub struct Planned {
     /// The last statement's columns and parameters; `None` if they are known only when it runs: when statements before
     /// it have run, for one.
     pub plan: Option<Plan>,
+    /// How large the result may be, if that was asked for and can be told.
+    pub estimate: Option<Estimate>,
 }
 
-/// Parses and binds `sql`, one statement or several.
+/// Parses and binds `sql`, one statement or several. With `estimates`, a query is also planned, as it would be to run.
 ///
 /// # Errors
 /// DuckDB's parser, binder and catalog errors.
-pub fn plan(lease: &mut Lease, sql: &str) -> Result<Planned, RemoteError> {
+pub fn plan(lease: &mut Lease, sql: &str, estimates: bool) -> Result<Planned, RemoteError> {
     lease.apply_settings()?;
     let connection = lease.connection()?;
     let statements = connection.parse(sql)?;
@@ -540,9 +543,18 @@ pub fn plan(lease: &mut Lease, sql: &str) -> Result<Planned, RemoteError> {
         [one] => Some(connection.plan(one)?),
         _ => None,
     };
+    let is_whole_query = last.kind() == StatementKind::Read
+        && plan
+            .as_ref()
+            .is_some_and(|plan| plan.columns.is_some() && plan.parameters.fields().is_empty());
     Ok(Planned {
         kind: last.kind(),
         plan,
+        estimate: if estimates && is_whole_query {
+            Estimate::of(connection, last)
+        } else {
+            None
+        },
     })
 }
 

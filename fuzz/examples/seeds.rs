@@ -104,7 +104,14 @@ fn flight_sql() -> Vec<Vec<u8>> {
     let ticket = TicketStatementQuery {
         statement_handle: vec![4; 24].into(),
     };
-    [
+    // Headers, and the handle of a result's second endpoint.
+    let plain = [
+        b"Basic dXM6cA".as_slice(),
+        b"Bearer 0102030405060708090a0b0c0d0e0f10",
+        b"a=b; arrow_flight_session_id=\"s-0102030405060708090a0b0c0d0e0f10\"",
+        &[4; 25],
+    ];
+    let wrapped = [
         query.as_any(),
         handle.as_any(),
         ingest.as_any(),
@@ -114,9 +121,8 @@ fn flight_sql() -> Vec<Vec<u8>> {
         ticket.as_any(),
         CommandGetDbSchemas::default().as_any(),
     ]
-    .iter()
-    .map(Message::encode_to_vec)
-    .collect()
+    .map(|message| message.encode_to_vec());
+    [wrapped.to_vec(), plain.map(<[u8]>::to_vec).to_vec()].concat()
 }
 
 /// A short column of every kind that is read in a way of its own.

@@ -8,11 +8,28 @@ from processes import Contender
 
 TABLES = ("customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier")
 
+# How a herd has them: the key that they are partitioned by; without one they are on every worker.
+PARTITION_KEYS = {
+    "lineitem": "l_orderkey",
+    "orders": "o_orderkey",
+    "customer": "c_custkey",
+    "part": "p_partkey",
+    "partsupp": "ps_partkey",
+    "supplier": None,
+    "nation": None,
+    "region": None,
+    "accounts": "id",
+}
+
 # Beside TPC-H: rows to be found by a primary key.
 ACCOUNTS_ROWS = 1_000_000
+ACCOUNTS_SELECT = f"""
+SELECT i AS id, 'owner ' || i AS owner, ((i * 7919 % 1000000) / 100)::DECIMAL(18, 2) AS balance
+FROM range({ACCOUNTS_ROWS}) r(i)
+"""
 ACCOUNTS = f"""
 CREATE TABLE accounts (id BIGINT PRIMARY KEY, owner VARCHAR, balance DECIMAL(18, 2));
-INSERT INTO accounts SELECT i, 'owner ' || i, (i * 7919 % 1000000) / 100 FROM range({ACCOUNTS_ROWS}) r(i);
+INSERT INTO accounts {ACCOUNTS_SELECT};
 """
 
 

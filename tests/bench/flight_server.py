@@ -1,7 +1,8 @@
 """pyarrow.flight's C++ server and client: the yardstick of raw transfer.
 
-`serve FILE ROWS` serves the Parquet file's rows from memory, in batches of ROWS. `drain ADDRESS` reads all of them once and
-prints seconds, rows and bytes.
+`serve FILE ROWS` serves the Parquet file's rows from memory, in batches of ROWS; `serve-stored FILE` does the batches of an
+Arrow IPC file. They answer every ticket, and every query of Flight SQL. `drain ADDRESS` reads all of them once and prints
+seconds, rows and bytes.
 """
 
 import json
@@ -14,10 +15,16 @@ import pyarrow.parquet as parquet
 
 
 class InMemory(flight.FlightServerBase):
-    def __init__(self, table, rows):
+    def __init__(self, schema, batches):
         super().__init__("grpc://127.0.0.1:0")
-        self._schema = table.schema
-        self._batches = table.combine_chunks().to_batches(max_chunksize=rows)
+        self._schema = schema
+        self._batches = batches
+
+    def get_flight_info(self, _context, descriptor):
+        if b"CommandStatementQuery" not in descriptor.command:
+            raise NotImplementedError("nothing but queries is answered here")
+        endpoint = flight.FlightEndpoint(b"all", [])
+        return flight.FlightInfo(self._schema, descriptor, [endpoint], -1, -1)
 
     def do_get(self, _context, _ticket):
         # Read from C++, without a call to Python for each batch.
@@ -25,7 +32,18 @@ class InMemory(flight.FlightServerBase):
 
 
 def serve(file, rows):
-    server = InMemory(parquet.read_table(file), int(rows))
+    table = parquet.read_table(file)
+    run(InMemory(table.schema, table.combine_chunks().to_batches(max_chunksize=int(rows))))
+
+
+def serve_stored(file):
+    # Not mapped: pages of a file are slower than memory the first time.
+    with pyarrow.OSFile(file) as source:
+        stored = pyarrow.ipc.open_file(source)
+        run(InMemory(stored.schema, [stored.get_batch(index) for index in range(stored.num_record_batches)]))
+
+
+def run(server):
     print(f"127.0.0.1:{server.port}", flush=True)
     server.serve()
 
@@ -41,4 +59,4 @@ def drain(address):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "drain": drain}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "serve-stored": serve_stored, "drain": drain}[sys.argv[1]](*sys.argv[2:])

@@ -17,9 +17,11 @@ import time
 
 import data
 from processes import HERE, Contender, Failed, Server, output_of
-from scenarios import DUCKHERDER, LOCAL, PYARROW, QUACK, SCENARIOS
+from scenarios import DUCKHERDER, HERD, LOCAL, PYARROW, QUACK, SCENARIOS
 
 QUACK_TOKEN = "benchmark"
+
+HERD_WORKERS = 2
 
 
 class Bench:
@@ -31,6 +33,7 @@ class Bench:
         self.rate_seconds = options.rate_seconds
         self.details = {}
         self.contenders = {}
+        self.stored_server = None
         self._servers = {}
         self._queries = None
         self._work = options.directory / f"run-{os.getpid()}"
@@ -78,6 +81,40 @@ class Bench:
         contender.run(statements=[f"ATTACH 'dh' (TYPE duckherder, server_host '127.0.0.1', server_port {port})"])
         return contender
 
+    def _start_herd(self):
+        """A coordinator and two workers with the tables: facts by order or part, small ones on every worker."""
+        server = [self.options.duckling, "serve", "--listen", "127.0.0.1:0"]
+        coordinator = Server(*server, "--database", self._work / "coordinator.duckdb")
+        self._servers[HERD] = coordinator
+        for number in range(HERD_WORKERS):
+            self._servers[f"worker {number}"] = Server(
+                *server, "--join", coordinator.address, "--database", self._work / f"worker{number}.duckdb"
+            )
+        contender = Contender(
+            sys.executable, config={"allow_unsigned_extensions": "true"}, extensions=[self.options.extension]
+        )
+        contender.run(
+            statements=[f"ATTACH 'hd' (TYPE duckherder, server_host '127.0.0.1', server_port {coordinator.port})"]
+        )
+        joined = "FROM hd.query('SELECT count(*) FROM duckling_workers() WHERE state = $$alive$$')"
+        deadline = time.monotonic() + 30
+        while contender.rows(sql=joined)["rows"][0][0] < HERD_WORKERS:
+            if time.monotonic() > deadline:
+                raise Failed("the herd's workers have not joined")
+            time.sleep(0.1)
+        for table, key in data.PARTITION_KEYS.items():
+            rows = f"FROM '{self._files / table}.parquet'" if table in data.TABLES else data.ACCOUNTS_SELECT
+            contender.run(statements=[f"CREATE OR REPLACE TEMP VIEW source AS {rows}"])
+            columns = contender.rows(sql="SELECT column_name, column_type FROM (DESCRIBE source)")["rows"]
+            definition = ", ".join(f"{name} {column_type}" for name, column_type in columns)
+            if table == "accounts":
+                definition += ", PRIMARY KEY (id)"
+            clause = f"PARTITIONED BY ({key}) WITH (partitions = 8)" if key else "WITH (distribution = 'replicated')"
+            contender.run(
+                statements=[f"CREATE TABLE hd.{table} ({definition}) {clause}", f"INSERT INTO hd.{table} FROM source"]
+            )
+        return contender
+
     def _start_quack(self):
         python = self.options.quack_python
         extensions = [
@@ -116,12 +153,12 @@ class Bench:
         if server is None:
             server = self.duckling()
             if "in_memory" in sql:
-                self._load_in_memory()
-                server = self._servers["in memory"]
+                server = self._in_memory()
         more = [pause_ms] + ([batches] if batches else [])
         return output_of(self.options.drain, f"127.0.0.1:{server.port}", sql, *more)
 
-    def _load_in_memory(self):
+    def _in_memory(self):
+        """A duckling with lineitem in memory."""
         if "in memory" not in self._servers:
             server = self.fresh_duckling()
             self._servers["in memory"] = server
@@ -130,9 +167,23 @@ class Bench:
                 f"127.0.0.1:{server.port}",
                 f"CREATE TABLE lineitem_in_memory AS FROM '{self._files / 'lineitem.parquet'}'",
             )
+        return self._servers["in memory"]
 
     def pyarrow_drain(self):
         return output_of(sys.executable, HERE / "flight_server.py", "drain", self._servers[PYARROW].address)
+
+    def adbc_read(self, sql, server=None):
+        """Reads a result with ADBC's driver, from the duckling in memory if no other server is told."""
+        server = server or self._in_memory()
+        return output_of(sys.executable, HERE / "adbc_client.py", "read", f"grpc://127.0.0.1:{server.port}", sql)
+
+    def serve_batches_of_duckling(self, sql):
+        """Starts a server of pyarrow's, with the batches that ADBC's driver gets from the duckling in memory."""
+        stored = self._work / "batches.arrow"
+        uri = f"grpc://127.0.0.1:{self._in_memory().port}"
+        output_of(sys.executable, HERE / "adbc_client.py", "store", uri, sql, stored)
+        self.stored_server = Server(sys.executable, HERE / "flight_server.py", "serve-stored", stored)
+        self._servers["stored"] = self.stored_server
 
     def scalar(self, contender, sql):
         return self.contenders[contender].rows(sql=sql)["rows"][0][0]
@@ -183,11 +234,13 @@ def row(scenario, medians, met):
         return show(medians[contender]) if contender in medians else ""
 
     others = [contender for contender in (LOCAL, QUACK, PYARROW) if contender in medians]
-    ratios = ", ".join(f"{medians[DUCKHERDER] / medians[other]:.2f} x {other}" for other in others)
+    ours = scenario.bar.ours
+    others += [DUCKHERDER] if DUCKHERDER in medians and ours != DUCKHERDER else []
+    ratios = ", ".join(f"{medians[ours] / medians[other]:.2f} x {other}" for other in others)
     return [
         scenario.title,
         scenario.unit,
-        *(cell(contender) for contender in (LOCAL, QUACK, PYARROW, DUCKHERDER)),
+        *(cell(contender) for contender in (LOCAL, QUACK, PYARROW, DUCKHERDER, HERD)),
         ratios,
         str(scenario.bar),
         "met" if met else "MISSED",
@@ -195,7 +248,7 @@ def row(scenario, medians, met):
 
 
 def table(rows):
-    head = ["scenario", "unit", "local", "Quack", "pyarrow", "duckherder", "ratios", "bar", ""]
+    head = ["scenario", "unit", "local", "Quack", "pyarrow", "duckherder", "herd", "ratios", "bar", ""]
     widths = [max(len(line[column]) for line in [head, *rows]) for column in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
@@ -247,7 +300,7 @@ def main():
                 "met": met,
             }
             rows.append(row(scenario, medians, met))
-            print(f"{scenario.name}: {rows[-1][6] or show(medians[DUCKHERDER])} ({time.monotonic() - started:.0f} s)", flush=True)
+            print(f"{scenario.name}: {rows[-1][7] or show(medians[scenario.bar.ours])} ({time.monotonic() - started:.0f} s)", flush=True)
     finally:
         bench.close()
     print("\n" + table(rows))

@@ -6,21 +6,24 @@ from dataclasses import dataclass, field
 import data
 
 LOCAL, QUACK, DUCKHERDER, PYARROW = "local", "quack", "duckherder", "pyarrow"
+#: A coordinator with two workers.
+HERD = "herd"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The figure of duckherder is at most (or, for rates, at least) `factor` times that of `of`, or `factor` itself."""
+    """The figure of `ours` is at most (or, for rates, at least) `factor` times that of `of`, or `factor` itself."""
 
     factor: float
     of: str | None = None
     at_least: bool = False
+    ours: str = DUCKHERDER
 
     def limit(self, medians):
         return self.factor * (medians[self.of] if self.of else 1)
 
     def is_met(self, medians):
-        ours = medians[DUCKHERDER]
+        ours = medians[self.ours]
         return ours >= self.limit(medians) if self.at_least else ours <= self.limit(medians)
 
     def __str__(self):
@@ -170,6 +173,21 @@ def raw_pyarrow(bench):
     return mib_per_second(bench.pyarrow_drain())
 
 
+# Other people's client, and the very batches that it gets from the duckling.
+
+
+def prepare_adbc(bench):
+    bench.serve_batches_of_duckling("FROM lineitem_in_memory")
+
+
+def adbc_duckherder(bench):
+    return mib_per_second(bench.adbc_read("FROM lineitem_in_memory"))
+
+
+def adbc_pyarrow(bench):
+    return mib_per_second(bench.adbc_read("SELECT 1", server=bench.stored_server))
+
+
 def slow_reader_memory(bench):
     """MiB over idle of the server while 60 M rows stream to a reader that takes a pause after each batch."""
     server = bench.fresh_duckling()
@@ -266,11 +284,36 @@ SCENARIOS = [
         Bar(1.12, LOCAL),
     ),
     Scenario(
+        "herd-tpch",
+        "TPC-H, coordinator and 2 workers",
+        "s",
+        {LOCAL: tpch(LOCAL), HERD: tpch(HERD, use="hd")},
+        Bar(2.0, LOCAL, ours=HERD),
+    ),
+    Scenario(
+        "herd-point",
+        "SELECT by partition key, median",
+        "ms",
+        {
+            DUCKHERDER: median_ms(DUCKHERDER, POINT.format("dh.")),
+            HERD: median_ms(HERD, POINT.format("hd.")),
+        },
+        Bar(1.5, DUCKHERDER, ours=HERD),
+    ),
+    Scenario(
         "raw",
         "Arrow from server to client",
         "MiB/s",
         {PYARROW: raw_pyarrow, DUCKHERDER: raw_duckherder},
         Bar(1.0, PYARROW, at_least=True),
+    ),
+    Scenario(
+        "adbc",
+        "the same, to ADBC's driver (Go)",
+        "MiB/s",
+        {PYARROW: adbc_pyarrow, DUCKHERDER: adbc_duckherder},
+        Bar(0.8, PYARROW, at_least=True),
+        prepare=prepare_adbc,
     ),
     Scenario(
         "memory", "server, slow reader of 60 M rows", "MiB", {DUCKHERDER: slow_reader_memory}, Bar(256)

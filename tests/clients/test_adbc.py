@@ -251,6 +251,32 @@ class TestStatements:
         assert rows == list(range(1000))
 
 
+    def test_a_large_result_comes_in_several_streams(self, connection, cursor):
+        sql = "SELECT range AS i FROM range(2_000_000)"
+        table = cursor.execute(sql).fetch_arrow_table()
+        assert sorted(table.column("i").to_pylist()) == list(range(2_000_000))
+        partitions, _ = cursor.adbc_execute_partitions(sql)
+        assert len(partitions) == 3
+        rows = []
+        for partition in reversed(partitions):
+            cursor.adbc_read_partition(partition)
+            rows += cursor.fetch_arrow_table().column("i").to_pylist()
+        assert sorted(rows) == list(range(2_000_000))
+        # What has an order keeps it, and one stream is to be had.
+        table = cursor.execute(f"{sql} ORDER BY i DESC").fetch_arrow_table()
+        assert table.column("i").to_pylist() == list(range(1_999_999, -1, -1))
+        connection.adbc_connection.set_options(**{"adbc.flight.sql.session.option.duckherder.endpoints": "1"})
+        table = cursor.execute(sql).fetch_arrow_table()
+        assert table.column("i").to_pylist() == list(range(2_000_000))
+
+    def test_an_error_in_one_of_several_streams(self, cursor):
+        with pytest.raises(adbc_driver_manager.Error, match="in the middle"):
+            cursor.execute(
+                "SELECT CASE WHEN range = 1_900_000 THEN error('in the middle') ELSE range END FROM range(2_000_000)"
+            ).fetch_arrow_table()
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+
+
 class TestTypes:
     @pytest.mark.parametrize("sql,arrow_type,value", QUERIED, ids=[case[0] for case in QUERIED])
     def test_query(self, cursor, sql, arrow_type, value):

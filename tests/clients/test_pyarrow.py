@@ -1,5 +1,6 @@
 """pyarrow.flight (C++): Flight as such, and Flight SQL's commands made by hand."""
 
+import concurrent.futures
 import threading
 
 import pyarrow as pa
@@ -75,6 +76,25 @@ def test_a_query(client):
     assert info.schema == pa.schema([pa.field("answer", pa.int32())])
     assert all(not endpoint.locations for endpoint in info.endpoints)
     assert rows(client, sql.CommandStatementQuery(query="SELECT 42 AS answer")) == [{"answer": 42}]
+
+
+def test_a_large_result_side_by_side_on_several_connections(client, server):
+    token = client.authenticate_basic_token("mallard", "quack")
+    options = flight.FlightCallOptions(headers=[token])
+    query = command(sql.CommandStatementQuery(query="SELECT range AS i FROM range(2_000_000)"))
+    info = client.get_flight_info(query, options)
+    assert len(info.endpoints) == 3 and not info.ordered
+
+    def read(endpoint):
+        with flight.connect(server.uri.replace("grpc://", "grpc+tcp://")) as connection:
+            return connection.do_get(endpoint.ticket, options).read_all().column("i").to_pylist()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        parts = list(pool.map(read, info.endpoints))
+    assert sorted(sum(parts, [])) == list(range(2_000_000))
+    query = command(sql.CommandStatementQuery(query="SELECT range AS i FROM range(2_000_000) ORDER BY i"))
+    info = client.get_flight_info(query, options)
+    assert len(info.endpoints) == 1 and info.ordered
 
 
 def test_get_schema(client):

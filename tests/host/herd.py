@@ -39,12 +39,34 @@ class Herd:
     """A coordinator and workers, each a process of its own."""
 
     def __init__(self, directory, workers=3, *arguments):
-        directory = pathlib.Path(directory)
-        self.coordinator = Duckling(directory / "coordinator.db")
-        self.workers = [
-            Duckling(directory / f"worker{n}.db", 0, "--join", f"127.0.0.1:{self.coordinator.port}", *arguments)
-            for n in range(workers)
-        ]
+        self._directory = pathlib.Path(directory)
+        self._arguments = arguments
+        self.coordinator = Duckling(self._directory / "coordinator.db")
+        self.workers = [self._worker(number) for number in range(workers)]
+
+    def _worker(self, number, port=0):
+        join = f"127.0.0.1:{self.coordinator.port}"
+        return Duckling(self._directory / f"worker{number}.db", port, "--join", join, *self._arguments)
+
+    def restart(self, number):
+        """Starts a dead worker again, with its database, and waits until the coordinator knows."""
+        self.workers[number].close()
+        self.workers[number] = worker = self._worker(number)
+        con = connect()
+        con.execute(attach_sql(self.coordinator.port))
+        known = f"SELECT count(*) FROM duckling_workers() WHERE state = $$alive$$ AND address LIKE $$%:{worker.port}$$"
+        poll(lambda: con.execute(f"FROM dh.query('{known}')").fetchall() == [(1,)], "the worker is back")
+        con.close()
+
+    def restart_coordinator(self, kill=False):
+        """At the same address, where the workers look for it."""
+        port = self.coordinator.port
+        if kill:
+            self.coordinator.kill()
+        else:
+            self.coordinator.terminate()
+        self.coordinator.close()
+        self.coordinator = Duckling(self._directory / "coordinator.db", port)
 
     def connect(self, name="dh"):
         con = connect()

@@ -48,9 +48,33 @@ def test_wrong_arguments(con, arguments):
         con.execute(f"SELECT duckherder_start_local_server({arguments})")
 
 
-def test_workers_are_not_there_yet(con):
-    with pytest.raises(duckdb.NotImplementedException, match="leave the second argument out"):
+def test_workers(con):
+    text = con.execute("SELECT duckherder_start_local_server(0, 2)").fetchone()[0]
+    assert text.endswith("with 2 workers")
+    con.execute(attach_sql(text.split()[4].rsplit(":", 1)[1]))
+    workers = con.execute("SELECT state, registered FROM duckherder_workers()").fetchall()
+    assert workers == [("alive", "joined")] * 2
+    con.execute("DETACH dh")
+    assert con.execute("SELECT duckherder_stop_local_server()").fetchone()[0].endswith("and 2 workers stopped")
+
+
+def test_a_fork_has_no_workers(child):
+    process = child(
+        """
+        con = connect()
         con.execute("SELECT duckherder_start_local_server(0, 2)")
+        if (pid := os.fork()) == 0:
+            with connect() as con:
+                try:
+                    con.execute("SELECT duckherder_stop_local_server()")
+                except duckdb.InvalidInputException:
+                    print("none here")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(con.execute("SELECT duckherder_stop_local_server()").fetchone()[0][-21:])
+        """
+    )
+    assert process.finish().splitlines() == ["none here", "and 2 workers stopped"]
 
 
 def test_stop_and_start_again_on_the_same_port(con):

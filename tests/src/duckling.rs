@@ -75,9 +75,17 @@ impl LocalDuckling {
     /// # Errors
     /// If it cannot be started.
     pub fn start_with(config: DucklingConfig) -> Result<Self> {
+        Self::start_at(config, 0)
+    }
+
+    /// Starts one at a port that another one had.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_at(config: DucklingConfig, port: u16) -> Result<Self> {
         let duckling = Duckling::open(config)?;
         let herd = Arc::clone(duckling.herd());
-        let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let socket = std::net::TcpListener::bind(("127.0.0.1", port))?;
         socket.set_nonblocking(true)?;
         let port = socket.local_addr()?.port();
         let runtime = runtime()?;
@@ -141,16 +149,24 @@ impl DucklingProcess {
     /// # Errors
     /// If there is no binary (build it with `cargo build -p duckling-server`), or it does not start.
     pub fn start(database: &Path) -> Result<Self> {
+        Self::start_with(database, &[])
+    }
+
+    /// As [`DucklingProcess::start`], with further arguments.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn start_with(database: &Path, arguments: &[&str]) -> Result<Self> {
+        let listen: &[&str] = if arguments.contains(&"--listen") {
+            &[]
+        } else {
+            &["--listen", "127.0.0.1:0"]
+        };
         let mut child = Command::new(binary()?)
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--threads",
-                "2",
-                "--drain-timeout",
-                "1",
-            ])
+            .arg("serve")
+            .args(listen)
+            .args(arguments)
+            .args(["--threads", "2", "--drain-timeout", "1"])
             .arg("--database")
             .arg(database)
             .stdin(Stdio::null())

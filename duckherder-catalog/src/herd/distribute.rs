@@ -250,18 +250,16 @@ impl<'a> Planner<'a> {
                 two_phase,
                 single_set,
                 order_free,
+                distinct,
             } => {
-                let (two_phase, single_set, order_free) = (*two_phase, *single_set, *order_free);
-                self.aggregate(
-                    node,
+                let aggregate = Aggregate {
                     groups,
-                    Aggregate {
-                        two_phase,
-                        single_set,
-                        order_free,
-                    },
-                    context,
-                )
+                    two_phase: *two_phase,
+                    single_set: *single_set,
+                    order_free: *order_free,
+                    distinct: *distinct,
+                };
+                self.aggregate(node, aggregate, context)
             }
             Op::Distinct { targets, plain } => self.distinct(node, targets, *plain, context),
             Op::Window { partitions } => self.window(node, partitions, context),

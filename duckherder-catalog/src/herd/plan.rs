@@ -143,6 +143,11 @@ pub enum Op {
         /// so one is taken.
         #[serde(default)]
         order_free: bool,
+        /// If nothing but DISTINCT keeps the aggregates from two phases, and all of those that have it have this one
+        /// argument, a column: that one. If rows in which it is equal are on one worker, each worker counts, or adds,
+        /// other values than the others: the first phase does so with DISTINCT, and the second adds up without.
+        #[serde(default)]
+        distinct: Option<Binding>,
     },
     /// DISTINCT and DISTINCT ON.
     Distinct {

@@ -254,7 +254,7 @@ typedef struct DhApi {
    */
   void (*buffer_free)(struct DhBuffer buffer);
   /**
-   * Starts the duckling inside this process; its address goes to `address`.
+   * Starts the duckling inside this process, and workers for it; its address goes to `address`.
    */
   enum DhStatus (*local_server_start)(uint16_t port,
                                       uint32_t workers,
@@ -262,11 +262,54 @@ typedef struct DhApi {
                                       struct DhBuffer *address,
                                       struct DhBuffer *error);
   /**
-   * Stops it; the address it had goes to `address`.
+   * Stops all ducklings inside this process; the address that the server had, empty if there was none, goes to
+   * `address`, the number of workers to `workers`.
    */
   enum DhStatus (*local_server_stop)(struct DhInterrupt interrupt,
                                      struct DhBuffer *address,
+                                     uint64_t *workers,
                                      struct DhBuffer *error);
+  /**
+   * Starts a duckling inside this process that is to be somebody's worker; its address goes to `address`.
+   */
+  enum DhStatus (*local_worker_start)(uint16_t port,
+                                      struct DhInterrupt interrupt,
+                                      struct DhBuffer *address,
+                                      struct DhBuffer *error);
+  /**
+   * Makes a duckling inside this process a worker of the coordinator at that address, under that id; its own address
+   * goes to `address`.
+   */
+  enum DhStatus (*local_worker_join)(struct DhText id,
+                                     struct DhText coordinator,
+                                     struct DhInterrupt interrupt,
+                                     struct DhBuffer *address,
+                                     struct DhBuffer *error);
+  /**
+   * Makes the duckling at an address a worker of a coordinator; its id goes to `id`, its address to `address`.
+   */
+  enum DhStatus (*worker_register)(const struct DhRemote *remote,
+                                   struct DhText worker,
+                                   struct DhInterrupt interrupt,
+                                   struct DhBuffer *id,
+                                   struct DhBuffer *address,
+                                   struct DhBuffer *error);
+  /**
+   * Takes a worker, named by its id or its address, out of a herd; its id goes to `id`, its address to `address`.
+   */
+  enum DhStatus (*worker_unregister)(const struct DhRemote *remote,
+                                     struct DhText worker,
+                                     struct DhInterrupt interrupt,
+                                     struct DhBuffer *id,
+                                     struct DhBuffer *address,
+                                     struct DhBuffer *error);
+  /**
+   * How many workers of a coordinator statements can use.
+   */
+  enum DhStatus (*worker_count)(const struct DhRemote *remote,
+                                struct DhInterrupt interrupt,
+                                uint64_t *count,
+                                struct DhBuffer *error);
   /**
    * Forgets the query history.
    */

@@ -8,14 +8,14 @@ use super::query::{ArrowArray, ArrowSchema, DhGroup, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
 use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText, DhWaker};
 use super::upload::{DhIngestMode, DhUpload};
-use super::{catalog, local, query, remote, types, upload};
+use super::{catalog, herd, local, query, remote, types, upload};
 
 /// What C++ can ask for. What each function promises and asks for is documented with its definition.
 #[repr(C)]
 pub struct DhApi {
     /// Frees a buffer. Null is fine; twice is not.
     pub buffer_free: unsafe extern "C" fn(buffer: DhBuffer),
-    /// Starts the duckling inside this process; its address goes to `address`.
+    /// Starts the duckling inside this process, and workers for it; its address goes to `address`.
     pub local_server_start: unsafe extern "C" fn(
         port: u16,
         workers: u32,
@@ -23,9 +23,55 @@ pub struct DhApi {
         address: *mut DhBuffer,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Stops it; the address it had goes to `address`.
-    pub local_server_stop:
-        unsafe extern "C" fn(interrupt: DhInterrupt, address: *mut DhBuffer, error: *mut DhBuffer) -> DhStatus,
+    /// Stops all ducklings inside this process; the address that the server had, empty if there was none, goes to
+    /// `address`, the number of workers to `workers`.
+    pub local_server_stop: unsafe extern "C" fn(
+        interrupt: DhInterrupt,
+        address: *mut DhBuffer,
+        workers: *mut u64,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Starts a duckling inside this process that is to be somebody's worker; its address goes to `address`.
+    pub local_worker_start: unsafe extern "C" fn(
+        port: u16,
+        interrupt: DhInterrupt,
+        address: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Makes a duckling inside this process a worker of the coordinator at that address, under that id; its own address
+    /// goes to `address`.
+    pub local_worker_join: unsafe extern "C" fn(
+        id: DhText,
+        coordinator: DhText,
+        interrupt: DhInterrupt,
+        address: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Makes the duckling at an address a worker of a coordinator; its id goes to `id`, its address to `address`.
+    pub worker_register: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        worker: DhText,
+        interrupt: DhInterrupt,
+        id: *mut DhBuffer,
+        address: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Takes a worker, named by its id or its address, out of a herd; its id goes to `id`, its address to `address`.
+    pub worker_unregister: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        worker: DhText,
+        interrupt: DhInterrupt,
+        id: *mut DhBuffer,
+        address: *mut DhBuffer,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// How many workers of a coordinator statements can use.
+    pub worker_count: unsafe extern "C" fn(
+        remote: *const DhRemote,
+        interrupt: DhInterrupt,
+        count: *mut u64,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
     /// Forgets the query history.
     pub history_clear: unsafe extern "C" fn(error: *mut DhBuffer) -> DhStatus,
     /// Connects to a duckling.
@@ -230,6 +276,11 @@ pub(super) static API: DhApi = DhApi {
     buffer_free: types::buffer_free,
     local_server_start: local::local_server_start,
     local_server_stop: local::local_server_stop,
+    local_worker_start: local::local_worker_start,
+    local_worker_join: local::local_worker_join,
+    worker_register: herd::worker_register,
+    worker_unregister: herd::worker_unregister,
+    worker_count: herd::worker_count,
     history_clear: local::history_clear,
     remote_attach: remote::remote_attach,
     remote_free: remote::remote_free,

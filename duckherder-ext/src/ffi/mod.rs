@@ -11,6 +11,7 @@ mod api;
 mod catalog;
 mod entry;
 mod guard;
+mod herd;
 mod local;
 mod query;
 mod remote;

@@ -484,6 +484,31 @@ pub struct UnregisterWorkerResponse {
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
 }
+/// The workers of this coordinator, in order of their ids.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListWorkersRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListWorkersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub workers: ::prost::alloc::vec::Vec<WorkerDescription>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerDescription {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// "alive", "suspected", "down" or "left".
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+    /// "joined" or "named".
+    #[prost(string, tag = "4")]
+    pub registered: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub duckdb_version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub protocol_version: u32,
+}
 /// From a coordinator to a duckling: be my worker, or, if it is already: how are you?
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimWorkerRequest {

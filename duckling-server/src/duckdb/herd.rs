@@ -62,6 +62,19 @@ pub trait HerdHooks: Send + Sync + 'static {
     /// # Errors
     /// The server does not serve.
     fn execute(&self, workers: Vec<WorkerId>, sql: &str) -> Result<Execution, RemoteError>;
+
+    /// As [`HerdHooks::gather`], for a query that changes rows.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    fn change(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError>;
+
+    /// Sends rows of a table that are on the wrong worker to the right one. Placement and columns, those that hold values,
+    /// as JSON.
+    ///
+    /// # Errors
+    /// A worker's.
+    fn move_rows(&self, schema: &str, table: &str, placement: &str, columns: &str) -> Result<(), RemoteError>;
 }
 
 /// What C++ holds of a session.
@@ -143,6 +156,8 @@ struct Api {
     execute_start: unsafe extern "C" fn(*const Session, Text, Text, *mut *mut Execution, *mut Buffer) -> Status,
     execute_wait: unsafe extern "C" fn(*const Execution, u32, *mut u64, *mut Buffer) -> Status,
     execute_free: unsafe extern "C" fn(*mut Execution),
+    change: unsafe extern "C" fn(*const Session, Text, *mut *mut Source, *mut Buffer) -> Status,
+    move_rows: unsafe extern "C" fn(*const Session, Text, Text, Text, Text, *mut Buffer) -> Status,
 }
 
 static API: Api = Api {
@@ -164,6 +179,8 @@ static API: Api = Api {
     execute_start: herd_write::execute_start,
     execute_wait: herd_write::execute_wait,
     execute_free: herd_write::execute_free,
+    change,
+    move_rows: herd_write::move_rows,
 };
 
 #[expect(improper_ctypes, reason = "C++ only keeps the pointers")]
@@ -308,6 +325,24 @@ unsafe extern "C" fn gather(
     unsafe {
         guard(error, || {
             let opened = (*session).0.gather(query.get()?)?;
+            source.write(Box::into_raw(Box::new(Source(opened))));
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// # Safety
+/// As for [`distribute`].
+unsafe extern "C" fn change(
+    session: *const Session,
+    query: Text,
+    source: *mut *mut Source,
+    error: *mut Buffer,
+) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guard(error, || {
+            let opened = (*session).0.change(query.get()?)?;
             source.write(Box::into_raw(Box::new(Source(opened))));
             Ok(Status::Ok)
         })

@@ -185,3 +185,23 @@ pub(super) unsafe extern "C" fn execute_free(execution: *mut Execution) {
         drop(unsafe { Box::from_raw(execution) });
     }));
 }
+
+/// # Safety
+/// As for [`write_start`].
+pub(super) unsafe extern "C" fn move_rows(
+    session: *const Session,
+    schema: Text,
+    table: Text,
+    placement: Text,
+    columns: Text,
+    error: *mut Buffer,
+) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        guard(error, || {
+            let session = &(*session).0;
+            session.move_rows(schema.get()?, table.get()?, placement.get()?, columns.get()?)?;
+            Ok(Status::Ok)
+        })
+    }
+}

@@ -11,34 +11,15 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Response, Status};
 
-use super::state::Handle;
+use super::handle::Handle;
+use super::headers::{AUTHORIZATION, Authorization, BASIC_BYTES_MAX, COOKIE, Presented, unauthenticated};
 use crate::running::blocking;
 use crate::session::{Session, SessionId, Sessions};
 use crate::settings::Settings;
-
-/// The name that other Flight servers use too.
-const COOKIE: &str = "arrow_flight_session_id";
-
-const AUTHORIZATION: &str = "authorization";
-
-/// Where clients put a token that came out of a handshake without an `authorization` header.
-const LEGACY_TOKEN: &str = "auth-token-bin";
-
-/// Padded and unpadded: clients send both.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// Bytes of a user name and password.
-const BASIC_BYTES_MAX: usize = 8 * 1024;
 
 /// What a request says about its sender.
 enum Credentials {
@@ -203,90 +184,31 @@ fn token(session: &Session) -> String {
     uuid::Uuid::from_bytes(session.id).simple().to_string()
 }
 
-fn session_id(token: &str) -> Option<SessionId> {
-    uuid::Uuid::try_parse(token).ok().map(|uuid| *uuid.as_bytes())
-}
-
 fn credentials(sessions: &Sessions, headers: &MetadataMap) -> Result<Credentials, Status> {
-    if let Some(header) = headers.get(AUTHORIZATION) {
-        let (scheme, value) = authorization(header)?;
-        if scheme.eq_ignore_ascii_case("bearer") {
-            return bearer(sessions, value).map(Credentials::Bearer);
-        }
-        check_basic(scheme, value)?;
-        return cookies(sessions, headers, Credentials::Basic);
-    }
-    if let Some(header) = headers.get_bin(LEGACY_TOKEN) {
-        let bytes = header
-            .to_bytes()
-            .map_err(|_| unauthenticated("the token is malformed"))?;
-        let token = std::str::from_utf8(&bytes).map_err(|_| unauthenticated("the token is malformed"))?;
-        return bearer(sessions, token).map(Credentials::Bearer);
-    }
-    cookies(sessions, headers, Credentials::None)
-}
-
-fn cookies(sessions: &Sessions, headers: &MetadataMap, otherwise: Credentials) -> Result<Credentials, Status> {
-    let found = headers
-        .get_all("cookie")
-        .iter()
-        .filter_map(|header| header.to_str().ok())
-        .flat_map(|header| header.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE);
-    let Some((kind, token)) = found.and_then(|(_, value)| value.trim_matches('"').split_once('-')) else {
-        return Ok(otherwise);
-    };
-    let session = session_id(token).map(|id| sessions.get(&id));
-    match (kind, session) {
-        ("n" | "s", Some(Ok(session))) => {
-            session.set_confirmed();
-            Ok(Credentials::Cookie {
-                session,
-                fresh: kind == "n",
-            })
-        }
-        ("s", Some(Err(error))) => {
-            let mut status = Status::from(error);
-            expire_cookie(status.metadata_mut());
-            Err(status)
-        }
-        ("n", Some(Err(_))) => Ok(Credentials::FreshCookie),
-        _ => Ok(otherwise),
+    match Presented::read(headers)? {
+        Presented::Bearer(session) => bearer(sessions, session).map(Credentials::Bearer),
+        Presented::Cookie { session, fresh } => match sessions.get(&session) {
+            Ok(session) => {
+                session.set_confirmed();
+                Ok(Credentials::Cookie { session, fresh })
+            }
+            // It promised nothing.
+            Err(_) if fresh => Ok(Credentials::FreshCookie),
+            Err(error) => {
+                let mut status = Status::from(error);
+                expire_cookie(status.metadata_mut());
+                Err(status)
+            }
+        },
+        Presented::Basic => Ok(Credentials::Basic),
+        Presented::Nothing => Ok(Credentials::None),
     }
 }
 
-fn unauthenticated(message: &str) -> Status {
-    Status::unauthenticated(message)
-}
-
-fn authorization(header: &MetadataValue<tonic::metadata::Ascii>) -> Result<(&str, &str), Status> {
-    header
-        .to_str()
-        .ok()
-        .and_then(|header| header.trim().split_once(' '))
-        .map(|(scheme, value)| (scheme, value.trim()))
-        .ok_or_else(|| unauthenticated("the authorization header is malformed"))
-}
-
-fn bearer(sessions: &Sessions, token: &str) -> Result<Arc<Session>, Status> {
-    session_id(token)
+fn bearer(sessions: &Sessions, session: Option<SessionId>) -> Result<Arc<Session>, Status> {
+    session
         .and_then(|id| sessions.get(&id).ok())
         .ok_or_else(|| unauthenticated("this bearer token is not known, or its session has ended: log in again"))
-}
-
-/// Whether the header holds a name and a password: which ones, nobody asks yet.
-fn check_basic(scheme: &str, value: &str) -> Result<(), Status> {
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return Err(unauthenticated("only Basic and Bearer authorization are supported"));
-    }
-    let malformed = || unauthenticated("the Basic authorization is malformed");
-    if value.len() > BASIC_BYTES_MAX {
-        return Err(malformed());
-    }
-    let decoded = BASE64.decode(value).map_err(|_| malformed())?;
-    let text = String::from_utf8(decoded).map_err(|_| malformed())?;
-    text.split_once(':').map(|_| ()).ok_or_else(malformed)
 }
 
 /// Answers a handshake: the bearer token of a new session for a name and a password, or that of the header.
@@ -303,12 +225,10 @@ pub async fn handshake(
         blocking(move || sessions.open(default_settings()))
     };
     if let Some(header) = headers.get(AUTHORIZATION) {
-        let (scheme, value) = authorization(header)?;
-        if scheme.eq_ignore_ascii_case("bearer") {
-            return bearer(sessions, value).map(|session| token(&session));
-        }
-        check_basic(scheme, value)?;
-        return Ok(token(&*log_in().await?));
+        return match Authorization::read(header)? {
+            Authorization::Bearer(session) => bearer(sessions, session).map(|session| token(&session)),
+            Authorization::Basic => Ok(token(&*log_in().await?)),
+        };
     }
     let payload = payload.await?;
     let basic = <arrow_flight::BasicAuth as duckherder_proto::Message>::decode(&*payload).ok();
@@ -341,24 +261,6 @@ mod tests {
             if let Ok(caller) = Caller::of(&SESSIONS, &headers, None) {
                 prop_assert!(caller.known().is_none());
             }
-        }
-    }
-
-    #[test]
-    fn basic_is_taken_padded_and_unpadded() {
-        check_basic("Basic", "dTpw").unwrap();
-        check_basic("basic", "dXM6cA==").unwrap();
-        check_basic("BASIC", "dXM6cA").unwrap();
-        for (scheme, value) in [
-            ("Basic", "dXM"),
-            ("Basic", "!!"),
-            ("Digest", "dTpw"),
-            ("Basic", "/////w=="),
-        ] {
-            assert_eq!(
-                check_basic(scheme, value).unwrap_err().code(),
-                tonic::Code::Unauthenticated
-            );
         }
     }
 }

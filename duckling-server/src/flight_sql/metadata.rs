@@ -36,12 +36,19 @@ macro_rules! like {
 }
 
 /// Databases that clients see: those attached, and that of temporary tables if there are any.
-const CATALOGS: &str = "SELECT database_name FROM duckdb_databases() WHERE NOT internal OR (database_name = 'temp' AND \
-     EXISTS (FROM duckdb_tables() WHERE database_name = 'temp')) ORDER BY ALL";
+macro_rules! catalogs {
+    () => {
+        "SELECT database_name FROM duckdb_databases() WHERE NOT internal OR (database_name = 'temp' AND \
+         EXISTS (FROM duckdb_tables() WHERE database_name = 'temp'))"
+    };
+}
+
+const CATALOGS: &str = concat!(catalogs!(), " ORDER BY ALL");
 
 const SCHEMAS: &str = concat!(
-    "SELECT database_name, schema_name FROM duckdb_schemas() WHERE database_name IN (SELECT database_name FROM \
-     duckdb_databases() WHERE NOT internal) AND schema_name NOT IN ('information_schema', 'pg_catalog') AND \
+    "SELECT database_name, schema_name FROM duckdb_schemas() WHERE database_name IN (",
+    catalogs!(),
+    ") AND schema_name NOT IN ('information_schema', 'pg_catalog') AND \
      ($1::VARCHAR IS NULL OR database_name = $1) AND ",
     like!("schema_name", "$2"),
     " ORDER BY ALL"

@@ -4,6 +4,8 @@
 //! GetSchema, PollFlightInfo, ListFlights and session options: `UNIMPLEMENTED`.
 
 mod access;
+mod handle;
+mod headers;
 mod messages;
 mod metadata;
 mod options;
@@ -43,6 +45,7 @@ use crate::catalog::identifier;
 use crate::running::Answer;
 use crate::session::Sessions;
 use crate::statement::BatchEncoder;
+use handle::Handle;
 use messages::{CloseSessionResult, CloseSessionStatus, GetSessionOptionsResult, SetSessionOptionsRequest};
 use statements::Announced;
 
@@ -117,7 +120,7 @@ impl FlightSql {
             command => {
                 let schema = self.metadata_schema(&command)?;
                 let ticket = command.into_any().encode_to_vec().into();
-                info(descriptor, Some(&schema), ticket, true)
+                info(descriptor, Some(&schema), [ticket], true)
             }
         }
     }
@@ -165,7 +168,7 @@ impl FlightSql {
         let tables = self.table_paths(caller, &pattern, FLIGHTS_MAX).await?;
         let flights = tables.into_iter().map(|path| {
             let ticket = path_query(&path)?.as_any().encode_to_vec().into();
-            info(FlightDescriptor::new_path(path), None, ticket, false)
+            info(FlightDescriptor::new_path(path), None, [ticket], false)
         });
         Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
     }
@@ -319,16 +322,22 @@ impl FlightSql {
 
     fn cancel_info(&self, caller: &Caller, info: &FlightInfo) -> Result<CancelStatus, Status> {
         let mut outcome = None;
+        let mut cancelled = None;
         for endpoint in &info.endpoint {
             let ticket = endpoint
                 .ticket
                 .as_ref()
                 .map(|ticket| &ticket.ticket[..])
                 .unwrap_or_default();
-            outcome = Some(match decode(ticket, "ticket")? {
-                Command::TicketStatementQuery(ticket) => self.cancel(caller, &ticket.statement_handle)?,
-                _ => CancelStatus::NotCancellable,
-            });
+            let Command::TicketStatementQuery(ticket) = decode(ticket, "ticket")? else {
+                outcome = Some(CancelStatus::NotCancellable);
+                continue;
+            };
+            let (handle, _) = Handle::decode_endpoint(&ticket.statement_handle)?;
+            // The endpoints of one result are of one statement, which is stopped once.
+            if cancelled.replace(handle) != Some(handle) {
+                outcome = Some(self.cancel(caller, handle)?);
+            }
         }
         outcome.ok_or_else(|| Status::invalid_argument("this information has no endpoint"))
     }
@@ -426,21 +435,24 @@ fn schema_bytes(schema: &Schema) -> Result<Bytes, RemoteError> {
 }
 
 fn announced_info(descriptor: FlightDescriptor, announced: Announced) -> Result<FlightInfo, Status> {
-    let ticket = TicketStatementQuery {
-        statement_handle: announced.handle.encode(),
+    let ticket = |endpoint| {
+        let ticket = TicketStatementQuery {
+            statement_handle: announced.handle.encode_endpoint(endpoint),
+        };
+        ticket.as_any().encode_to_vec().into()
     };
-    let ticket = ticket.as_any().encode_to_vec().into();
-    info(descriptor, announced.schema.as_ref(), ticket, announced.ordered)
+    let tickets = (0..announced.endpoints).map(ticket);
+    info(descriptor, announced.schema.as_ref(), tickets, announced.ordered)
 }
 
-/// One endpoint, without a location: the connection that asked.
+/// Endpoints without a location: the connection that asked, or another to this server.
 fn info(
     descriptor: FlightDescriptor,
     schema: Option<&SchemaRef>,
-    ticket: Bytes,
+    tickets: impl IntoIterator<Item = Bytes>,
     ordered: bool,
 ) -> Result<FlightInfo, Status> {
-    let endpoint = FlightEndpoint {
+    let endpoint = |ticket| FlightEndpoint {
         ticket: Some(Ticket { ticket }),
         ..FlightEndpoint::default()
     };
@@ -450,7 +462,7 @@ fn info(
             .transpose()?
             .unwrap_or_default(),
         flight_descriptor: (descriptor.encoded_len() <= DESCRIPTOR_BYTES_ECHOED).then_some(descriptor),
-        endpoint: vec![endpoint],
+        endpoint: tickets.into_iter().map(endpoint).collect(),
         total_records: -1,
         total_bytes: -1,
         ordered,
@@ -487,7 +499,8 @@ mod tests {
             let _ = unpack::<arrow_flight::sql::ActionEndTransactionRequest>(&body);
             let _ = raw::<SetSessionOptionsRequest>(&body);
             let _ = raw::<CancelFlightInfoRequest>(&body);
-            let _ = state::Handle::decode(&bytes);
+            let _ = Handle::decode(&bytes);
+            let _ = Handle::decode_endpoint(&bytes);
         }
 
         #[test]

@@ -9,6 +9,7 @@ use super::messages::{
     GetSessionOptionsResult, OptionValue, SessionOptionValue, SetSessionOptionError, SetSessionOptionErrorValue,
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
+use super::state::ENDPOINTS_MAX;
 use crate::catalog::{current_place, identifier};
 use crate::duckdb::Connection;
 use crate::running::blocking;
@@ -20,6 +21,9 @@ const SCHEMA: &str = "schema";
 
 /// Results with exact types instead of plain Arrow.
 pub const LOSSLESS: &str = "duckherder.lossless";
+
+/// Streams that a large result without an order comes in, at most.
+pub const ENDPOINTS: &str = "duckherder.endpoints";
 
 /// DuckDB settings that clients may set for their session. What is not on the list concerns the server, or files.
 const SETTINGS: &[&str] = &[
@@ -89,6 +93,19 @@ async fn set_one(
                 _ => return Err(InvalidValue),
             };
             session.flight_sql.set_lossless(lossless);
+            Ok(())
+        }
+        ENDPOINTS => {
+            let endpoints = match &value {
+                None => None,
+                Some(OptionValue::Int64(number)) => Some(u8::try_from(*number).map_err(|_| InvalidValue)?),
+                Some(OptionValue::String(text)) => Some(text.parse().map_err(|_| InvalidValue)?),
+                _ => return Err(InvalidValue),
+            };
+            if endpoints.is_some_and(|endpoints| !(1..=ENDPOINTS_MAX).contains(&endpoints)) {
+                return Err(InvalidValue);
+            }
+            session.flight_sql.set_endpoints(endpoints);
             Ok(())
         }
         _ => {
@@ -177,6 +194,9 @@ pub async fn get(session: &Arc<Session>) -> Result<GetSessionOptionsResult, Remo
     tell(CATALOG, OptionValue::String(catalog));
     tell(SCHEMA, OptionValue::String(schema));
     tell(LOSSLESS, OptionValue::Bool(session.flight_sql.is_lossless()));
+    if let Some(endpoints) = session.flight_sql.endpoints() {
+        tell(ENDPOINTS, OptionValue::Int64(endpoints.into()));
+    }
     Ok(GetSessionOptionsResult {
         session_options: options,
     })

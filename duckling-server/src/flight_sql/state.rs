@@ -2,19 +2,24 @@
 //! transaction it has begun, options. All of it is bounded, and gone with the session.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::handle::{Handle, malformed};
+use crate::parts::{Part, Parts};
 use crate::plain::Mapping;
+use crate::queue::{self, Producer};
 use crate::statement::Values;
 
 /// Prepared statements of one session.
 pub const PREPARED_MAX: usize = 1000;
+
+/// Streams that one result can be shared by.
+pub const ENDPOINTS_MAX: u8 = 16;
 
 /// Results of one session that were announced and not fetched yet; beyond it, the oldest are forgotten.
 pub const TICKETS_MAX: usize = 1000;
@@ -25,45 +30,13 @@ const KEPT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What the bytes that are kept are counted in.
 const KEPT_UNIT: usize = 1024;
 
-/// Bytes of a handle: the session's number, and what nobody can guess.
-const HANDLE_BYTES: usize = 24;
-
-/// What a client names things by. It is no key to the session: what somebody else may do with it is what it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Handle {
-    /// Which session it belongs to.
-    pub session: u64,
-    secret: [u8; 16],
-}
-
-impl Handle {
-    fn new(session: u64) -> Self {
-        Self {
-            session,
-            secret: *uuid::Uuid::new_v4().as_bytes(),
-        }
-    }
-
-    /// What a client has sent.
-    ///
-    /// # Errors
-    /// `Invalid Input`, if it is no handle of ours.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RemoteError> {
-        let malformed = || RemoteError::new(ExceptionType::InvalidInput, "this is no handle of this server's");
-        let (session, secret) = bytes.split_first_chunk::<8>().ok_or_else(malformed)?;
-        Ok(Self {
-            session: u64::from_be_bytes(*session),
-            secret: secret.try_into().map_err(|_| malformed())?,
-        })
-    }
-
-    /// What clients get.
-    pub fn encode(self) -> Bytes {
-        let mut bytes = Vec::with_capacity(HANDLE_BYTES);
-        bytes.extend_from_slice(&self.session.to_be_bytes());
-        bytes.extend_from_slice(&self.secret);
-        bytes.into()
-    }
+/// What a result will be like.
+#[derive(Debug, Clone, Copy)]
+pub struct Outlook {
+    /// Its rows come in an order that the statement asks for.
+    pub ordered: bool,
+    /// It is large, and several streams may share it.
+    pub spread: bool,
 }
 
 /// A prepared statement.
@@ -73,6 +46,7 @@ pub struct Prepared {
     pub in_transaction: bool,
     /// May run more than once for one request.
     pub repeatable: bool,
+    pub outlook: Outlook,
     /// The result's columns, if known.
     pub schema: Option<SchemaRef>,
     /// How many parameters it has; `None` if that is known only when it runs.
@@ -86,6 +60,7 @@ impl Prepared {
         sql: String,
         in_transaction: bool,
         repeatable: bool,
+        outlook: Outlook,
         schema: Option<SchemaRef>,
         parameters: Option<usize>,
         memory: OwnedSemaphorePermit,
@@ -94,6 +69,7 @@ impl Prepared {
             sql,
             in_transaction,
             repeatable,
+            outlook,
             schema,
             parameters,
             bound: Mutex::default(),
@@ -121,27 +97,76 @@ pub struct Ticketed {
     /// Reading again does no harm.
     pub repeatable: bool,
     pub statement_id: u64,
-    fetched: AtomicBool,
+    /// How many streams share the result.
+    pub endpoints: u8,
+    fetched: Mutex<Fetched>,
     _memory: OwnedSemaphorePermit,
 }
 
+/// What has been fetched of a result.
+#[derive(Default)]
+struct Fetched {
+    /// One bit for each endpoint.
+    endpoints: u32,
+    /// What the streams of several endpoints share, while some of them are still to come.
+    parts: Option<Arc<Parts>>,
+}
+
+/// What fetching an endpoint means.
+pub enum Fetch {
+    /// The statement is to be run, for this stream alone.
+    Alone,
+    /// The statement is to be run, for this stream and others to come.
+    First(Arc<Parts>, Producer),
+    /// It runs, or has run.
+    Further(Part),
+}
+
 impl Ticketed {
-    /// Takes the right to run the statement.
+    /// Takes the right to read an endpoint. A result that streams share is queued up to `read_ahead_bytes`.
     ///
     /// # Errors
-    /// `Invalid Input`, if it has run and must not run again.
-    pub fn fetch(&self) -> Result<(), RemoteError> {
-        if self.fetched.swap(true, Ordering::SeqCst) && !self.repeatable {
+    /// `Invalid Input`, if there is no such endpoint, or it must not be read again.
+    pub fn fetch(&self, endpoint: u8, read_ahead_bytes: usize) -> Result<Fetch, RemoteError> {
+        if endpoint >= self.endpoints {
+            return Err(malformed());
+        }
+        let mut fetched = lock(&self.fetched);
+        let bit = 1 << endpoint;
+        let alone = self.endpoints == 1;
+        if fetched.endpoints & bit != 0 && !(alone && self.repeatable) {
             return Err(RemoteError::new(
                 ExceptionType::InvalidInput,
                 "the result of this ticket has been fetched: the statement is not run again",
             ));
         }
-        Ok(())
+        fetched.endpoints |= bit;
+        if alone {
+            return Ok(Fetch::Alone);
+        }
+        let fetch = match &fetched.parts {
+            Some(parts) => Fetch::Further(parts.part()),
+            None => {
+                let (producer, consumer) = queue::bounded(read_ahead_bytes);
+                let parts = Arc::new(Parts::new(consumer));
+                fetched.parts = Some(Arc::clone(&parts));
+                Fetch::First(parts, producer)
+            }
+        };
+        if fetched.endpoints.count_ones() == u32::from(self.endpoints) {
+            fetched.parts = None;
+        }
+        Ok(fetch)
     }
 
+    /// Whether the statement was run.
+    pub fn has_begun(&self) -> bool {
+        lock(&self.fetched).endpoints != 0
+    }
+
+    /// Whether nothing is left to be fetched.
     pub fn is_fetched(&self) -> bool {
-        self.fetched.load(Ordering::SeqCst)
+        lock(&self.fetched).endpoints.count_ones() == u32::from(self.endpoints)
     }
 }
 
@@ -154,6 +179,8 @@ struct Inner {
     catalog: Option<String>,
     schema: Option<String>,
     lossless: bool,
+    /// How many streams a large result is offered in, if the client has said.
+    endpoints: Option<u8>,
     has_options: bool,
 }
 
@@ -261,6 +288,7 @@ impl State {
         parameters: Option<Arc<Values>>,
         in_transaction: bool,
         repeatable: bool,
+        endpoints: u8,
     ) -> Result<Handle, RemoteError> {
         let memory = self.reserve(sql.len())?;
         let statement_id = self.next_statement_id();
@@ -272,7 +300,8 @@ impl State {
             mapping: inner.mapping(),
             repeatable,
             statement_id,
-            fetched: AtomicBool::new(false),
+            endpoints,
+            fetched: Mutex::default(),
             _memory: memory,
         };
         if inner.tickets.len() >= TICKETS_MAX {
@@ -331,6 +360,17 @@ impl State {
 
     pub fn is_lossless(&self) -> bool {
         self.lock().lossless
+    }
+
+    /// How many streams the client wants a large result in, if it has said.
+    pub fn endpoints(&self) -> Option<u8> {
+        self.lock().endpoints
+    }
+
+    pub fn set_endpoints(&self, endpoints: Option<u8>) {
+        let mut inner = self.lock();
+        inner.endpoints = endpoints;
+        inner.has_options = true;
     }
 
     /// The client has set some option.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
@@ -19,7 +19,8 @@ use futures::stream::BoxStream;
 use tonic::Status;
 
 use super::access::Caller;
-use super::state::{Handle, Prepared};
+use super::handle::Handle;
+use super::state::{ENDPOINTS_MAX, Fetch, Outlook, Prepared, Ticketed};
 use super::{FlightSql, schema_bytes, unions};
 use crate::arrow_check;
 use crate::duckdb::StatementKind;
@@ -30,11 +31,16 @@ use crate::running::{self, Answer, UploadJob, blocking, next_batch, unless_cance
 use crate::session::{Place, Session};
 use crate::statement::{self, Job, Planned, Values};
 
+/// Rows from which on a result is large.
+const LARGE_ROWS: u64 = 1_000_000;
+
 type Flight = BoxStream<'static, Result<FlightData, FlightError>>;
 
 /// What a client may know of a statement before it runs.
 pub struct Announced {
     pub handle: Handle,
+    /// How many streams the result comes in.
+    pub endpoints: u8,
     /// `None` if it is known only when the statement runs.
     pub schema: Option<SchemaRef>,
     pub ordered: bool,
@@ -50,18 +56,21 @@ impl FlightSql {
     ) -> Result<Announced, RemoteError> {
         let session = self.session_of(caller, transaction).await?;
         let place = place(&session, transaction)?;
-        let planned = self.plan(caller, &session, &sql, place).await?;
+        let planned = self.plan_to_run(caller, &session, &sql, place).await?;
         let schema = result_schema(&planned, session.flight_sql.mapping())?;
-        let ordered = is_ordered(&sql);
+        let outlook = outlook(&planned, &sql, schema.as_ref());
+        let endpoints = self.endpoints(&session, outlook);
         let repeatable = is_repeatable(planned.kind, &sql);
         let in_transaction = given(transaction).is_some();
-        let handle = session
-            .flight_sql
-            .keep_ticket(session.number, sql, None, in_transaction, repeatable)?;
+        let handle =
+            session
+                .flight_sql
+                .keep_ticket(session.number, sql, None, in_transaction, repeatable, endpoints)?;
         Ok(Announced {
             handle,
+            endpoints,
             schema,
-            ordered,
+            ordered: outlook.ordered,
         })
     }
 
@@ -70,17 +79,20 @@ impl FlightSql {
         let (session, prepared) = prepared(caller, handle)?;
         let parameters = prepared.bound();
         check_bound(&prepared, parameters.is_some())?;
+        let endpoints = self.endpoints(&session, prepared.outlook);
         let handle = session.flight_sql.keep_ticket(
             session.number,
             prepared.sql.clone(),
             parameters,
             prepared.in_transaction,
             prepared.repeatable,
+            endpoints,
         )?;
         Ok(Announced {
             handle,
+            endpoints,
             schema: prepared.schema.clone(),
-            ordered: is_ordered(&prepared.sql),
+            ordered: prepared.outlook.ordered,
         })
     }
 
@@ -93,27 +105,50 @@ impl FlightSql {
     ) -> Result<Option<SchemaRef>, RemoteError> {
         let session = self.session_of(caller, transaction).await?;
         let place = place(&session, transaction)?;
-        let planned = self.plan(caller, &session, sql, place).await?;
+        let planned = self.plan(caller, &session, sql, place, false).await?;
         result_schema(&planned, session.flight_sql.mapping())
     }
 
-    /// Runs what a ticket stands for.
+    /// Runs what a ticket stands for, unless another endpoint's ticket has begun it.
     pub async fn fetch(&self, caller: &Caller, handle: &[u8]) -> Result<Answer, Status> {
-        let handle = Handle::decode(handle)?;
+        let (handle, endpoint) = Handle::decode_endpoint(handle)?;
         let session = caller.owner_of(handle)?;
         let ticket = session.flight_sql.ticket(handle)?;
-        let place = match ticket.transaction {
-            Some(transaction) => place(&session, Some(&transaction.encode()))?,
-            None => place(&session, None)?,
+        let job = |ticket: &Ticketed| {
+            let transaction = ticket.transaction.map(Handle::encode);
+            Ok::<_, RemoteError>(Job {
+                sql: ticket.sql.clone(),
+                place: place(&session, transaction.as_ref())?,
+                parameters: ticket.parameters.clone(),
+                mapping: ticket.mapping,
+            })
         };
-        ticket.fetch()?;
-        let job = Job {
-            sql: ticket.sql.clone(),
-            place,
-            parameters: ticket.parameters.clone(),
-            mapping: ticket.mapping,
-        };
-        self.stream(caller, &session, job, ticket.statement_id).await
+        match ticket.fetch(endpoint, self.sessions.limits().read_ahead_bytes)? {
+            Fetch::Alone => self.stream(caller, &session, job(&ticket)?, ticket.statement_id).await,
+            Fetch::First(parts, producer) => {
+                let job = job(&ticket)?;
+                let recording = self.record(caller, &session, &job.sql);
+                let shared = (parts, producer);
+                running::stream_parts(&self.sessions, &session, job, ticket.statement_id, recording, shared).await
+            }
+            Fetch::Further(part) => part.start().await,
+        }
+    }
+
+    /// How many streams a result comes in.
+    fn endpoints(&self, session: &Session, outlook: Outlook) -> u8 {
+        if outlook.spread {
+            self.endpoints_at_most(session)
+        } else {
+            1
+        }
+    }
+
+    fn endpoints_at_most(&self, session: &Session) -> u8 {
+        let endpoints = session.flight_sql.endpoints();
+        endpoints
+            .unwrap_or(self.sessions.limits().result_endpoints)
+            .clamp(1, ENDPOINTS_MAX)
     }
 
     /// Runs a query that was not announced.
@@ -177,9 +212,10 @@ impl FlightSql {
         let session = self.session_of(caller, transaction).await?;
         let place = place(&session, transaction)?;
         let sql = request.query;
-        let planned = self.plan(caller, &session, &sql, place).await?;
+        let planned = self.plan_to_run(caller, &session, &sql, place).await?;
         let mapping = session.flight_sql.mapping();
         let schema = result_schema(&planned, mapping)?;
+        let outlook = outlook(&planned, &sql, schema.as_ref());
         let is_update = is_update(&planned, &sql);
         let parameters = planned.plan.as_ref().map(|plan| &plan.parameters);
         let parameter_schema = parameters.map_or_else(Schema::empty, parameter_schema);
@@ -189,6 +225,7 @@ impl FlightSql {
             sql,
             given(transaction).is_some(),
             repeatable,
+            outlook,
             schema.clone(),
             parameters.map(|schema| schema.fields().len()),
             memory,
@@ -326,7 +363,7 @@ impl FlightSql {
     /// # Errors
     /// The ticket is not known, or another session's.
     pub fn check_ticket(&self, caller: &Caller, handle: &[u8]) -> Result<(), RemoteError> {
-        let handle = Handle::decode(handle)?;
+        let (handle, _) = Handle::decode_endpoint(handle)?;
         caller.owner_of(handle)?.flight_sql.ticket(handle).map(|_| ())
     }
 
@@ -336,11 +373,10 @@ impl FlightSql {
     }
 
     /// Stops what a ticket stands for.
-    pub fn cancel(&self, caller: &Caller, handle: &[u8]) -> Result<CancelStatus, RemoteError> {
-        let handle = Handle::decode(handle)?;
+    pub fn cancel(&self, caller: &Caller, handle: Handle) -> Result<CancelStatus, RemoteError> {
         let session = caller.owner_of(handle)?;
         let ticket = session.flight_sql.ticket(handle)?;
-        if !ticket.is_fetched() {
+        if !ticket.has_begun() {
             session.flight_sql.drop_ticket(handle);
             return Ok(CancelStatus::Cancelled);
         }
@@ -359,16 +395,30 @@ impl FlightSql {
         }
     }
 
-    async fn plan(
+    /// Plans a statement whose result is going to be fetched.
+    async fn plan_to_run(
         &self,
         caller: &Caller,
         session: &Arc<Session>,
         sql: &str,
         place: Place,
     ) -> Result<Planned, RemoteError> {
+        // What has an order, or is wanted in one stream, need not be estimated.
+        let estimates = self.endpoints_at_most(session) > 1 && !is_ordered(sql);
+        self.plan(caller, session, sql, place, estimates).await
+    }
+
+    async fn plan(
+        &self,
+        caller: &Caller,
+        session: &Arc<Session>,
+        sql: &str,
+        place: Place,
+        estimates: bool,
+    ) -> Result<Planned, RemoteError> {
         let mut lease = session.lease(sql, place).await?;
         let text = sql.to_owned();
-        let planned = blocking(move || statement::plan(&mut lease, &text)).await;
+        let planned = blocking(move || statement::plan(&mut lease, &text, estimates)).await;
         if let Err(error) = &planned {
             // Nobody goes on to run such a statement: this is its end.
             let recording = self.record(caller, session, sql);
@@ -513,6 +563,21 @@ fn is_repeatable(kind: StatementKind, sql: &str) -> bool {
     // EXPLAIN ANALYZE runs what it explains.
     let sql = sql.to_ascii_lowercase();
     kind == StatementKind::Read && !["nextval", "analyze", "analyse"].iter().any(|word| sql.contains(word))
+}
+
+/// What is known of a result, as far as it decides about its streams.
+fn outlook(planned: &Planned, sql: &str, schema: Option<&SchemaRef>) -> Outlook {
+    let ordered = is_ordered(sql) || planned.estimate.is_some_and(|estimate| estimate.ordered);
+    let large = planned.estimate.is_some_and(|estimate| estimate.rows >= LARGE_ROWS);
+    // Dictionaries of ENUM columns come once, and all streams would need them.
+    let simple = schema.is_some_and(|schema| {
+        let has_dictionary = |field: &Arc<Field>| matches!(field.data_type(), DataType::Dictionary(..));
+        !schema.fields().iter().any(has_dictionary)
+    });
+    Outlook {
+        ordered,
+        spread: large && simple && !ordered,
+    }
 }
 
 /// Whether the statement says in which order its rows come.

@@ -2,9 +2,9 @@
 
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
-use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
+use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode as Subcode};
 
-/// ODBC's numbers of types that Flight SQL's enumeration lacks cannot be told: such types are texts and numerics here.
+/// Types that have no number in ODBC are what their values look like to a client: texts and numerics.
 pub fn build() -> Result<XdbcTypeInfoData, FlightError> {
     use XdbcDataType as X;
     let mut builder = XdbcTypeInfoDataBuilder::new();
@@ -20,14 +20,15 @@ pub fn build() -> Result<XdbcTypeInfoData, FlightError> {
             ..named(name, data_type, digits)
         });
     };
-    integer("TINYINT", X::XdbcSmallint, 3, false);
+    integer("TINYINT", X::XdbcTinyint, 3, false);
     integer("SMALLINT", X::XdbcSmallint, 5, false);
     integer("INTEGER", X::XdbcInteger, 10, false);
-    integer("BIGINT", X::XdbcNumeric, 19, false);
+    integer("BIGINT", X::XdbcBigint, 19, false);
     integer("HUGEINT", X::XdbcNumeric, 38, false);
+    // The smallest type that holds them for clients who know of no unsigned ones.
     integer("UTINYINT", X::XdbcSmallint, 3, true);
     integer("USMALLINT", X::XdbcInteger, 5, true);
-    integer("UINTEGER", X::XdbcNumeric, 10, true);
+    integer("UINTEGER", X::XdbcBigint, 10, true);
     integer("UBIGINT", X::XdbcNumeric, 20, true);
     integer("UHUGEINT", X::XdbcNumeric, 38, true);
     for (name, data_type, bits) in [("FLOAT", X::XdbcReal, 24), ("DOUBLE", X::XdbcDouble, 53)] {
@@ -53,38 +54,35 @@ pub fn build() -> Result<XdbcTypeInfoData, FlightError> {
             ..quoted(named(name, X::XdbcVarchar, i32::MAX), "'")
         });
     }
-    for (name, data_type, size, subcode) in [
-        ("DATE", X::XdbcDate, 10, None),
-        ("TIME", X::XdbcTime, 15, Some(XdbcDatetimeSubcode::XdbcSubcodeTime)),
-        (
-            "TIME WITH TIME ZONE",
-            X::XdbcTime,
-            24,
-            Some(XdbcDatetimeSubcode::XdbcSubcodeTimeWithTimezone),
-        ),
-        (
-            "TIMESTAMP",
-            X::XdbcTimestamp,
-            26,
-            Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp),
-        ),
-        (
-            "TIMESTAMP WITH TIME ZONE",
-            X::XdbcTimestamp,
-            32,
-            Some(XdbcDatetimeSubcode::XdbcSubcodeTimestampWithTimezone),
-        ),
-        ("INTERVAL", X::XdbcInterval, 64, None),
-    ] {
+    let mut datetime = |name: &str, data_type, size, subcode| {
         builder.append(XdbcTypeInfo {
-            datetime_subcode: subcode,
+            sql_data_type: X::XdbcDatetime,
+            datetime_subcode: Some(subcode),
             searchable: Searchable::Basic,
             ..quoted(named(name, data_type, size), "'")
         });
-    }
-    for name in [
-        "BOOLEAN", "BLOB", "LIST", "ARRAY", "STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY",
-    ] {
+    };
+    // The number of years is that of dates too.
+    datetime("DATE", X::XdbcDate, 10, Subcode::XdbcSubcodeYear);
+    datetime("TIME", X::XdbcTime, 15, Subcode::XdbcSubcodeTime);
+    let with_zone = Subcode::XdbcSubcodeTimeWithTimezone;
+    datetime("TIME WITH TIME ZONE", X::XdbcTime, 24, with_zone);
+    datetime("TIMESTAMP", X::XdbcTimestamp, 26, Subcode::XdbcSubcodeTimestamp);
+    let with_zone = Subcode::XdbcSubcodeTimestampWithTimezone;
+    datetime("TIMESTAMP WITH TIME ZONE", X::XdbcTimestamp, 32, with_zone);
+    builder.append(XdbcTypeInfo {
+        searchable: Searchable::Basic,
+        ..quoted(named("INTERVAL", X::XdbcInterval, 64), "'")
+    });
+    builder.append(XdbcTypeInfo {
+        searchable: Searchable::Basic,
+        ..named("BOOLEAN", X::XdbcBit, 1)
+    });
+    builder.append(XdbcTypeInfo {
+        searchable: Searchable::Basic,
+        ..quoted(named("BLOB", X::XdbcLongvarbinary, i32::MAX), "'")
+    });
+    for name in ["LIST", "ARRAY", "STRUCT", "MAP", "UNION", "VARIANT", "GEOMETRY"] {
         builder.append(XdbcTypeInfo {
             searchable: Searchable::Basic,
             ..named(name, X::XdbcUnknownType, i32::MAX)

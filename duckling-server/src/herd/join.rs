@@ -55,6 +55,7 @@ impl Joining {
 /// A registration that stands.
 struct Joined {
     node: Node,
+    coordinator: WorkerId,
     interval: Duration,
 }
 
@@ -117,8 +118,11 @@ pub async fn stop(registry: &Registry, farewell: bool) {
             return;
         }
         let _ = task.stop.send(true);
+        let mut running = task.running;
         // A farewell is polite, and not worth to wait for.
-        let _ = timeout(2 * FAREWELL_TIMEOUT, task.running).await;
+        if timeout(2 * FAREWELL_TIMEOUT, &mut running).await.is_err() {
+            running.abort();
+        }
     }
 }
 
@@ -222,6 +226,7 @@ async fn register(
     Ok(Joined {
         // One that is not answered before the one after the next counts as lost.
         node: node.request_timeout(2 * interval),
+        coordinator: WorkerId(answer.coordinator_id),
         interval,
     })
 }
@@ -266,8 +271,8 @@ async fn heartbeats(registry: &Registry, joined: &Joined, stopped: &mut watch::R
         let coordinator = WorkerId(answer.coordinator_id.clone());
         match answer.answer() {
             HeartbeatAnswer::Known => registry.coordinator_is_there(&coordinator),
-            // Unknown to the coordinator whose worker it was: it was unregistered. To another one it is new.
-            HeartbeatAnswer::Unknown if registry.coordinator().as_ref() == Some(&coordinator) => {
+            // Unknown to the coordinator that it registered with: it was unregistered. To another one it is new.
+            HeartbeatAnswer::Unknown if coordinator == joined.coordinator => {
                 if let Err(problem) = registry.be_released(&coordinator).await {
                     warn!(%problem, "cannot keep that this duckling is no worker any more");
                 }

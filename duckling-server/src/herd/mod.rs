@@ -9,6 +9,7 @@ mod gather;
 pub(crate) mod join;
 mod membership;
 mod merge;
+mod moves;
 mod parts;
 mod peers;
 pub(crate) mod placements;
@@ -21,6 +22,7 @@ pub(crate) mod stages;
 pub(crate) mod statistics;
 mod store;
 pub(crate) mod tables;
+pub(crate) mod upload;
 pub(crate) mod watching;
 pub mod write;
 

@@ -98,7 +98,9 @@ fn described(query: &HerdQuery, stage: &Stage, worker: &WorkerId) -> HerdStage {
             OutputKind::Hash
         }
         Output::Broadcast { to } => {
-            to.iter().for_each(|to| drop(place(to)));
+            for to in to {
+                place(to);
+            }
             OutputKind::Broadcast
         }
         Output::Forward => {

@@ -18,6 +18,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 use tokio::time::timeout;
 
+use super::moves::move_rows;
 use super::session::HerdSession;
 use super::write::{Execution, Write, WriteTarget};
 use super::{BatchSource, Herd};
@@ -180,6 +181,17 @@ impl HerdHooks for Planning {
 
     fn execute(&self, workers: Vec<WorkerId>, sql: &str) -> Result<Execution, RemoteError> {
         Execution::start(&self.0, workers, sql.to_owned())
+    }
+
+    fn change(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
+        self.0.writing().gather(query)
+    }
+
+    fn move_rows(&self, schema: &str, table: &str, placement: &str, columns: &str) -> Result<(), RemoteError> {
+        let placement: Placement = serde_json::from_str(placement).map_err(|error| unreadable("placement", &error))?;
+        let columns: Vec<String> = serde_json::from_str(columns).map_err(|error| unreadable("table", &error))?;
+        move_rows(&self.0, schema, table, &placement, &columns)
     }
 }
 

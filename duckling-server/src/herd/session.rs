@@ -23,6 +23,9 @@ use super::statistics::QueryStatistics;
 use super::{BatchSource, Herd};
 use crate::settings::Settings;
 
+/// The exchange that a statement reads the rows of an upload with: no query has so many stages.
+pub const UPLOAD: StageId = StageId::MAX;
+
 /// How long COMMIT and ROLLBACK may take on a worker.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -39,6 +42,8 @@ pub struct HerdSession {
     settings: Mutex<Settings>,
     /// As a worker.
     running: Mutex<Option<Arc<RunningQuery>>>,
+    /// What a client uploads into a herd's table, read as exchange [`UPLOAD`].
+    upload: Mutex<Option<Upload>>,
     /// Whether the statement that runs is to stop.
     cancelled: watch::Sender<bool>,
     statement: Mutex<Statement>,
@@ -48,6 +53,9 @@ pub struct HerdSession {
 
 /// The turn of a query of the transaction to get its connections.
 pub(super) type Starting = OwnedMutexGuard<()>;
+
+/// Columns of rows that a client uploads, and the rows.
+type Upload = (Vec<Column>, Arc<dyn BatchSource>);
 
 /// A session on a worker.
 #[derive(Default)]
@@ -94,6 +102,7 @@ impl HerdSession {
             writes: OnceLock::new(),
             settings: Mutex::default(),
             running: Mutex::default(),
+            upload: Mutex::default(),
             cancelled: watch::Sender::new(false),
             statement: Mutex::default(),
             starting: Arc::default(),
@@ -189,6 +198,9 @@ impl HerdSession {
     /// # Errors
     /// There is no such exchange.
     pub fn exchange_columns(&self, stage: StageId) -> Result<Vec<Column>, RemoteError> {
+        if stage == UPLOAD {
+            return Ok(self.upload()?.0);
+        }
         self.running_query()?.columns(stage)
     }
 
@@ -197,10 +209,23 @@ impl HerdSession {
     /// # Errors
     /// There is no such exchange. That of a peer comes from the source.
     pub fn open_exchange(&self, stage: StageId) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        if stage == UPLOAD {
+            return Ok(self.upload()?.1);
+        }
         self.running_query()?.open(&self.herd, stage)
     }
 
     // As a coordinator.
+
+    /// What exchange [`UPLOAD`] yields, until there is something else.
+    pub fn set_upload(&self, upload: Option<(Vec<Column>, Arc<dyn BatchSource>)>) {
+        *lock(&self.upload) = upload;
+    }
+
+    fn upload(&self) -> Result<(Vec<Column>, Arc<dyn BatchSource>), RemoteError> {
+        let upload = lock(&self.upload).clone();
+        upload.ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no upload to read"))
+    }
 
     /// Starts a distributed query, and returns when the columns of its rows are known. Blocks: not for the runtime's
     /// threads.

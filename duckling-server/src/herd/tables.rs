@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use duckherder_catalog::TableName;
 use duckherder_catalog::herd::placement::WorkerId;
-use duckherder_client::{Client, ClientError};
+use duckherder_client::{Client, ClientError, ClientOptions};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
 use futures::future::join_all;
@@ -186,11 +186,7 @@ type Numbers = Vec<Vec<Option<i64>>>;
 
 /// Runs a query of BIGINT columns on each of these workers, all at once. Who is not there, or not quick enough, is left
 /// out. Waits: not for a thread of the network.
-fn ask(
-    registry: &Arc<Registry>,
-    workers: &[WorkerInfo],
-    queries: Vec<(WorkerId, String)>,
-) -> BTreeMap<WorkerId, Numbers> {
+fn ask(registry: &Registry, workers: &[WorkerInfo], queries: Vec<(WorkerId, String)>) -> BTreeMap<WorkerId, Numbers> {
     let Some(place) = registry.place() else {
         return BTreeMap::new();
     };
@@ -202,24 +198,20 @@ fn ask(
     };
     let queries: Vec<_> = queries
         .into_iter()
-        .filter_map(|(id, sql)| Some((usable(&id)?, id, sql)))
+        .filter_map(|(id, sql)| Some((registry.peer(&usable(&id)?).ok()?, id, sql)))
         .collect();
     if queries.is_empty() {
         return BTreeMap::new();
     }
     let (sender, receiver) = mpsc::sync_channel(1);
-    let registry = Arc::clone(registry);
     place.runtime.spawn(async move {
-        let answers = queries.into_iter().map(|(address, id, sql)| {
-            let registry = &registry;
-            async move {
-                match tokio::time::timeout(COUNT_TIMEOUT, numbers(registry, &address, &sql)).await {
-                    Ok(Ok(numbers)) => return Some((id, numbers)),
-                    Ok(Err(error)) => debug!(worker = id.0, %error, "a worker cannot be asked for its sizes"),
-                    Err(_) => debug!(worker = id.0, "a worker takes too long to tell its sizes"),
-                }
-                None
+        let answers = queries.into_iter().map(|(worker, id, sql)| async move {
+            match tokio::time::timeout(COUNT_TIMEOUT, numbers(worker, &sql)).await {
+                Ok(Ok(numbers)) => return Some((id, numbers)),
+                Ok(Err(error)) => debug!(worker = id.0, %error, "a worker cannot be asked for its sizes"),
+                Err(_) => debug!(worker = id.0, "a worker takes too long to tell its sizes"),
             }
+            None
         });
         let answers = join_all(answers).await;
         let _ = sender.send(answers.into_iter().flatten().collect());
@@ -228,14 +220,9 @@ fn ask(
     receiver.recv_timeout(2 * COUNT_TIMEOUT).unwrap_or_default()
 }
 
-async fn numbers(registry: &Registry, address: &str, sql: &str) -> Result<Numbers, RemoteError> {
-    let options = registry.peer(address)?;
-    let query = async {
-        let client = Client::connect(options).await?;
-        let batches = client.query(sql).await?.try_collect::<Vec<_>>().await?;
-        Ok::<_, ClientError>(batches)
-    };
-    let batches = query.await.map_err(|error| error.to_remote_error())?;
+async fn numbers(worker: ClientOptions, sql: &str) -> Result<Numbers, ClientError> {
+    let client = Client::connect(worker).await?;
+    let batches = client.query(sql).await?.try_collect::<Vec<_>>().await?;
     let rows = batches.iter().flat_map(|batch| {
         (0..batch.num_rows()).map(|row| {
             let number = |column: &Arc<dyn Array>| {

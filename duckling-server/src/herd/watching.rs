@@ -7,7 +7,8 @@ use std::sync::Arc;
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_client::Node;
 use duckherder_proto::RemoteError;
-use tokio::task::JoinSet;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -28,7 +29,8 @@ pub async fn watch_workers(registry: Arc<Registry>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lines: HashMap<WorkerId, Line> = HashMap::new();
     let mut states: HashMap<WorkerId, WorkerState> = HashMap::new();
-    let mut probes: JoinSet<(WorkerId, Option<Node>)> = JoinSet::new();
+    // Not tasks: they end with this one.
+    let mut probes = FuturesUnordered::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -49,10 +51,10 @@ pub async fn watch_workers(registry: Arc<Registry>) {
                         line.node = None;
                     }
                     line.is_busy = true;
-                    probes.spawn(probe(Arc::clone(&registry), worker, line.node.take()));
+                    probes.push(probe(&registry, worker, line.node.take()));
                 }
             }
-            Some(Ok((id, node))) = probes.join_next() => {
+            Some((id, node)) = probes.next() => {
                 if let Some(line) = lines.get_mut(&id) {
                     line.node = node;
                     line.is_busy = false;
@@ -63,8 +65,8 @@ pub async fn watch_workers(registry: Arc<Registry>) {
 }
 
 /// Asks a worker how it is. The connection comes back if it is still good.
-async fn probe(registry: Arc<Registry>, worker: WorkerInfo, node: Option<Node>) -> (WorkerId, Option<Node>) {
-    let outcome = ask(&registry, &worker, node).await;
+async fn probe(registry: &Registry, worker: WorkerInfo, node: Option<Node>) -> (WorkerId, Option<Node>) {
+    let outcome = ask(registry, &worker, node).await;
     if let Err(error) = &outcome {
         registry.failed(&worker.id, error);
     }

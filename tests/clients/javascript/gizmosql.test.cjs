@@ -63,6 +63,14 @@ test("a large result", () =>
     assert.equal(table.getChild("i").get(199999), 199999n);
   }));
 
+test("a result of several streams", () =>
+  withClient({}, async (client) => {
+    const table = await client.execute("SELECT range AS i FROM range(1_200_000)");
+    assert.equal(table.numRows, 1200000);
+    const numbers = BigInt64Array.from(table.getChild("i")).sort();
+    assert.ok(numbers.every((number, index) => number === BigInt(index)));
+  }));
+
 test("errors are DuckDB's, and the connection goes on", () =>
   withClient({}, async (client) => {
     await assert.rejects(client.execute("FROM nosuch"), /Table with name nosuch does not exist/);

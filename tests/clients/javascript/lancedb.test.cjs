@@ -35,6 +35,17 @@ test("record batches, in messages that fit", async () => {
   assert.equal(count, 50000);
 });
 
+test("a result of several streams", async () => {
+  const client = await connect();
+  const result = await client.query("SELECT range AS i FROM range(1_200_000)");
+  let [count, sum] = [0, 0n];
+  for await (const batch of result.toArrowStream()) {
+    count += batch.numRows;
+    for (const number of batch.getChild("i")) sum += number;
+  }
+  assert.deepEqual([count, sum], [1200000, (1200000n * 1199999n) / 2n]);
+});
+
 test("errors are DuckDB's, and the connection goes on", async () => {
   const client = await connect();
   await assert.rejects(objects(client, "FROM nosuch"), /Table with name nosuch does not exist/);

@@ -15,6 +15,8 @@ mod faults;
 mod flight_sql;
 mod fuzz;
 mod herd_exchange;
+mod herd_membership;
+mod herd_tables;
 mod history;
 mod hostile;
 mod script;

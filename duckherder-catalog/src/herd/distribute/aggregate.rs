@@ -27,18 +27,16 @@ impl Planner<'_> {
     pub(super) fn aggregate(
         &mut self,
         node: &Node,
-        groups: &[Option<Binding>],
-        aggregate: Aggregate,
+        aggregate: Aggregate<'_>,
         context: Context,
     ) -> Result<Placed, DistributeError> {
+        let groups = aggregate.groups;
         let mut child = self.place(only_child(node)?, self.inputs(node))?;
-        let outputs = node.columns.iter().take(groups.len()).copied().collect();
-        let by_parts = aggregate.single_set && !groups.is_empty();
-        let grouping = Grouping {
+        let mut grouping = Grouping {
             node,
             groups,
-            outputs,
-            by_parts,
+            outputs: node.columns.iter().take(groups.len()).copied().collect(),
+            by_parts: aggregate.single_set && !groups.is_empty(),
             two_phase: aggregate.two_phase,
         };
         if child.distribution.is_copied() && !aggregate.order_free {
@@ -51,6 +49,11 @@ impl Planner<'_> {
             child.equal = child.equal.map(rename);
             return Ok(operator(node, child));
         }
+        if let Some(argument) = aggregate.distinct
+            && aggregate.single_set
+        {
+            child = self.apart(child, &mut grouping, argument)?;
+        }
         self.group(
             &grouping,
             child,
@@ -61,6 +64,23 @@ impl Planner<'_> {
                 (_, true) => "an AGGREGATE needs all its rows in one place",
             },
         )
+    }
+
+    /// Sees to it that DISTINCT values of different workers differ, if that is the way to compute the aggregate.
+    fn apart(
+        &mut self,
+        child: Placed,
+        grouping: &mut Grouping<'_>,
+        argument: Binding,
+    ) -> Result<Placed, DistributeError> {
+        grouping.two_phase = grouping.is_together(&child, Some(argument));
+        if grouping.two_phase || grouping.by_parts {
+            return Ok(child);
+        }
+        grouping.two_phase = true;
+        let columns = vec![child.equal.class(argument)];
+        let buckets = child.distribution.workers().into_iter().collect();
+        self.hash(child, vec![Key::Column { binding: argument }], columns, buckets)
     }
 
     pub(super) fn distinct(
@@ -182,10 +202,12 @@ impl Planner<'_> {
 
 /// What an aggregate's operator says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Aggregate {
+pub(super) struct Aggregate<'a> {
+    pub groups: &'a [Option<Binding>],
     pub two_phase: bool,
     pub single_set: bool,
     pub order_free: bool,
+    pub distinct: Option<Binding>,
 }
 
 impl Grouping<'_> {
@@ -196,15 +218,22 @@ impl Grouping<'_> {
                 planner.fallbacks.extend(child.reasons.iter().cloned());
                 Some(Distribution::Coordinator)
             }
-            Distribution::Hash(hashed) => {
-                let plain: BTreeSet<Binding> = self.groups.iter().flatten().copied().collect();
-                let plain = child.equal.expand(&plain);
-                let whole = self.by_parts && hashed.keys.iter().all(|key| !key.is_disjoint(&plain));
-                whole.then(|| child.distribution.clone())
+            Distribution::Hash(_) => {
+                (self.by_parts && self.is_together(child, None)).then(|| child.distribution.clone())
             }
             Distribution::Spread(_) => None,
             whole => Some(whole.clone()),
         }
+    }
+
+    /// Whether rows that are equal in all groups, and in `argument` too if there is one, are on one worker.
+    fn is_together(&self, child: &Placed, argument: Option<Binding>) -> bool {
+        let Distribution::Hash(hashed) = &child.distribution else {
+            return false;
+        };
+        let plain: BTreeSet<Binding> = self.groups.iter().flatten().copied().chain(argument).collect();
+        let plain = child.equal.expand(&plain);
+        hashed.keys.iter().all(|key| !key.is_disjoint(&plain))
     }
 
     /// No more rows than this come out of the first phase, if every worker has every group.

@@ -20,7 +20,7 @@ use crate::statement::BatchEncoder;
 #[derive(Clone)]
 pub enum Stored {
     /// In memory.
-    Memory(RecordBatch, #[expect(dead_code, reason = "held, not read")] Arc<Charge>),
+    Memory(RecordBatch, Arc<Charge>),
     /// On disk.
     Disk(Spilled, SchemaRef),
 }

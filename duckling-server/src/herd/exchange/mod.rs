@@ -7,7 +7,7 @@ mod budget;
 mod log;
 mod serve;
 mod spill;
-mod split;
+pub(super) mod split;
 #[cfg(test)]
 mod tests;
 

@@ -61,7 +61,8 @@ async fn catalogs_and_schemas() {
             ["memory", "main"],
             ["memory", "s_1"],
             ["memory", "sx1"],
-            ["other", "main"]
+            ["other", "main"],
+            ["temp", "main"]
         ]
     );
     let mut matching = async |catalog: Option<&str>, pattern: Option<&str>| {
@@ -295,7 +296,19 @@ async fn sql_info_and_types() {
     };
     assert_eq!(rows(&mut raw, &many).await.len(), 1);
     let types = rows(&mut raw, &CommandGetXdbcTypeInfo { data_type: None }).await;
-    assert!(types.iter().any(|row| row[0] == "VARCHAR"));
+    assert!(types.is_sorted_by_key(|row| (row[1].parse::<i32>().unwrap(), row[0].clone())));
+    let number = |name: &str| types.iter().find(|row| row[0] == name).unwrap()[1].clone();
+    for (name, data_type) in [
+        ("VARCHAR", "12"),
+        ("BIGINT", "-5"),
+        ("TINYINT", "-6"),
+        ("BOOLEAN", "-7"),
+        ("BLOB", "-4"),
+        ("TIMESTAMP", "93"),
+        ("LIST", "0"),
+    ] {
+        assert_eq!(number(name), data_type, "{name}");
+    }
     let integers = CommandGetXdbcTypeInfo { data_type: Some(4) };
     assert!(rows(&mut raw, &integers).await.iter().all(|row| row[1] == "4"));
 }

@@ -1,6 +1,7 @@
 //! Arrow Flight SQL, as clients speak it that know nothing of us.
 
 mod discovery;
+mod endpoints;
 mod hostile;
 mod ingest;
 mod metadata;

@@ -175,6 +175,30 @@ async fn results_with_exact_types() {
 }
 
 #[tokio::test]
+async fn how_many_streams_a_large_result_comes_in() {
+    let (duckling, _client) = start().await;
+    let mut raw = Raw::logged_in(&duckling).await;
+    let large = CommandStatementQuery {
+        query: "FROM range(3_000_000)".to_owned(),
+        transaction_id: None,
+    };
+    let number = |number| Value {
+        number: Some(number),
+        ..Value::default()
+    };
+    assert!(!get(&mut raw).await.contains_key("duckherder.endpoints"));
+    for (value, endpoints) in [(number(1), 1), (text("16"), 16), (number(2), 2), (Value::default(), 3)] {
+        let refused = set(&mut raw, &[("duckherder.endpoints", value)]).await;
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(raw.info(&large).await.unwrap().endpoint.len(), endpoints);
+    }
+    for value in [number(0), number(17), number(-1), number(257), text("many"), flag(true)] {
+        let refused = set(&mut raw, &[("duckherder.endpoints", value)]).await;
+        assert_eq!(refused["duckherder.endpoints"], 2);
+    }
+}
+
+#[tokio::test]
 async fn malformed_and_too_many() {
     let (duckling, _client) = start().await;
     let mut raw = Raw::logged_in(&duckling).await;

@@ -69,6 +69,14 @@ impl Raw {
         self
     }
 
+    /// The same over a connection of its own.
+    pub async fn reconnected(&self, duckling: &LocalDuckling) -> Self {
+        Self {
+            client: FlightServiceClient::new(channel(duckling).await),
+            headers: self.headers.clone(),
+        }
+    }
+
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         for (name, value) in &self.headers {

@@ -152,6 +152,7 @@ fn aggregate(table: u64, child: Node, groups: &[Option<Binding>], rows: u64) -> 
         two_phase: true,
         single_set: true,
         order_free: true,
+        distinct: None,
     };
     let columns = (0..)
         .take(groups.len())
@@ -711,6 +712,40 @@ fn an_aggregate_without_groups_has_two_phases_or_one_place() {
         steps(cross(scan(2, even(), MANY), total())),
         "gather[0,1,2](join(t2, broadcast[0>0,1,2](aggregate(broadcast[0,1,2>0](partial_aggregate(t1))))))"
     );
+}
+
+#[test]
+fn distinct_values_of_different_workers_are_added_up() {
+    let counted = |argument, groups: &[Option<Binding>], rows| {
+        let mut node = in_one_phase(aggregate(5, scan(1, hashed(&[0, 1, 2]), MANY), groups, rows));
+        if let Op::Aggregate { distinct, .. } = &mut node.op {
+            *distinct = Some((1, argument));
+        }
+        node
+    };
+    assert_eq!(
+        steps(counted(0, &[], 1)),
+        "aggregate(gather[0,1,2](partial_aggregate(t1)))"
+    );
+    assert_eq!(
+        steps(counted(1, &[], 1)),
+        "aggregate(gather[0,1,2](partial_aggregate(hash[0,1,2>0,1,2]{1.1}(t1))))"
+    );
+    assert_eq!(reason(counted(1, &[], 1)), None);
+    assert_eq!(
+        steps(counted(0, &[Some((1, 1))], FEW)),
+        "aggregate(gather[0,1,2](partial_aggregate(t1)))"
+    );
+    assert_eq!(
+        steps(counted(1, &[Some((1, 1))], FEW)),
+        "gather[0,1,2](aggregate(hash[0,1,2>0,1,2]{1.1}(t1)))"
+    );
+    // A set that leaves a group out adds up values that are equal.
+    let mut sets = counted(0, &[Some((1, 1))], FEW);
+    if let Op::Aggregate { single_set, .. } = &mut sets.op {
+        *single_set = false;
+    }
+    assert_eq!(steps(sets), "aggregate(gather[0,1,2](t1))");
 }
 
 #[test]

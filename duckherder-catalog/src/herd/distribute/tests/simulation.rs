@@ -35,7 +35,7 @@ pub enum Aggregate {
     Count,
     Sum(Binding),
     Min(Binding),
-    /// Has no first phase.
+    /// Has a first phase if no value is on two workers.
     CountDistinct(Binding),
 }
 
@@ -271,6 +271,11 @@ impl Plan {
                     .any(|aggregate| matches!(aggregate, Aggregate::CountDistinct(_))),
                 single_set: sets.len() == 1,
                 order_free: *order_free,
+                // The generator gives all aggregates of an operator one argument.
+                distinct: aggregates.iter().find_map(|aggregate| match aggregate {
+                    Aggregate::CountDistinct(column) => Some(*column),
+                    _ => None,
+                }),
             },
             What::Distinct { targets, plain: all } => Op::Distinct {
                 targets: targets.iter().map(plain).collect(),
@@ -549,15 +554,16 @@ impl Plan {
         let at = |index: usize| self.columns[index];
         let grouped: Vec<Expression> = (0..groups.len()).map(|index| Expression::Column(at(index))).collect();
         let again = |(index, aggregate): (usize, &Aggregate)| match aggregate {
-            Aggregate::Count | Aggregate::Sum(_) => Aggregate::Sum(at(groups.len() + index)),
+            Aggregate::Count | Aggregate::Sum(_) | Aggregate::CountDistinct(_) => {
+                Aggregate::Sum(at(groups.len() + index))
+            }
             Aggregate::Min(_) => Aggregate::Min(at(groups.len() + index)),
-            Aggregate::CountDistinct(_) => panic!("has no first phase"),
         };
         let merging: Vec<Aggregate> = aggregates.iter().enumerate().map(again).collect();
         let mut rows = aggregate(child, &grouped, sets, &merging);
         for row in &mut rows {
             for (value, aggregate) in row[groups.len()..].iter_mut().zip(aggregates) {
-                if matches!(aggregate, Aggregate::Count) {
+                if matches!(aggregate, Aggregate::Count | Aggregate::CountDistinct(_)) {
                     *value = value.or(Some(0));
                 }
             }

@@ -1,0 +1,178 @@
+//! Connections as they come in. A client that connects and says nothing, or cannot be heard any more, must not keep its
+//! place for ever: until HTTP/2 has begun, and its pings with it, a deadline does that here.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{Stream, stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::warn;
+
+/// What a client of HTTP/2 begins with: `PRI * HTTP/2.0` and so on.
+const PREFACE_BYTES: usize = 24;
+
+/// How long it may take to send that.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long nobody is accepted after an error: of too many open files, for one, which does not go away by trying again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections of a listener, up to so many at a time; more wait in the listener's queue.
+pub fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(connections_max));
+    stream::unfold((listener, places), |(listener, places)| async {
+        // Nobody closes the semaphore.
+        let place = Arc::clone(&places).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let connection = Connection::new(stream, place, PREFACE_TIMEOUT);
+                    return Some((Ok(connection), (listener, places)));
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+/// A client's connection.
+pub struct Connection {
+    stream: TcpStream,
+    /// Until HTTP/2 has begun: the bytes that are still to come, and their deadline.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, preface_timeout: Duration) -> Self {
+        // Small answers must not wait for larger ones; a socket that refuses still works.
+        let _ = stream.set_nodelay(true);
+        Self {
+            stream,
+            preface: Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface_timeout)))),
+            _place: place,
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some((_, deadline)) = &mut this.preface
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Some((missing, _)) = &mut this.preface {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                this.preface = None;
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn listener() -> (TcpListener, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// A client, and its connection here.
+    async fn connect(preface_timeout: Duration) -> (TcpStream, Connection) {
+        let (listener, address) = listener().await;
+        let client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        (client, Connection::new(stream, place, preface_timeout))
+    }
+
+    #[tokio::test]
+    async fn who_says_too_little_is_let_go() {
+        let (mut client, mut connection) = connect(Duration::from_millis(20)).await;
+        client.write_all(&[7; PREFACE_BYTES - 1]).await.unwrap();
+        let read = connection.read_exact(&mut [0; PREFACE_BYTES]).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn who_has_begun_has_time() {
+        let timeout = Duration::from_millis(200);
+        let (mut client, mut connection) = connect(timeout).await;
+        client.write_all(&[7; PREFACE_BYTES]).await.unwrap();
+        connection.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        let mut byte = [0];
+        let read = tokio::time::timeout(2 * timeout, connection.read_exact(&mut byte));
+        assert!(read.await.is_err(), "it waits for more");
+        client.write_all(&[8]).await.unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn places_are_given_back() {
+        let (listener, address) = listener().await;
+        let mut incoming = pin!(incoming(listener, 1));
+        let _clients = (TcpStream::connect(address).await, TcpStream::connect(address).await);
+        let first = incoming.next().await.unwrap().unwrap();
+        assert!(futures::poll!(incoming.next()).is_pending());
+        drop(first);
+        incoming.next().await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,263 @@
+//! One result, read by several streams.
+//!
+//! The statement runs once, into one queue. The streams take turns: what one of them has taken, no other gets. So any
+//! number of them, side by side or one after the other, get every row once, and one that is never opened keeps nothing
+//! back: the others get its share. The price is that a stream that is given up has taken rows that nobody can have any
+//! more: it ends the whole result.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow_flight::FlightData;
+use duckherder_proto::{ExceptionType, RemoteError};
+use futures::{StreamExt, stream};
+use tonic::Status;
+
+use crate::queue::{Close, Consumer};
+use crate::running::Answer;
+
+/// Interrupts the statement.
+pub type Cancel = Box<dyn FnOnce() + Send>;
+
+/// A result that streams share.
+pub struct Parts {
+    /// Whoever holds it waits for the next message.
+    consumer: tokio::sync::Mutex<Consumer>,
+    close: Close,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Every stream begins with it.
+    schema: Option<FlightData>,
+    outcome: Option<Result<(), RemoteError>>,
+    given_up: bool,
+    /// Not yet there while the statement waits for its turn.
+    cancel: Option<Cancel>,
+}
+
+impl Parts {
+    /// Of the messages of a queue, of which the first is the schema and all others are record batches.
+    pub fn new(consumer: Consumer) -> Self {
+        Self {
+            close: consumer.close(),
+            consumer: tokio::sync::Mutex::new(consumer),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The statement runs, and is stopped like this.
+    pub fn set_cancel(&self, cancel: Cancel) {
+        let mut state = self.lock();
+        if !state.given_up {
+            state.cancel = Some(cancel);
+            return;
+        }
+        drop(state);
+        cancel();
+    }
+
+    /// A further stream.
+    pub fn part(self: &Arc<Self>) -> Part {
+        Part {
+            parts: Arc::clone(self),
+            has_schema: false,
+            ended: false,
+        }
+    }
+
+    /// Takes the next message out of the queue: `None` at the result's end, which all streams see.
+    async fn take(&self, consumer: &mut Consumer) -> Option<Result<FlightData, RemoteError>> {
+        if let Some(outcome) = self.lock().outcome.clone() {
+            return outcome.err().map(Err);
+        }
+        let item = consumer.next().await;
+        let mut state = self.lock();
+        // Closing the queue has emptied it: what it says from then on is not the result's end.
+        let item = if state.given_up { Some(Err(given_up())) } else { item };
+        match &item {
+            Some(Ok(message)) => {
+                if state.schema.is_none() {
+                    state.schema = Some(message.clone());
+                }
+                return item;
+            }
+            Some(Err(error)) => state.outcome = Some(Err(error.clone())),
+            None => state.outcome = Some(Ok(())),
+        }
+        // It holds the session, which holds this.
+        state.cancel = None;
+        item
+    }
+
+    fn give_up(&self) {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        state.given_up = true;
+        let cancel = state.cancel.take();
+        drop(state);
+        self.close.close();
+        if let Some(cancel) = cancel {
+            cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn given_up() -> RemoteError {
+    // Not INTERRUPT: some clients take a stream that ends as cancelled for one that ends.
+    RemoteError::new(
+        ExceptionType::Io,
+        "another stream of this result was given up, and its rows with it: run the statement anew",
+    )
+}
+
+/// One of the streams. Dropped before its end, it ends the result.
+pub struct Part {
+    parts: Arc<Parts>,
+    has_schema: bool,
+    ended: bool,
+}
+
+impl Part {
+    /// The stream's messages, once the first is there.
+    ///
+    /// # Errors
+    /// The statement's, if it has failed.
+    pub async fn start(mut self) -> Result<Answer, Status> {
+        let first = self.next().await.transpose()?;
+        let rest = stream::unfold(
+            self,
+            |mut part| async move { part.next().await.map(|item| (item, part)) },
+        );
+        Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
+    }
+
+    async fn next(&mut self) -> Option<Result<FlightData, Status>> {
+        if self.ended {
+            return None;
+        }
+        let parts = Arc::clone(&self.parts);
+        let mut consumer = parts.consumer.lock().await;
+        let schema = parts.lock().schema.clone().filter(|_| !self.has_schema);
+        let item = match schema {
+            Some(schema) => Some(Ok(schema)),
+            None => parts.take(&mut consumer).await,
+        };
+        self.has_schema = true;
+        self.ended = !matches!(item, Some(Ok(_)));
+        item.map(|item| item.map_err(Status::from))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.parts.give_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures::TryStreamExt;
+
+    use super::*;
+    use crate::queue::{self, Producer};
+
+    fn message(number: u8) -> FlightData {
+        FlightData {
+            data_body: vec![number; 10].into(),
+            ..FlightData::default()
+        }
+    }
+
+    /// A result of a schema and the numbers from one on.
+    fn result(numbers: u8) -> (Producer, Arc<Parts>) {
+        let (producer, consumer) = queue::bounded(1 << 20);
+        for number in 0..=numbers {
+            producer.send(message(number)).unwrap();
+        }
+        (producer, Arc::new(Parts::new(consumer)))
+    }
+
+    async fn read(part: Part) -> Result<Vec<u8>, Status> {
+        let messages: Vec<_> = part.start().await?.try_collect().await?;
+        Ok(messages.iter().map(|message| message.data_body[0]).collect())
+    }
+
+    #[tokio::test]
+    async fn side_by_side_they_get_everything_once() {
+        let (producer, parts) = result(100);
+        producer.finish(Ok(()));
+        let read = |_| tokio::spawn(read(parts.part()));
+        let mut all = Vec::new();
+        for part in (0..3).map(read).collect::<Vec<_>>() {
+            let numbers = part.await.unwrap().unwrap();
+            assert_eq!(numbers[0], 0, "the schema comes first");
+            all.extend_from_slice(&numbers[1..]);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (1..=100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn one_after_the_other_the_first_gets_everything() {
+        let (producer, parts) = result(3);
+        producer.finish(Ok(()));
+        assert_eq!(read(parts.part()).await.unwrap(), [0, 1, 2, 3]);
+        assert_eq!(read(parts.part()).await.unwrap(), [0]);
+    }
+
+    #[tokio::test]
+    async fn an_open_stream_that_is_not_read_holds_nobody_up() {
+        let (producer, parts) = result(3);
+        producer.finish(Ok(()));
+        let mut unread = parts.part().start().await.unwrap();
+        assert_eq!(read(parts.part()).await.unwrap(), [0, 1, 2, 3]);
+        assert_eq!(unread.try_next().await.unwrap(), Some(message(0)));
+        assert_eq!(unread.try_next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn all_are_told_of_an_error() {
+        let (producer, parts) = result(1);
+        producer.finish(Err(RemoteError::new(ExceptionType::OutOfRange, "too far")));
+        for _ in 0..2 {
+            assert!(read(parts.part()).await.unwrap_err().message().contains("too far"));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_given_up_stops_the_statement_and_ends_the_others() {
+        let (producer, parts) = result(3);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopped);
+        parts.set_cancel(Box::new(move || stop.store(true, Ordering::SeqCst)));
+        let mut other = parts.part().start().await.unwrap();
+        assert_eq!(other.try_next().await.unwrap(), Some(message(0)));
+        assert_eq!(other.try_next().await.unwrap(), Some(message(1)));
+        drop(parts.part().start().await.unwrap());
+        assert!(stopped.load(Ordering::SeqCst));
+        // Also if the statement was done by then: a short result must not look like a whole one.
+        producer.finish(Ok(()));
+        assert!(other.try_next().await.unwrap_err().message().contains("given up"));
+        assert!(read(parts.part()).await.unwrap_err().message().contains("given up"));
+    }
+
+    #[tokio::test]
+    async fn one_that_is_given_up_before_the_statement_has_its_turn_stops_it_then() {
+        let (_producer, parts) = result(0);
+        drop(parts.part());
+        let (stop, stopped) = std::sync::mpsc::channel();
+        parts.set_cancel(Box::new(move || stop.send(()).unwrap()));
+        stopped.try_recv().unwrap();
+    }
+}

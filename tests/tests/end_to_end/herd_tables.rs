@@ -1,0 +1,658 @@
+//! Tables of a herd: their definitions, and changes of their rows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use duckherder_client::{Client, ClientError, ExceptionType, RemoteError};
+use duckherder_proto::v1::RegisterWorkerRequest;
+use duckherder_tests::duckling::{LocalDuckling, config};
+use futures::{TryStreamExt, stream};
+
+use crate::support::{batch, number, remote};
+
+/// A coordinator and its workers, all in this process.
+struct Herd {
+    coordinator: Option<LocalDuckling>,
+    client: Client,
+    workers: Vec<Option<LocalDuckling>>,
+    /// To each worker, past the coordinator.
+    direct: Vec<Client>,
+}
+
+impl Herd {
+    async fn start(workers: usize) -> Self {
+        Self::start_in(None, workers).await
+    }
+
+    /// With database files in `directory`, if there is one.
+    async fn start_in(directory: Option<&Path>, workers: usize) -> Self {
+        let start = |name: String| {
+            let mut config = config();
+            if let Some(directory) = directory {
+                config.database = directory.join(name).to_string_lossy().into_owned();
+            }
+            LocalDuckling::start_with(config).unwrap()
+        };
+        let coordinator = start("coordinator.duckdb".to_owned());
+        let client = Client::connect(coordinator.options()).await.unwrap();
+        let mut herd = Self {
+            coordinator: Some(coordinator),
+            client,
+            workers: Vec::new(),
+            direct: Vec::new(),
+        };
+        for number in 0..workers {
+            let worker = start(format!("worker{number}.duckdb"));
+            let request = RegisterWorkerRequest {
+                address: format!("127.0.0.1:{}", worker.port()),
+                ..RegisterWorkerRequest::default()
+            };
+            herd.client.node().request(&request).await.unwrap();
+            herd.direct.push(Client::connect(worker.options()).await.unwrap());
+            herd.workers.push(Some(worker));
+        }
+        herd
+    }
+
+    async fn stop(mut self) {
+        drop((self.client, self.direct));
+        for worker in self.workers.iter_mut().filter_map(Option::take) {
+            worker.stop().await.unwrap();
+        }
+        if let Some(coordinator) = self.coordinator.take() {
+            coordinator.stop().await.unwrap();
+        }
+    }
+
+    async fn run(&self, sql: &str) -> u64 {
+        self.client
+            .execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}\n{error}"))
+    }
+
+    async fn error(&self, sql: &str) -> RemoteError {
+        match self.client.execute(sql).await {
+            Ok(_) => panic!("no error: {sql}"),
+            Err(error) => remote(error),
+        }
+    }
+
+    /// Refused with a message that says so.
+    async fn refused(&self, sql: &str, words: &str) {
+        let error = self.error(sql).await;
+        assert!(error.message.contains(words), "{sql}\n{error}");
+    }
+
+    /// What a query yields on each worker, rows as text, sorted.
+    async fn on_workers(&self, sql: &str) -> Vec<Vec<String>> {
+        let mut all = Vec::new();
+        for client in &self.direct {
+            all.push(texts(client, sql).await);
+        }
+        all
+    }
+
+    /// The rows of all workers, sorted.
+    async fn everywhere(&self, sql: &str) -> Vec<String> {
+        let mut all = self.on_workers(sql).await.concat();
+        all.sort();
+        all
+    }
+
+    async fn counts(&self, table: &str) -> Vec<i64> {
+        let mut all = Vec::new();
+        for client in &self.direct {
+            all.push(number(client, &format!("SELECT count(*) FROM {table}")).await);
+        }
+        all
+    }
+
+    /// Whether no row is on a worker that is not that of its hash.
+    async fn is_placed(&self, table: &str, keys: &str, partitions: usize) {
+        let mut owner: BTreeMap<i64, usize> = BTreeMap::new();
+        for (worker, client) in self.direct.iter().enumerate() {
+            let sql = format!("SELECT DISTINCT (hash({keys}) % {partitions}::UBIGINT)::BIGINT FROM {table}");
+            let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
+            for bucket in batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values())
+            {
+                let other = owner.insert(*bucket, worker);
+                assert_eq!(other, None, "bucket {bucket} of {table} is on two workers");
+            }
+        }
+        // The order of the workers is theirs, but partition b and b + n have the same one.
+        for (bucket, worker) in &owner {
+            if let Some(other) = owner.get(&(bucket % self.direct.len() as i64)) {
+                assert_eq!(worker, other, "bucket {bucket} of {table}");
+            }
+        }
+    }
+
+    /// Whether the coordinator's own table of that name, read without the herd, has no rows.
+    async fn is_empty_here(&self, table: &str) {
+        let sql = format!("SELECT estimated_size FROM duckdb_tables() WHERE table_name = '{table}'");
+        assert_eq!(number(&self.client, &sql).await, 0, "{table}");
+    }
+}
+
+async fn texts(client: &Client, sql: &str) -> Vec<String> {
+    let sql = format!("SELECT t::VARCHAR FROM ({sql}) t");
+    let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
+    let mut rows: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| {
+            let column = batch.column(0).as_string::<i32>();
+            column.iter().map(|text| text.unwrap_or("NULL").to_owned())
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_where_their_hash_says() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k BIGINT, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 7)")
+        .await;
+    assert_eq!(
+        herd.run("INSERT INTO t SELECT range, 'row ' || range FROM range(10_000)")
+            .await,
+        10_000
+    );
+    assert_eq!(herd.run("INSERT INTO t VALUES (NULL, 'nothing'), (-1, NULL)").await, 2);
+    assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 10_002);
+    assert!(herd.counts("t").await.iter().all(|count| *count > 1000));
+    herd.is_placed("t", "k", 7).await;
+    herd.is_empty_here("t").await;
+    // By several keys, of several types.
+    herd.run(
+        "CREATE TABLE u (a DOUBLE, b VARCHAR, c DECIMAL(30,3), n INTEGER) PARTITIONED BY (b, a) WITH (partitions = 16)",
+    )
+    .await;
+    herd.run(
+        "INSERT INTO u SELECT CASE WHEN range % 3 = 0 THEN -0.0 WHEN range % 3 = 1 THEN 0.0 ELSE 'nan'::DOUBLE END, \
+         'key ' || range % 50, range, range FROM range(5000)",
+    )
+    .await;
+    assert_eq!(herd.counts("u").await.iter().sum::<i64>(), 5000);
+    herd.is_placed("u", "b, a", 16).await;
+    // Zeros are equal, whatever their sign.
+    let zeros = "SELECT DISTINCT b FROM u WHERE a = 0.0 AND b = 'key 7'";
+    assert_eq!(herd.everywhere(zeros).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_spread_a_table() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE even (n BIGINT) WITH (partitions = 6)").await;
+    herd.run("INSERT INTO even SELECT * FROM range(6000)").await;
+    let counts = herd.counts("even").await;
+    assert!(counts.iter().all(|count| (1500..2500).contains(count)), "{counts:?}");
+    for n in 0..30 {
+        herd.run(&format!("INSERT INTO even VALUES ({n})")).await;
+    }
+    assert_eq!(herd.counts("even").await.iter().sum::<i64>(), 6030);
+
+    herd.run("CREATE TABLE everywhere (n BIGINT, s VARCHAR) WITH (distribution = 'replicated')")
+        .await;
+    assert_eq!(
+        herd.run("INSERT INTO everywhere SELECT range, range FROM range(100)")
+            .await,
+        100
+    );
+    assert_eq!(herd.counts("everywhere").await, [100, 100, 100]);
+
+    herd.run("CREATE TABLE by_key (a INTEGER, b INTEGER PRIMARY KEY) WITH (partitions = 4)")
+        .await;
+    herd.run("INSERT INTO by_key SELECT range, range FROM range(100)").await;
+    herd.is_placed("by_key", "b", 4).await;
+
+    herd.run("CREATE TABLE s AS SELECT range AS n, range % 10 AS k FROM range(1000)")
+        .await;
+    assert_eq!(
+        herd.run("CREATE TABLE copied PARTITIONED BY (k) WITH (partitions = 5) AS FROM s")
+            .await,
+        1000
+    );
+    herd.is_placed("copied", "k", 5).await;
+    assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 1000);
+    herd.run("CREATE OR REPLACE TABLE copied PARTITIONED BY (n) AS SELECT n, k FROM s WHERE n < 10")
+        .await;
+    assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 10);
+    herd.run("CREATE TABLE IF NOT EXISTS copied PARTITIONED BY (k) AS FROM s")
+        .await;
+    assert_eq!(herd.counts("copied").await.iter().sum::<i64>(), 10);
+    herd.refused("CREATE TABLE copied (i INTEGER) PARTITIONED BY (i)", "already exists")
+        .await;
+    herd.run("CREATE TABLE no_rows PARTITIONED BY (n) AS FROM s WITH NO DATA")
+        .await;
+    assert_eq!(herd.counts("no_rows").await, [0, 0, 0]);
+
+    // Plain tables stay here, unless the herd has a default.
+    herd.run("CREATE TABLE plain (n INTEGER)").await;
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'plain'")
+            .await
+            .len(),
+        0
+    );
+    herd.run("SET duckherder_default_partitions = 4").await;
+    herd.run("CREATE TABLE spread (n INTEGER)").await;
+    herd.run("CREATE TABLE spread_by_key (n INTEGER PRIMARY KEY, m INTEGER)")
+        .await;
+    herd.run("CREATE TABLE not_spread (n INTEGER UNIQUE, m INTEGER)").await;
+    herd.run("INSERT INTO spread SELECT * FROM range(100)").await;
+    herd.run("INSERT INTO spread_by_key SELECT range, range FROM range(100)")
+        .await;
+    assert_eq!(herd.counts("spread").await.iter().sum::<i64>(), 100);
+    herd.is_placed("spread_by_key", "n", 4).await;
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'not_spread'")
+            .await
+            .len(),
+        0
+    );
+    herd.refused("SET duckherder_default_partitions = 5000", "at most 1024")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_spread_is_refused() {
+    let herd = Herd::start(2).await;
+    for (sql, words) in [
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a + 1)",
+            "columns, not expressions",
+        ),
+        ("CREATE TABLE t (a INTEGER) PARTITIONED BY (b)", "does not have"),
+        ("CREATE TABLE t (a INTEGER) PARTITIONED BY (a, a)", "twice"),
+        ("CREATE TABLE t (a INTEGER[]) PARTITIONED BY (a)", "different hashes"),
+        (
+            "CREATE TABLE t (a VARCHAR COLLATE NOCASE) PARTITIONED BY (a)",
+            "different hashes",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER, b AS (a + 1)) PARTITIONED BY (b)",
+            "generated column",
+        ),
+        ("CREATE TABLE t (a INTEGER) WITH (partitions = 0)", "from 1 to 1024"),
+        ("CREATE TABLE t (a INTEGER) WITH (partitions = 1025)", "from 1 to 1024"),
+        (
+            "CREATE TABLE t (a INTEGER) WITH (partitions = 'many')",
+            "from 1 to 1024",
+        ),
+        ("CREATE TABLE t (a INTEGER) WITH (replicas = 2)", "unknown table option"),
+        (
+            "CREATE TABLE t (a INTEGER) WITH (distribution = 'random')",
+            "'hash', 'even' or 'replicated'",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a) WITH (distribution = 'replicated')",
+            "takes no PARTITIONED BY",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER PRIMARY KEY, b INTEGER) PARTITIONED BY (b)",
+            "must contain all columns",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER UNIQUE) WITH (partitions = 2)",
+            "spread evenly cannot have UNIQUE",
+        ),
+        (
+            "CREATE TABLE t (a INTEGER) PARTITIONED BY (a) SORTED BY (a)",
+            "SORTED BY",
+        ),
+    ] {
+        herd.refused(sql, words).await;
+    }
+    herd.run("CREATE TABLE parent (a INTEGER PRIMARY KEY) PARTITIONED BY (a)")
+        .await;
+    herd.refused(
+        "CREATE TABLE child (a INTEGER REFERENCES parent (a))",
+        "FOREIGN KEY to the herd's table",
+    )
+    .await;
+    herd.run("CREATE TABLE plain (a INTEGER PRIMARY KEY)").await;
+    herd.refused(
+        "CREATE TABLE child (a INTEGER REFERENCES plain (a)) PARTITIONED BY (a)",
+        "FOREIGN KEY",
+    )
+    .await;
+    // Nothing of it was made anywhere.
+    let sql = "SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ('parent', 'plain') AND NOT internal \
+               AND schema_name = 'main'";
+    assert_eq!(texts(&herd.client, sql).await.len(), 0);
+    assert_eq!(herd.everywhere(sql).await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_without_workers_says_so() {
+    let herd = Herd::start(0).await;
+    herd.refused("CREATE TABLE t (a INTEGER) PARTITIONED BY (a)", "no live worker")
+        .await;
+    herd.run("CREATE TABLE t (a INTEGER)").await;
+    herd.run("INSERT INTO t VALUES (1)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_are_the_same_on_workers() {
+    let herd = Herd::start(2).await;
+    herd.run("CREATE SCHEMA shop").await;
+    herd.run("CREATE TYPE mood AS ENUM ('sad', 'ok')").await;
+    herd.run(
+        "CREATE TABLE shop.t (id INTEGER PRIMARY KEY, m mood, j JSON, n INTEGER NOT NULL DEFAULT 7, \
+         twice INTEGER AS (n * 2), s STRUCT(a INTEGER, b mood[]), CHECK (n < 100), UNIQUE (id, n)) \
+         PARTITIONED BY (id) WITH (partitions = 4)",
+    )
+    .await;
+    herd.run("INSERT INTO shop.t (id, m, j, s) VALUES (1, 'ok', '{\"x\": 1}', {'a': 1, 'b': ['sad', 'ok']}), (2, NULL, NULL, NULL)")
+        .await;
+    let rows = herd.everywhere("SELECT id, m, j, n, twice, s FROM shop.t").await;
+    assert_eq!(rows.len(), 2);
+    assert!(rows[0].contains("ok") && rows[0].contains("14"), "{rows:?}");
+    for (sql, kind) in [
+        ("INSERT INTO shop.t (id, n) VALUES (3, 100)", ExceptionType::Constraint),
+        ("INSERT INTO shop.t (id) VALUES (1)", ExceptionType::Constraint),
+        ("INSERT INTO shop.t (id, n) VALUES (3, NULL)", ExceptionType::Constraint),
+        (
+            "INSERT INTO shop.t (id, m) VALUES (3, 'glad')",
+            ExceptionType::Conversion,
+        ),
+    ] {
+        let error = herd.error(sql).await;
+        assert_eq!(error.kind, kind, "{sql}\n{error}");
+    }
+    assert_eq!(herd.counts("shop.t").await.iter().sum::<i64>(), 2);
+    herd.run("INSERT INTO shop.t BY NAME SELECT 5 AS n, 9 AS id").await;
+    herd.run("INSERT INTO shop.t (n, id) VALUES (DEFAULT, 10), (3, 11)")
+        .await;
+    assert_eq!(
+        herd.everywhere("SELECT id, n FROM shop.t WHERE id >= 9").await,
+        ["(10, 7)", "(11, 3)", "(9, 5)"]
+    );
+    herd.run("DROP SCHEMA shop CASCADE").await;
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'shop'")
+            .await
+            .len(),
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_altered_everywhere() {
+    let herd = Herd::start(2).await;
+    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, b VARCHAR) PARTITIONED BY (k) WITH (partitions = 4)")
+        .await;
+    herd.run("INSERT INTO t SELECT range, range * 2, 'b' || range FROM range(100)")
+        .await;
+    herd.run("ALTER TABLE t ADD COLUMN c INTEGER DEFAULT 5").await;
+    herd.run("ALTER TABLE t ADD COLUMN d VARCHAR DEFAULT upper('x')").await;
+    herd.run("ALTER TABLE t ADD COLUMN e INTEGER").await;
+    herd.run("INSERT INTO t (k) VALUES (1000)").await;
+    assert_eq!(
+        herd.everywhere("SELECT DISTINCT c, d, e FROM t").await,
+        ["(5, X, NULL)", "(5, X, NULL)"]
+    );
+    herd.run("ALTER TABLE t RENAME COLUMN a TO aa").await;
+    herd.run("ALTER TABLE t ALTER COLUMN aa TYPE BIGINT USING aa + 1").await;
+    herd.run("ALTER TABLE t DROP COLUMN b").await;
+    herd.run("ALTER TABLE t ALTER COLUMN e SET DEFAULT 8").await;
+    herd.run("UPDATE t SET aa = 1 WHERE aa IS NULL").await;
+    herd.run("ALTER TABLE t ALTER COLUMN aa SET NOT NULL").await;
+    herd.run("INSERT INTO t (k, aa) VALUES (1001, 3)").await;
+    assert_eq!(
+        herd.everywhere("SELECT k, aa, c, d, e FROM t WHERE k > 999 OR k = 4")
+            .await,
+        ["(1000, 1, 5, X, NULL)", "(1001, 3, 5, X, 8)", "(4, 9, 5, X, NULL)"]
+    );
+    for (sql, words) in [
+        ("ALTER TABLE t DROP COLUMN k", "cannot be dropped"),
+        ("ALTER TABLE t RENAME COLUMN K TO kk", "cannot be renamed"),
+        (
+            "ALTER TABLE t ALTER COLUMN k TYPE BIGINT",
+            "cannot be given another type",
+        ),
+        ("ALTER TABLE t ADD PRIMARY KEY (aa)", "must contain all columns"),
+        ("ALTER TABLE t ADD COLUMN z INTEGER DEFAULT nextval('q')", "sequence"),
+        ("CREATE UNIQUE INDEX i ON t (aa)", "must contain all columns"),
+    ] {
+        let error = herd.error(sql).await;
+        assert!(error.message.to_lowercase().contains(words), "{sql}\n{error}");
+    }
+    herd.run("CREATE INDEX by_aa ON t (aa)").await;
+    herd.run("CREATE UNIQUE INDEX by_k ON t (k)").await;
+    let error = herd.error("INSERT INTO t (k, aa) VALUES (4, 1)").await;
+    assert_eq!(error.kind, ExceptionType::Constraint, "{error}");
+    assert_eq!(
+        herd.everywhere("SELECT index_name FROM duckdb_indexes()").await.len(),
+        4
+    );
+    herd.run("DROP INDEX by_aa").await;
+    assert_eq!(
+        herd.everywhere("SELECT index_name FROM duckdb_indexes()").await,
+        ["(by_k)", "(by_k)"]
+    );
+    herd.run("COMMENT ON TABLE t IS 'of the herd'").await;
+    herd.run("COMMENT ON COLUMN t.aa IS 'twice'").await;
+    herd.run("DROP INDEX by_k").await;
+    herd.run("ALTER TABLE t RENAME TO tt").await;
+    herd.run("INSERT INTO tt (k, aa) VALUES (2000, 1)").await;
+    assert_eq!(herd.counts("tt").await.iter().sum::<i64>(), 103);
+    herd.run("CREATE VIEW v AS SELECT k FROM tt").await;
+    herd.run("DROP VIEW v").await;
+    assert_eq!(herd.run("TRUNCATE tt").await, 103);
+    assert_eq!(herd.counts("tt").await, [0, 0]);
+    herd.run("DROP TABLE tt").await;
+    herd.run("DROP TABLE IF EXISTS tt").await;
+    assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables()").await.len(), 0);
+    // By other ways the two could come to differ.
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.refused("PREPARE p AS DROP TABLE t", "workers would not follow")
+        .await;
+    herd.refused(
+        "CREATE TRIGGER g AFTER INSERT ON t FOR EACH STATEMENT INSERT INTO t VALUES (1)",
+        "triggers",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_of_all_workers() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("BEGIN").await;
+    herd.run("CREATE TABLE u (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+    herd.run("INSERT INTO u SELECT * FROM range(100)").await;
+    herd.run("DELETE FROM t WHERE k < 10").await;
+    assert_eq!(herd.counts("t").await, [0, 0, 0]);
+    herd.run("ROLLBACK").await;
+    assert_eq!(herd.counts("t").await, [0, 0, 0]);
+    assert_eq!(
+        herd.everywhere("SELECT table_name FROM duckdb_tables() WHERE table_name = 'u'")
+            .await
+            .len(),
+        0
+    );
+    herd.run("BEGIN").await;
+    herd.run("CREATE TABLE u (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+    herd.run("INSERT INTO u SELECT * FROM range(100)").await;
+    herd.run("UPDATE t SET k = k + 100 WHERE k < 50").await;
+    herd.run("DELETE FROM t WHERE k < 60").await;
+    herd.run("COMMIT").await;
+    assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 90);
+    assert_eq!(herd.counts("u").await.iter().sum::<i64>(), 100);
+    // A statement that fails on one worker leaves nothing on the others.
+    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)")
+        .await;
+    herd.run("INSERT INTO p VALUES (7)").await;
+    let error = herd.error("INSERT INTO p SELECT * FROM range(1000)").await;
+    assert_eq!(error.kind, ExceptionType::Constraint, "{error}");
+    assert!(error.message.contains("worker "), "{error}");
+    assert_eq!(herd.counts("p").await.iter().sum::<i64>(), 1);
+    herd.run("BEGIN").await;
+    herd.run("INSERT INTO t VALUES (1)").await;
+    herd.error("INSERT INTO p VALUES (7)").await;
+    let _ = herd.client.execute("COMMIT").await;
+    let _ = herd.client.execute("ROLLBACK").await;
+    assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 90);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_worker_changes_its_own_rows() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k INTEGER, a INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 8)")
+        .await;
+    herd.run("INSERT INTO t SELECT range, range % 10, 'row ' || range FROM range(1000)")
+        .await;
+    assert_eq!(herd.run("DELETE FROM t WHERE a = 3").await, 100);
+    assert_eq!(herd.run("UPDATE t SET s = s || '!', a = a + 1 WHERE k < 100").await, 90);
+    assert_eq!(herd.run("DELETE FROM t WHERE k = 5").await, 1);
+    // With rows of elsewhere: plain tables, the herd's, the same table.
+    herd.run("CREATE TABLE plain AS SELECT range AS k FROM range(10, 20)")
+        .await;
+    herd.run("CREATE TABLE other (id INTEGER, k INTEGER) PARTITIONED BY (id)")
+        .await;
+    herd.run("INSERT INTO other SELECT range, 900 + range FROM range(10)")
+        .await;
+    assert_eq!(herd.run("DELETE FROM t USING plain WHERE t.k = plain.k").await, 9);
+    assert_eq!(
+        herd.run("UPDATE t SET a = other.id FROM other WHERE other.k = t.k")
+            .await,
+        9
+    );
+    assert_eq!(
+        herd.run("DELETE FROM t WHERE k IN (SELECT k FROM other WHERE id < 5)")
+            .await,
+        4
+    );
+    assert_eq!(herd.run("DELETE FROM t WHERE k > (SELECT max(k) - 3 FROM t)").await, 2);
+    let left = herd.counts("t").await.iter().sum::<i64>();
+    assert_eq!(left, 1000 - 100 - 1 - 9 - 4 - 2);
+    herd.is_placed("t", "k", 8).await;
+    herd.is_empty_here("t").await;
+    assert_eq!(
+        herd.everywhere("SELECT k, a, s FROM t WHERE k IN (4, 906)").await,
+        ["(4, 5, row 4!)", "(906, 6, row 906)"]
+    );
+    // Parameters and RETURNING.
+    let rows = texts_of(&herd.client, "DELETE FROM t WHERE k IN (20, 21) RETURNING k, s").await;
+    assert_eq!(rows, ["20", "21"]);
+    let rows = texts_of(
+        &herd.client,
+        "INSERT INTO t VALUES (5000, 1, 'x'), (5001, 2, 'y') RETURNING k + 1",
+    )
+    .await;
+    assert_eq!(rows, ["5001", "5002"]);
+    // Replicated tables are counted once.
+    herd.run("CREATE TABLE r (n INTEGER, s VARCHAR) WITH (distribution = 'replicated')")
+        .await;
+    herd.run("INSERT INTO r SELECT range, range FROM range(10)").await;
+    assert_eq!(herd.run("UPDATE r SET s = 'x' WHERE n < 5").await, 5);
+    assert_eq!(herd.run("DELETE FROM r WHERE n = 9").await, 1);
+    assert_eq!(herd.counts("r").await, [9, 9, 9]);
+    herd.refused("UPDATE r SET n = (random() * 10)::INTEGER", "replicated")
+        .await;
+}
+
+/// The first column of all rows as text, sorted.
+async fn texts_of(client: &Client, sql: &str) -> Vec<String> {
+    let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let column = arrow::util::display::ArrayFormatter::try_new(batch.column(0), &Default::default()).unwrap();
+        rows.extend((0..batch.num_rows()).map(|row| column.value(row).to_string()));
+    }
+    rows.sort();
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_whose_keys_change_move() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k INTEGER, n INTEGER, twice AS (n * 2)) PARTITIONED BY (k) WITH (partitions = 16)")
+        .await;
+    herd.run("INSERT INTO t SELECT range, range FROM range(1000)").await;
+    assert_eq!(herd.run("UPDATE t SET k = k + 1").await, 1000);
+    herd.is_placed("t", "k", 16).await;
+    assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 1000);
+    assert_eq!(
+        herd.everywhere("SELECT count(*) FROM t WHERE k <> n + 1").await,
+        ["(0)", "(0)", "(0)"]
+    );
+    herd.run("BEGIN").await;
+    herd.run("UPDATE t SET k = -k WHERE k < 500").await;
+    herd.run("ROLLBACK").await;
+    assert_eq!(
+        herd.everywhere("SELECT count(*) FROM t WHERE k < 0").await,
+        ["(0)", "(0)", "(0)"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_go_to_the_workers() {
+    let herd = Herd::start(2).await;
+    herd.run("CREATE TABLE t (n BIGINT, s VARCHAR) PARTITIONED BY (n) WITH (partitions = 6)")
+        .await;
+    let batches = stream::iter((0..4).map(|part| Ok::<_, ClientError>(batch(part * 1000, 1000))));
+    assert_eq!(herd.client.ingest("t", batches).await.unwrap(), 4000);
+    herd.is_placed("t", "n", 6).await;
+    herd.is_empty_here("t").await;
+    assert_eq!(herd.counts("t").await.iter().sum::<i64>(), 4000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_gone_is_named() {
+    let mut herd = Herd::start(2).await;
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+    let before = number(&herd.direct[0], "SELECT count(*) FROM t").await;
+    herd.workers[1].take().unwrap().stop().await.unwrap();
+    for sql in [
+        "INSERT INTO t SELECT * FROM range(100)",
+        "DELETE FROM t",
+        "UPDATE t SET k = 1",
+        "ALTER TABLE t ADD COLUMN a INTEGER",
+        "DROP TABLE t",
+    ] {
+        let error = herd.error(sql).await;
+        assert!(error.message.contains("worker"), "{sql}\n{error}");
+    }
+    assert_eq!(number(&herd.direct[0], "SELECT count(*) FROM t").await, before);
+    assert_eq!(
+        texts(
+            &herd.client,
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = 't'"
+        )
+        .await,
+        ["(k)"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn placement_survives_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let herd = Herd::start_in(Some(directory.path()), 3).await;
+    herd.run("CREATE TABLE t (k INTEGER, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 12)")
+        .await;
+    herd.run("ALTER TABLE t ADD COLUMN c INTEGER DEFAULT 1").await;
+    herd.run("ALTER TABLE t RENAME TO tt").await;
+    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000)")
+        .await;
+    let counts = herd.counts("tt").await;
+    herd.stop().await;
+    // They have new addresses, and are told by their ids.
+    let herd = Herd::start_in(Some(directory.path()), 3).await;
+    assert_eq!(herd.counts("tt").await, counts);
+    herd.run("INSERT INTO tt SELECT range, range, range FROM range(1000, 2000)")
+        .await;
+    assert_eq!(herd.counts("tt").await.iter().sum::<i64>(), 2000);
+    herd.is_placed("tt", "k", 12).await;
+    herd.stop().await;
+}
