@@ -34,6 +34,9 @@ const SET_KINDS: [SetKind; 6] = [
     SetKind::IntersectAll,
 ];
 
+/// Random plans for each test. Those with too many rows do not count.
+const CASES: u32 = 4_000;
+
 /// Joins grow; no case may take long.
 const ROWS_MAX: usize = 3_000;
 
@@ -476,7 +479,7 @@ fn compare(plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig { cases: CASES, max_global_rejects: 100 * CASES, ..ProptestConfig::default() })]
 
     #[test]
     fn steps_give_what_one_node_gives(bytes in prop::collection::vec(any::<u8>(), 0..400), depth in 0_usize..5) {
