@@ -17,6 +17,7 @@
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/planner/expression/bound_cast_expression.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
 #include "duckdb/planner/expression/bound_constant_expression.hpp"
 #include "duckdb/planner/expression/bound_function_expression.hpp"
@@ -418,7 +419,7 @@ public:
 	}
 
 	//! The same for rows that each belong to one worker, by the hash of `keys`; whether that can be.
-	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<reference<const Expression>> &keys) {
+	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<unique_ptr<Expression>> &keys) {
 		if (DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			return false;
 		}
@@ -432,14 +433,14 @@ public:
 	vector<unique_ptr<LogicalOperator>> taken;
 
 private:
-	void Replace(unique_ptr<LogicalOperator> &op, InsertTarget upload, const vector<reference<const Expression>> &keys) {
+	void Replace(unique_ptr<LogicalOperator> &op, InsertTarget upload, const vector<unique_ptr<Expression>> &keys) {
 		op->ResolveOperatorTypes();
 		upload.table_name = "__duckherder_rows_" + to_string(++next_table);
 		upload.temporary = true;
 		auto types = op->types;
 		for (auto &key : keys) {
 			upload.key_columns.push_back(types.size());
-			types.push_back(key.get().GetReturnType());
+			types.push_back(key->GetReturnType());
 		}
 		for (idx_t i = 0; i < types.size(); i++) {
 			upload.column_names.push_back("c" + to_string(i));
@@ -459,13 +460,13 @@ private:
 	}
 
 	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings,
-	                                    const vector<reference<const Expression>> &keys) {
+	                                    const vector<unique_ptr<Expression>> &keys) {
 		vector<unique_ptr<Expression>> columns;
 		for (idx_t i = 0; i < bindings.size(); i++) {
 			columns.push_back(make_uniq<BoundColumnRefExpression>(op->types[i], bindings[i]));
 		}
 		for (auto &key : keys) {
-			columns.push_back(key.get().Copy());
+			columns.push_back(key->Copy());
 		}
 		auto cardinality = op->estimated_cardinality;
 		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
@@ -623,6 +624,16 @@ optional_ptr<LogicalComparisonJoin> FindMergeJoin(LogicalOperator &op, const Log
 	return side < op.children.size() ? FindMergeJoin(*op.children[side], target) : nullptr;
 }
 
+//! An expression without casts from one integer type to another.
+const Expression &WithoutIntegerCasts(const Expression &expression) {
+	if (!BoundCastExpression::IsCast(expression)) {
+		return expression;
+	}
+	auto &child = BoundCastExpression::Child(expression.Cast<BoundFunctionExpression>());
+	return expression.GetReturnType().IsIntegral() && child.GetReturnType().IsIntegral() ? WithoutIntegerCasts(child)
+	                                                                                      : expression;
+}
+
 //! Whether an expression is that column of the target's scan.
 bool IsColumn(const Expression &expression, LogicalGet &target, LogicalIndex column) {
 	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
@@ -635,21 +646,22 @@ bool IsColumn(const Expression &expression, LogicalGet &target, LogicalIndex col
 	       !ids[position].IsVirtualColumn() && ids[position].GetPrimaryIndex() == column.index;
 }
 
-//! For each key of the target what the join compares it with.
-vector<reference<const Expression>> KeysOfSource(LogicalComparisonJoin &join, LogicalGet &target,
-                                                 const TableCatalogEntry &table, const Placement &placement) {
+//! For each key of the target what the join compares it with, as a value of the key's type.
+vector<unique_ptr<Expression>> KeysOfSource(ClientContext &context, LogicalComparisonJoin &join, LogicalGet &target,
+                                            const TableCatalogEntry &table, const Placement &placement) {
 	auto is_left = SideOf(join, target) == 0;
-	vector<reference<const Expression>> result;
+	vector<unique_ptr<Expression>> result;
 	for (auto &key : placement.keys) {
-		auto column = table.GetColumn(Identifier(key)).Logical();
+		auto &column = table.GetColumn(Identifier(key));
 		for (auto &condition : join.conditions) {
 			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
 				continue;
 			}
-			auto &own = is_left ? condition.GetLHS() : condition.GetRHS();
+			// An integer that does not fit the key's type is equal to no key.
+			auto &own = WithoutIntegerCasts(is_left ? condition.GetLHS() : condition.GetRHS());
 			auto &other = is_left ? condition.GetRHS() : condition.GetLHS();
-			if (IsColumn(own, target, column)) {
-				result.push_back(other);
+			if (IsColumn(own, target, column.Logical())) {
+				result.push_back(BoundCastExpression::AddCastToType(context, other.Copy(), column.Type(), true));
 				break;
 			}
 		}
@@ -659,7 +671,7 @@ vector<reference<const Expression>> KeysOfSource(LogicalComparisonJoin &join, Lo
 
 //! Whether what a MERGE inserts has just those keys, so that it is on the right worker.
 bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const Placement &placement,
-                 const vector<reference<const Expression>> &keys) {
+                 const vector<unique_ptr<Expression>> &keys) {
 	if (merge.children[0]->type != LogicalOperatorType::LOGICAL_PROJECTION) {
 		return false;
 	}
@@ -670,13 +682,16 @@ bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const 
 		}
 		for (idx_t i = 0; i < keys.size(); i++) {
 			auto place = table.GetColumn(Identifier(placement.keys[i])).StorageOid();
-			auto &value = *action->expressions[place];
+			auto &value = WithoutIntegerCasts(*action->expressions[place]);
 			if (value.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
 				return false;
 			}
 			auto &binding = value.Cast<BoundColumnRefExpression>().Binding();
-			if (binding.table_index != projection.table_index ||
-			    !projection.expressions[binding.column_index.GetIndex()]->Equals(keys[i].get())) {
+			if (binding.table_index != projection.table_index) {
+				return false;
+			}
+			auto &inserted = WithoutIntegerCasts(*projection.expressions[binding.column_index.GetIndex()]);
+			if (!inserted.Equals(WithoutIntegerCasts(*keys[i]))) {
 				return false;
 			}
 		}
@@ -735,12 +750,14 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	}
 	auto &target = targets[0].get();
 	optional_ptr<LogicalComparisonJoin> merge_join;
-	vector<reference<const Expression>> keys;
+	vector<unique_ptr<Expression>> keys;
 	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO && Inserts(change.Cast<LogicalMergeInto>()) &&
 	    !result.placement.IsReplicated()) {
 		auto &merge = change.Cast<LogicalMergeInto>();
 		merge_join = FindMergeJoin(*change.children[0], target);
-		keys = merge_join ? KeysOfSource(*merge_join, target, table, result.placement) : keys;
+		if (merge_join) {
+			keys = KeysOfSource(context, *merge_join, target, table, result.placement);
+		}
 		if (result.placement.keys.empty() || keys.size() != result.placement.keys.size()) {
 			Refuse(table, "where a row is to be inserted is known only if the condition compares all columns that the table "
 			              "is PARTITIONED BY with values of the same type");
@@ -757,8 +774,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	}
 	elsewhere.TakeOut(change.children[0]);
 	op->ResolveOperatorTypes();
-	LogicalPlanSQLExportOptions options;
-	auto exported = LogicalPlanSQLExporter::ExportWithSources(context, *op, {}, options);
+	auto exported = LogicalPlanSQLExporter::Export(context, *op);
 	if (exported.HasError()) {
 		Refuse(table, "it cannot be written as SQL for the workers (" + exported.GetIssues()[0].message +
 		                  "); CREATE TEMP TABLE with what it needs first");

@@ -228,12 +228,8 @@ impl Runner<'_> {
         in_transaction: &mut InTransaction<'_>,
         run: &mut Run<'_>,
     ) -> Result<bool, RemoteError> {
-        for table in create
-            .foreign_keys
-            .iter()
-            .flatten()
-            .filter(|table| table.placement.is_some())
-        {
+        let mut targets = create.foreign_keys.iter().flatten();
+        if let Some(table) = targets.find(|table| table.placement.is_some()) {
             return Err(not_implemented(format!(
                 "FOREIGN KEY to the herd's table {}: nothing could check it",
                 table.qualified()

@@ -43,7 +43,7 @@ pub struct HerdSession {
     /// As a worker.
     running: Mutex<Option<Arc<RunningQuery>>>,
     /// What a client uploads into a herd's table, read as exchange [`UPLOAD`].
-    upload: Mutex<Option<(Vec<Column>, Arc<dyn BatchSource>)>>,
+    upload: Mutex<Option<Upload>>,
     /// Whether the statement that runs is to stop.
     cancelled: watch::Sender<bool>,
     statement: Mutex<Statement>,
@@ -53,6 +53,9 @@ pub struct HerdSession {
 
 /// The turn of a query of the transaction to get its connections.
 pub(super) type Starting = OwnedMutexGuard<()>;
+
+/// Columns of rows that a client uploads, and the rows.
+type Upload = (Vec<Column>, Arc<dyn BatchSource>);
 
 /// A session on a worker.
 #[derive(Default)]

@@ -217,10 +217,13 @@ fn ended() -> RemoteError {
     RemoteError::new(ExceptionType::Interrupt, "the upload to a worker was broken off")
 }
 
+/// The rows that each worker has changed.
+type RowsChanged = Result<Vec<u64>, RemoteError>;
+
 /// A statement that runs on several workers at once, in the transactions of a connection.
 pub struct Execution {
     runtime: Handle,
-    running: Mutex<Option<JoinHandle<Result<Vec<u64>, RemoteError>>>>,
+    running: Mutex<Option<JoinHandle<RowsChanged>>>,
 }
 
 impl Execution {
