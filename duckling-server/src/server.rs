@@ -90,10 +90,10 @@ impl Duckling {
                 history::FUNCTION,
                 Arc::new(HistoryTable(Arc::clone(self.sessions.history()))),
             ),
-            (tables::WORKERS, Arc::new(WorkersTable(Arc::clone(&self.registry)))),
+            (tables::WORKERS, Arc::new(WorkersTable(Arc::downgrade(&self.registry)))),
             (
                 tables::PARTITIONS,
-                Arc::new(PartitionsTable(Arc::clone(&self.registry))),
+                Arc::new(PartitionsTable(Arc::downgrade(&self.registry))),
             ),
             (
                 statistics::FUNCTION,

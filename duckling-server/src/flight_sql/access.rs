@@ -243,6 +243,7 @@ mod tests {
     use super::*;
     use crate::config::{IN_MEMORY, Limits};
     use crate::duckdb::{Database, DatabaseOptions};
+    use crate::herd::{Herd, Registry};
     use proptest::prelude::*;
 
     proptest! {
@@ -254,7 +255,10 @@ mod tests {
             // One database for all cases: opening it is what takes time.
             static SESSIONS: std::sync::LazyLock<Arc<Sessions>> = std::sync::LazyLock::new(|| {
                 let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
-                Arc::new(Sessions::new(database, Arc::new(Limits::default())))
+                let limits = Arc::new(Limits::default());
+                let registry = Registry::open(database.clone(), false, Arc::clone(&limits)).unwrap();
+                let herd = Herd::new(Arc::new(registry), std::env::temp_dir());
+                Arc::new(Sessions::new(database, limits, herd))
             });
             let mut headers = MetadataMap::new();
             headers.insert(name, value.parse().unwrap());

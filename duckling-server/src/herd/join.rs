@@ -19,6 +19,10 @@ use super::registry::{Place, Registry};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 
+/// How long a duckling may take to serve, before it can be told to join, and how often it is looked whether it does.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(5);
+const SERVE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// How long the farewell may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -91,9 +95,16 @@ pub fn join(registry: &Arc<Registry>, config: &JoinConfig) -> Result<(), RemoteE
 /// # Errors
 /// The coordinator cannot be reached, or refuses.
 pub async fn join_as(registry: &Arc<Registry>, config: &JoinConfig, id: WorkerId) -> Result<(), RemoteError> {
-    let Some(place) = registry.place() else {
-        return Err(not_serving());
+    // Whoever has just started a duckling may be quicker than it.
+    let serving = async {
+        loop {
+            if let Some(place) = registry.place() {
+                return place;
+            }
+            tokio::time::sleep(SERVE_LOOK_INTERVAL).await;
+        }
     };
+    let place = timeout(SERVE_TIMEOUT, serving).await.map_err(|_| not_serving())?;
     registry.take_id(id).await?;
     let joined = register(registry, place, config, true).await?;
     stop(registry, false).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, AsArray};
@@ -45,8 +45,15 @@ pub fn timestamp(time: SystemTime) -> Cell {
     i64::try_from(since.as_micros()).map_or(Cell::Null, Cell::Timestamp)
 }
 
+/// The registry, as long as there is one. The functions are in the database that the registry holds open: they must not
+/// hold the registry.
+fn registry(registry: &Weak<Registry>) -> Result<Arc<Registry>, RemoteError> {
+    let gone = || RemoteError::new(ExceptionType::InvalidInput, "the duckling has stopped");
+    registry.upgrade().ok_or_else(gone)
+}
+
 /// The workers of a coordinator.
-pub struct WorkersTable(pub Arc<Registry>);
+pub struct WorkersTable(pub Weak<Registry>);
 
 impl TableSource for WorkersTable {
     fn columns(&self) -> &'static [(&'static CStr, ColumnType)] {
@@ -64,7 +71,7 @@ impl TableSource for WorkersTable {
     }
 
     fn rows(&self, _: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
-        let registry = &self.0;
+        let registry = registry(&self.0)?;
         let workers = registry.workers();
         if workers.is_empty() {
             return Ok(Vec::new());
@@ -81,7 +88,7 @@ impl TableSource for WorkersTable {
             };
             (id.clone(), format!("SELECT {rows}, ({BYTES_SQL})"))
         });
-        let sizes = ask(registry, &workers, queries.collect());
+        let sizes = ask(&registry, &workers, queries.collect());
         let row = |worker: &WorkerInfo| {
             let size = sizes.get(&worker.id).and_then(|rows| rows.first());
             let number = |index: usize| {
@@ -105,7 +112,7 @@ impl TableSource for WorkersTable {
 }
 
 /// The partitions of a table of the herd.
-pub struct PartitionsTable(pub Arc<Registry>);
+pub struct PartitionsTable(pub Weak<Registry>);
 
 impl TableSource for PartitionsTable {
     fn arguments(&self) -> usize {
@@ -125,13 +132,13 @@ impl TableSource for PartitionsTable {
     }
 
     fn rows(&self, arguments: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
-        let registry = &self.0;
+        let registry = registry(&self.0)?;
         let name = arguments.first().map(String::as_str).unwrap_or_default();
         let table = find(&placements::read(&mut registry.connect()?)?, name)?;
         let workers = registry.workers();
         let sql = placements::partition_rows_sql(&table);
         let queries = table.placement.workers().into_iter().map(|id| (id, sql.clone()));
-        let counts = ask(registry, &workers, queries.collect());
+        let counts = ask(&registry, &workers, queries.collect());
         let counts: BTreeMap<_, _> = counts.iter().map(|(id, rows)| (id, pairs(rows))).collect();
         let row = |partition: &placements::Partition| {
             let worker = workers.iter().find(|worker| worker.id == partition.worker);
