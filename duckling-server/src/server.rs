@@ -102,7 +102,9 @@ impl Duckling {
         ];
         let mut connection = self.sessions.database().connect()?;
         connection.install_herd()?;
-        connection.execute(&format!("SET GLOBAL duckherder_default_partitions = {default_partitions}"))?;
+        connection.execute(&format!(
+            "SET GLOBAL duckherder_default_partitions = {default_partitions}"
+        ))?;
         for (name, source) in functions {
             connection.register_table_function(name, source)?;
         }
