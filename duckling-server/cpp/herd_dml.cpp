@@ -3,6 +3,7 @@
 #include "deparse.hpp"
 #include "herd_insert.hpp"
 #include "herd_json.hpp"
+#include "herd_plan.hpp"
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
 #include "herd_write.hpp"
@@ -52,6 +53,8 @@ struct Change {
 	string table_name;
 	string sql;
 	Placement placement;
+	//! Those that run it.
+	vector<string> workers;
 	//! JSON.
 	string placement_tag;
 	//! Those of the table that hold values.
@@ -88,6 +91,7 @@ public:
 		InsertionOrderPreservingMap<string> result;
 		result["Table"] = change.schema_name + "." + change.table_name;
 		result["Distribution"] = change.placement.Describe();
+		result["Workers"] = to_string(change.workers.size());
 		result["Statement"] = change.sql;
 		return result;
 	}
@@ -133,7 +137,7 @@ protected:
 			return Return(context.client, chunk, state);
 		}
 		state.done = true;
-		auto counts = ExecuteOn(context.client, change.placement.workers, change.sql);
+		auto counts = ExecuteOn(context.client, change.workers, change.sql);
 		Finish(context.client);
 		chunk.SetChildCardinality(1);
 		chunk.data[0].SetValue(0, Value::BIGINT(NumericCast<int64_t>(Total(counts))));
@@ -143,6 +147,10 @@ protected:
 private:
 	SourceResultType Return(ClientContext &context, DataChunk &chunk, ChangeState &state) const {
 		if (!state.rows) {
+			if (change.placement.IsReplicated() && change.workers.size() > 1) {
+				// All have the same rows: one of them tells which.
+				ExecuteOn(context, vector<string>(change.workers.begin() + 1, change.workers.end()), change.sql);
+			}
 			state.rows = make_uniq<SourceReader>(context, RunReturning(context, ReturningQuery()), types);
 		}
 		state.rows->Read(context, chunk);
@@ -156,8 +164,9 @@ private:
 	}
 
 	string ReturningQuery() const {
-		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" +
-		       change.placement.WorkersJson() + ",\"columns\":" + JsonColumns(types) +
+		auto telling = change.placement.IsReplicated() ? 1 : change.workers.size();
+		auto workers = JsonList(telling, [&](idx_t i) { return JsonText(change.workers[i]); });
+		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" + workers + ",\"columns\":" + JsonColumns(types) +
 		       ",\"output\":{\"kind\":\"gather\"},\"inputs\":[]}]}";
 	}
 
@@ -180,7 +189,7 @@ private:
 			MoveRows(context, change.schema_name, change.table_name, change.placement_tag, change.columns);
 		}
 		for (auto &table : change.tables) {
-			ExecuteOn(context, change.placement.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
+			ExecuteOn(context, change.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
 		}
 	}
 
@@ -399,8 +408,8 @@ unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, co
 //! Takes what has rows of elsewhere out of a plan, and puts stand-ins there.
 class Elsewhere {
 public:
-	Elsewhere(Binder &binder, const Placement &placement, LogicalOperator &root, LogicalOperator &target)
-	    : binder(binder), placement(placement), root(root), target(target) {
+	Elsewhere(Binder &binder, const vector<string> &workers, LogicalOperator &root, LogicalOperator &target)
+	    : binder(binder), workers(workers), root(root), target(target) {
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
@@ -414,12 +423,13 @@ public:
 			return;
 		}
 		InsertTarget upload;
-		upload.placement.workers = placement.workers;
+		upload.placement.workers = workers;
 		Replace(op, std::move(upload), {});
 	}
 
 	//! The same for rows that each belong to one worker, by the hash of `keys`; whether that can be.
-	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<unique_ptr<Expression>> &keys) {
+	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const Placement &placement,
+	                   const vector<unique_ptr<Expression>> &keys) {
 		if (DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			return false;
 		}
@@ -497,7 +507,7 @@ private:
 				return false;
 			}
 			auto other = Placement::Parse(*PlacementOf(*table));
-			for (auto &worker : placement.workers) {
+			for (auto &worker : workers) {
 				auto &have = other.workers;
 				if (!other.IsReplicated() || std::find(have.begin(), have.end(), worker) == have.end()) {
 					return false;
@@ -532,7 +542,7 @@ private:
 	}
 
 	Binder &binder;
-	const Placement &placement;
+	const vector<string> &workers;
 	LogicalOperator &root;
 	LogicalOperator &target;
 };
@@ -734,6 +744,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	Change result;
 	result.placement_tag = *PlacementOf(table);
 	result.placement = Placement::Parse(result.placement_tag);
+	result.workers = result.placement.workers;
 	result.schema_name = table.schema.name.GetIdentifierName();
 	result.table_name = table.name.GetIdentifierName();
 	for (auto &column : table.GetColumns().Physical()) {
@@ -768,8 +779,14 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
 	}
-	Elsewhere elsewhere(binder, result.placement, *op, target);
-	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], keys)) {
+	auto bucket = merge_join ? optional<hash_t>() : FixedBucket(target, result.placement.keys);
+	if (bucket) {
+		// The rows are all on one worker.
+		auto &partitions = result.placement.partitions;
+		result.workers = {result.placement.workers[partitions[*bucket % partitions.size()]]};
+	}
+	Elsewhere elsewhere(binder, result.workers, *op, target);
+	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], result.placement, keys)) {
 		Refuse(table, "its source depends on the table's rows");
 	}
 	elsewhere.TakeOut(change.children[0]);
