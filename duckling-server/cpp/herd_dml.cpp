@@ -273,15 +273,64 @@ bool HasRowNumbers(LogicalGet &get) {
 	return false;
 }
 
-//! The scan whose rows are changed.
-void FindTargets(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &targets) {
+//! Scans of the table that yield the numbers that rows have on their worker.
+void FindNumbered(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &scans) {
 	auto scanned = HerdTableOf(op);
 	if (scanned && &*scanned == &table && HasRowNumbers(op.Cast<LogicalGet>())) {
-		targets.push_back(op.Cast<LogicalGet>());
+		scans.push_back(op.Cast<LogicalGet>());
 	}
 	for (auto &child : op.children) {
-		FindTargets(*child, table, targets);
+		FindNumbered(*child, table, scans);
 	}
+}
+
+//! The operator that makes the columns of a table index.
+optional_ptr<LogicalOperator> FindMaker(LogicalOperator &op, TableIndex index) {
+	auto made = op.GetTableIndex();
+	if (std::find(made.begin(), made.end(), index) != made.end()) {
+		return &op;
+	}
+	for (auto &child : op.children) {
+		auto maker = FindMaker(*child, index);
+		if (maker) {
+			return maker;
+		}
+	}
+	return nullptr;
+}
+
+//! The scan whose row numbers an expression is.
+optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &expression) {
+	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
+		return nullptr;
+	}
+	auto &binding = expression.Cast<BoundColumnRefExpression>().Binding();
+	auto maker = FindMaker(root, binding.table_index);
+	auto column = binding.column_index.GetIndex();
+	if (!maker) {
+		return nullptr;
+	}
+	if (maker->type == LogicalOperatorType::LOGICAL_PROJECTION && column < maker->expressions.size()) {
+		return NumberedBy(root, *maker->expressions[column]);
+	}
+	if (maker->type != LogicalOperatorType::LOGICAL_GET) {
+		return nullptr;
+	}
+	auto &get = maker->Cast<LogicalGet>();
+	auto &ids = get.GetColumnIds();
+	return column < ids.size() && ids[column].IsRowIdColumn() ? &get : nullptr;
+}
+
+//! The scan whose rows are changed.
+optional_ptr<LogicalGet> FindTarget(LogicalOperator &change) {
+	auto &child = *change.children[0];
+	if (change.type == LogicalOperatorType::LOGICAL_DELETE) {
+		return change.expressions.empty() ? nullptr : NumberedBy(child, *change.expressions[0]);
+	}
+	if (child.type != LogicalOperatorType::LOGICAL_PROJECTION || child.expressions.empty()) {
+		return nullptr;
+	}
+	return NumberedBy(child, *child.expressions.back());
 }
 
 bool Contains(const LogicalOperator &op, const LogicalOperator &part) {
@@ -361,6 +410,30 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 	return keeps && IsRowWise(*op.children[side], target, matched);
 }
 
+//! Whether a join lets each row of the target meet only itself, as `other` has scanned it on the same worker.
+bool MeetsItself(LogicalOperator &root, LogicalOperator &op, LogicalGet &target, LogicalGet &other) {
+	if (op.type == LogicalOperatorType::LOGICAL_COMPARISON_JOIN) {
+		auto &join = op.Cast<LogicalComparisonJoin>();
+		for (auto &condition : join.conditions) {
+			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
+				continue;
+			}
+			auto left = NumberedBy(root, condition.GetLHS());
+			auto right = NumberedBy(root, condition.GetRHS());
+			if ((left == &target && right == &other) || (left == &other && right == &target)) {
+				auto side = SideOf(join, other);
+				return side < join.children.size() && IsRowWise(*join.children[side], other, nullptr);
+			}
+		}
+	}
+	for (auto &child : op.children) {
+		if (MeetsItself(root, *child, target, other)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 //===--------------------------------------------------------------------===//
 // The rows that it needs of elsewhere
 //===--------------------------------------------------------------------===//
@@ -408,15 +481,17 @@ unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, co
 //! Takes what has rows of elsewhere out of a plan, and puts stand-ins there.
 class Elsewhere {
 public:
-	Elsewhere(Binder &binder, const vector<string> &workers, LogicalOperator &root, LogicalOperator &target)
-	    : binder(binder), workers(workers), root(root), target(target) {
+	//! `kept`: scans that each worker does on its own rows.
+	Elsewhere(Binder &binder, const vector<string> &workers, LogicalOperator &root,
+	          const vector<reference<LogicalGet>> &kept)
+	    : binder(binder), workers(workers), root(root), kept(kept) {
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
-		if (&*op == &target || IsStandIn(*op) || IsOnWorkers(*op)) {
+		if (IsStandIn(*op) || IsOnWorkers(*op)) {
 			return;
 		}
-		if (Contains(*op, target) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
+		if (ContainsKept(*op) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			for (auto &child : op->children) {
 				TakeOut(child);
 			}
@@ -486,6 +561,10 @@ private:
 		return std::move(projection);
 	}
 
+	bool ContainsKept(const LogicalOperator &op) const {
+		return std::any_of(kept.begin(), kept.end(), [&](LogicalGet &scan) { return Contains(op, scan); });
+	}
+
 	static bool IsStandIn(const LogicalOperator &op) {
 		return op.type == LogicalOperatorType::LOGICAL_GET &&
 		       op.Cast<LogicalGet>().function.GetName() == Identifier(STAND_IN);
@@ -544,7 +623,7 @@ private:
 	Binder &binder;
 	const vector<string> &workers;
 	LogicalOperator &root;
-	LogicalOperator &target;
+	const vector<reference<LogicalGet>> &kept;
 };
 
 //===--------------------------------------------------------------------===//
@@ -754,12 +833,19 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	result.moves = MovesRows(change, result.placement, table);
 	BindValues().VisitOperator(*op);
 	CheckExpressions(*op, table, result.placement.IsReplicated());
-	vector<reference<LogicalGet>> targets;
-	FindTargets(*change.children[0], table, targets);
-	if (targets.size() != 1) {
+	auto found = FindTarget(change);
+	if (!found || HerdTableOf(*found).get() != &table) {
 		Refuse(table, "the rows that it changes cannot be told apart from others of the table");
 	}
-	auto &target = targets[0].get();
+	auto &target = *found;
+	vector<reference<LogicalGet>> numbered;
+	FindNumbered(*change.children[0], table, numbered);
+	for (auto &scan : numbered) {
+		auto is_target = &scan.get() == &target;
+		if (!is_target && !MeetsItself(*change.children[0], *change.children[0], target, scan.get())) {
+			Refuse(table, "it compares rowid, which says nothing about rows of other workers");
+		}
+	}
 	optional_ptr<LogicalComparisonJoin> merge_join;
 	vector<unique_ptr<Expression>> keys;
 	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO && Inserts(change.Cast<LogicalMergeInto>()) &&
@@ -785,7 +871,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		auto &partitions = result.placement.partitions;
 		result.workers = {result.placement.workers[partitions[*bucket % partitions.size()]]};
 	}
-	Elsewhere elsewhere(binder, result.workers, *op, target);
+	Elsewhere elsewhere(binder, result.workers, *op, numbered);
 	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], result.placement, keys)) {
 		Refuse(table, "its source depends on the table's rows");
 	}
