@@ -3,6 +3,7 @@
 #include "deparse.hpp"
 #include "herd_insert.hpp"
 #include "herd_json.hpp"
+#include "herd_plan.hpp"
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
 #include "herd_write.hpp"
@@ -17,6 +18,7 @@
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/planner/expression/bound_cast_expression.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
 #include "duckdb/planner/expression/bound_constant_expression.hpp"
 #include "duckdb/planner/expression/bound_function_expression.hpp"
@@ -51,6 +53,8 @@ struct Change {
 	string table_name;
 	string sql;
 	Placement placement;
+	//! Those that run it.
+	vector<string> workers;
 	//! JSON.
 	string placement_tag;
 	//! Those of the table that hold values.
@@ -87,6 +91,7 @@ public:
 		InsertionOrderPreservingMap<string> result;
 		result["Table"] = change.schema_name + "." + change.table_name;
 		result["Distribution"] = change.placement.Describe();
+		result["Workers"] = to_string(change.workers.size());
 		result["Statement"] = change.sql;
 		return result;
 	}
@@ -132,7 +137,7 @@ protected:
 			return Return(context.client, chunk, state);
 		}
 		state.done = true;
-		auto counts = ExecuteOn(context.client, change.placement.workers, change.sql);
+		auto counts = ExecuteOn(context.client, change.workers, change.sql);
 		Finish(context.client);
 		chunk.SetChildCardinality(1);
 		chunk.data[0].SetValue(0, Value::BIGINT(NumericCast<int64_t>(Total(counts))));
@@ -142,6 +147,10 @@ protected:
 private:
 	SourceResultType Return(ClientContext &context, DataChunk &chunk, ChangeState &state) const {
 		if (!state.rows) {
+			if (change.placement.IsReplicated() && change.workers.size() > 1) {
+				// All have the same rows: one of them tells which.
+				ExecuteOn(context, vector<string>(change.workers.begin() + 1, change.workers.end()), change.sql);
+			}
 			state.rows = make_uniq<SourceReader>(context, RunReturning(context, ReturningQuery()), types);
 		}
 		state.rows->Read(context, chunk);
@@ -155,8 +164,9 @@ private:
 	}
 
 	string ReturningQuery() const {
-		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" +
-		       change.placement.WorkersJson() + ",\"columns\":" + JsonColumns(types) +
+		auto telling = change.placement.IsReplicated() ? 1 : change.workers.size();
+		auto workers = JsonList(telling, [&](idx_t i) { return JsonText(change.workers[i]); });
+		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" + workers + ",\"columns\":" + JsonColumns(types) +
 		       ",\"output\":{\"kind\":\"gather\"},\"inputs\":[]}]}";
 	}
 
@@ -179,7 +189,7 @@ private:
 			MoveRows(context, change.schema_name, change.table_name, change.placement_tag, change.columns);
 		}
 		for (auto &table : change.tables) {
-			ExecuteOn(context, change.placement.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
+			ExecuteOn(context, change.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
 		}
 	}
 
@@ -263,15 +273,64 @@ bool HasRowNumbers(LogicalGet &get) {
 	return false;
 }
 
-//! The scan whose rows are changed.
-void FindTargets(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &targets) {
+//! Scans of the table that yield the numbers that rows have on their worker.
+void FindNumbered(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &scans) {
 	auto scanned = HerdTableOf(op);
 	if (scanned && &*scanned == &table && HasRowNumbers(op.Cast<LogicalGet>())) {
-		targets.push_back(op.Cast<LogicalGet>());
+		scans.push_back(op.Cast<LogicalGet>());
 	}
 	for (auto &child : op.children) {
-		FindTargets(*child, table, targets);
+		FindNumbered(*child, table, scans);
 	}
+}
+
+//! The operator that makes the columns of a table index.
+optional_ptr<LogicalOperator> FindMaker(LogicalOperator &op, TableIndex index) {
+	auto made = op.GetTableIndex();
+	if (std::find(made.begin(), made.end(), index) != made.end()) {
+		return &op;
+	}
+	for (auto &child : op.children) {
+		auto maker = FindMaker(*child, index);
+		if (maker) {
+			return maker;
+		}
+	}
+	return nullptr;
+}
+
+//! The scan whose row numbers an expression is.
+optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &expression) {
+	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
+		return nullptr;
+	}
+	auto &binding = expression.Cast<BoundColumnRefExpression>().Binding();
+	auto maker = FindMaker(root, binding.table_index);
+	auto column = binding.column_index.GetIndex();
+	if (!maker) {
+		return nullptr;
+	}
+	if (maker->type == LogicalOperatorType::LOGICAL_PROJECTION && column < maker->expressions.size()) {
+		return NumberedBy(root, *maker->expressions[column]);
+	}
+	if (maker->type != LogicalOperatorType::LOGICAL_GET) {
+		return nullptr;
+	}
+	auto &get = maker->Cast<LogicalGet>();
+	auto &ids = get.GetColumnIds();
+	return column < ids.size() && ids[column].IsRowIdColumn() ? &get : nullptr;
+}
+
+//! The scan whose rows are changed.
+optional_ptr<LogicalGet> FindTarget(LogicalOperator &change) {
+	auto &child = *change.children[0];
+	if (change.type == LogicalOperatorType::LOGICAL_DELETE) {
+		return change.expressions.empty() ? nullptr : NumberedBy(child, *change.expressions[0]);
+	}
+	if (child.type != LogicalOperatorType::LOGICAL_PROJECTION || child.expressions.empty()) {
+		return nullptr;
+	}
+	return NumberedBy(child, *child.expressions.back());
 }
 
 bool Contains(const LogicalOperator &op, const LogicalOperator &part) {
@@ -351,6 +410,30 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 	return keeps && IsRowWise(*op.children[side], target, matched);
 }
 
+//! Whether a join lets each row of the target meet only itself, as `other` has scanned it on the same worker.
+bool MeetsItself(LogicalOperator &root, LogicalOperator &op, LogicalGet &target, LogicalGet &other) {
+	if (op.type == LogicalOperatorType::LOGICAL_COMPARISON_JOIN) {
+		auto &join = op.Cast<LogicalComparisonJoin>();
+		for (auto &condition : join.conditions) {
+			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
+				continue;
+			}
+			auto left = NumberedBy(root, condition.GetLHS());
+			auto right = NumberedBy(root, condition.GetRHS());
+			if ((left == &target && right == &other) || (left == &other && right == &target)) {
+				auto side = SideOf(join, other);
+				return side < join.children.size() && IsRowWise(*join.children[side], other, nullptr);
+			}
+		}
+	}
+	for (auto &child : op.children) {
+		if (MeetsItself(root, *child, target, other)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 //===--------------------------------------------------------------------===//
 // The rows that it needs of elsewhere
 //===--------------------------------------------------------------------===//
@@ -398,27 +481,30 @@ unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, co
 //! Takes what has rows of elsewhere out of a plan, and puts stand-ins there.
 class Elsewhere {
 public:
-	Elsewhere(Binder &binder, const Placement &placement, LogicalOperator &root, LogicalOperator &target)
-	    : binder(binder), placement(placement), root(root), target(target) {
+	//! `kept`: scans that each worker does on its own rows.
+	Elsewhere(Binder &binder, const vector<string> &workers, LogicalOperator &root,
+	          const vector<reference<LogicalGet>> &kept)
+	    : binder(binder), workers(workers), root(root), kept(kept) {
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
-		if (&*op == &target || IsStandIn(*op) || IsOnWorkers(*op)) {
+		if (IsStandIn(*op) || IsOnWorkers(*op)) {
 			return;
 		}
-		if (Contains(*op, target) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
+		if (ContainsKept(*op) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			for (auto &child : op->children) {
 				TakeOut(child);
 			}
 			return;
 		}
 		InsertTarget upload;
-		upload.placement.workers = placement.workers;
+		upload.placement.workers = workers;
 		Replace(op, std::move(upload), {});
 	}
 
 	//! The same for rows that each belong to one worker, by the hash of `keys`; whether that can be.
-	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<reference<const Expression>> &keys) {
+	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const Placement &placement,
+	                   const vector<unique_ptr<Expression>> &keys) {
 		if (DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			return false;
 		}
@@ -432,14 +518,14 @@ public:
 	vector<unique_ptr<LogicalOperator>> taken;
 
 private:
-	void Replace(unique_ptr<LogicalOperator> &op, InsertTarget upload, const vector<reference<const Expression>> &keys) {
+	void Replace(unique_ptr<LogicalOperator> &op, InsertTarget upload, const vector<unique_ptr<Expression>> &keys) {
 		op->ResolveOperatorTypes();
 		upload.table_name = "__duckherder_rows_" + to_string(++next_table);
 		upload.temporary = true;
 		auto types = op->types;
 		for (auto &key : keys) {
 			upload.key_columns.push_back(types.size());
-			types.push_back(key.get().GetReturnType());
+			types.push_back(key->GetReturnType());
 		}
 		for (idx_t i = 0; i < types.size(); i++) {
 			upload.column_names.push_back("c" + to_string(i));
@@ -459,13 +545,13 @@ private:
 	}
 
 	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings,
-	                                    const vector<reference<const Expression>> &keys) {
+	                                    const vector<unique_ptr<Expression>> &keys) {
 		vector<unique_ptr<Expression>> columns;
 		for (idx_t i = 0; i < bindings.size(); i++) {
 			columns.push_back(make_uniq<BoundColumnRefExpression>(op->types[i], bindings[i]));
 		}
 		for (auto &key : keys) {
-			columns.push_back(key.get().Copy());
+			columns.push_back(key->Copy());
 		}
 		auto cardinality = op->estimated_cardinality;
 		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
@@ -473,6 +559,10 @@ private:
 		projection->SetEstimatedCardinality(cardinality);
 		projection->ResolveOperatorTypes();
 		return std::move(projection);
+	}
+
+	bool ContainsKept(const LogicalOperator &op) const {
+		return std::any_of(kept.begin(), kept.end(), [&](LogicalGet &scan) { return Contains(op, scan); });
 	}
 
 	static bool IsStandIn(const LogicalOperator &op) {
@@ -496,7 +586,7 @@ private:
 				return false;
 			}
 			auto other = Placement::Parse(*PlacementOf(*table));
-			for (auto &worker : placement.workers) {
+			for (auto &worker : workers) {
 				auto &have = other.workers;
 				if (!other.IsReplicated() || std::find(have.begin(), have.end(), worker) == have.end()) {
 					return false;
@@ -531,9 +621,9 @@ private:
 	}
 
 	Binder &binder;
-	const Placement &placement;
+	const vector<string> &workers;
 	LogicalOperator &root;
-	LogicalOperator &target;
+	const vector<reference<LogicalGet>> &kept;
 };
 
 //===--------------------------------------------------------------------===//
@@ -623,6 +713,16 @@ optional_ptr<LogicalComparisonJoin> FindMergeJoin(LogicalOperator &op, const Log
 	return side < op.children.size() ? FindMergeJoin(*op.children[side], target) : nullptr;
 }
 
+//! An expression without casts from one integer type to another.
+const Expression &WithoutIntegerCasts(const Expression &expression) {
+	if (!BoundCastExpression::IsCast(expression)) {
+		return expression;
+	}
+	auto &child = BoundCastExpression::Child(expression.Cast<BoundFunctionExpression>());
+	return expression.GetReturnType().IsIntegral() && child.GetReturnType().IsIntegral() ? WithoutIntegerCasts(child)
+	                                                                                      : expression;
+}
+
 //! Whether an expression is that column of the target's scan.
 bool IsColumn(const Expression &expression, LogicalGet &target, LogicalIndex column) {
 	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
@@ -635,21 +735,22 @@ bool IsColumn(const Expression &expression, LogicalGet &target, LogicalIndex col
 	       !ids[position].IsVirtualColumn() && ids[position].GetPrimaryIndex() == column.index;
 }
 
-//! For each key of the target what the join compares it with.
-vector<reference<const Expression>> KeysOfSource(LogicalComparisonJoin &join, LogicalGet &target,
-                                                 const TableCatalogEntry &table, const Placement &placement) {
+//! For each key of the target what the join compares it with, as a value of the key's type.
+vector<unique_ptr<Expression>> KeysOfSource(ClientContext &context, LogicalComparisonJoin &join, LogicalGet &target,
+                                            const TableCatalogEntry &table, const Placement &placement) {
 	auto is_left = SideOf(join, target) == 0;
-	vector<reference<const Expression>> result;
+	vector<unique_ptr<Expression>> result;
 	for (auto &key : placement.keys) {
-		auto column = table.GetColumn(Identifier(key)).Logical();
+		auto &column = table.GetColumn(Identifier(key));
 		for (auto &condition : join.conditions) {
 			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
 				continue;
 			}
-			auto &own = is_left ? condition.GetLHS() : condition.GetRHS();
+			// An integer that does not fit the key's type is equal to no key.
+			auto &own = WithoutIntegerCasts(is_left ? condition.GetLHS() : condition.GetRHS());
 			auto &other = is_left ? condition.GetRHS() : condition.GetLHS();
-			if (IsColumn(own, target, column)) {
-				result.push_back(other);
+			if (IsColumn(own, target, column.Logical())) {
+				result.push_back(BoundCastExpression::AddCastToType(context, other.Copy(), column.Type(), true));
 				break;
 			}
 		}
@@ -659,7 +760,7 @@ vector<reference<const Expression>> KeysOfSource(LogicalComparisonJoin &join, Lo
 
 //! Whether what a MERGE inserts has just those keys, so that it is on the right worker.
 bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const Placement &placement,
-                 const vector<reference<const Expression>> &keys) {
+                 const vector<unique_ptr<Expression>> &keys) {
 	if (merge.children[0]->type != LogicalOperatorType::LOGICAL_PROJECTION) {
 		return false;
 	}
@@ -670,13 +771,16 @@ bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const 
 		}
 		for (idx_t i = 0; i < keys.size(); i++) {
 			auto place = table.GetColumn(Identifier(placement.keys[i])).StorageOid();
-			auto &value = *action->expressions[place];
+			auto &value = WithoutIntegerCasts(*action->expressions[place]);
 			if (value.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
 				return false;
 			}
 			auto &binding = value.Cast<BoundColumnRefExpression>().Binding();
-			if (binding.table_index != projection.table_index ||
-			    !projection.expressions[binding.column_index.GetIndex()]->Equals(keys[i].get())) {
+			if (binding.table_index != projection.table_index) {
+				return false;
+			}
+			auto &inserted = WithoutIntegerCasts(*projection.expressions[binding.column_index.GetIndex()]);
+			if (!inserted.Equals(WithoutIntegerCasts(*keys[i]))) {
 				return false;
 			}
 		}
@@ -719,6 +823,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	Change result;
 	result.placement_tag = *PlacementOf(table);
 	result.placement = Placement::Parse(result.placement_tag);
+	result.workers = result.placement.workers;
 	result.schema_name = table.schema.name.GetIdentifierName();
 	result.table_name = table.name.GetIdentifierName();
 	for (auto &column : table.GetColumns().Physical()) {
@@ -728,19 +833,28 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	result.moves = MovesRows(change, result.placement, table);
 	BindValues().VisitOperator(*op);
 	CheckExpressions(*op, table, result.placement.IsReplicated());
-	vector<reference<LogicalGet>> targets;
-	FindTargets(*change.children[0], table, targets);
-	if (targets.size() != 1) {
+	auto found = FindTarget(change);
+	if (!found || HerdTableOf(*found).get() != &table) {
 		Refuse(table, "the rows that it changes cannot be told apart from others of the table");
 	}
-	auto &target = targets[0].get();
+	auto &target = *found;
+	vector<reference<LogicalGet>> numbered;
+	FindNumbered(*change.children[0], table, numbered);
+	for (auto &scan : numbered) {
+		auto is_target = &scan.get() == &target;
+		if (!is_target && !MeetsItself(*change.children[0], *change.children[0], target, scan.get())) {
+			Refuse(table, "it compares rowid, which says nothing about rows of other workers");
+		}
+	}
 	optional_ptr<LogicalComparisonJoin> merge_join;
-	vector<reference<const Expression>> keys;
+	vector<unique_ptr<Expression>> keys;
 	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO && Inserts(change.Cast<LogicalMergeInto>()) &&
 	    !result.placement.IsReplicated()) {
 		auto &merge = change.Cast<LogicalMergeInto>();
 		merge_join = FindMergeJoin(*change.children[0], target);
-		keys = merge_join ? KeysOfSource(*merge_join, target, table, result.placement) : keys;
+		if (merge_join) {
+			keys = KeysOfSource(context, *merge_join, target, table, result.placement);
+		}
 		if (result.placement.keys.empty() || keys.size() != result.placement.keys.size()) {
 			Refuse(table, "where a row is to be inserted is known only if the condition compares all columns that the table "
 			              "is PARTITIONED BY with values of the same type");
@@ -751,14 +865,19 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
 	}
-	Elsewhere elsewhere(binder, result.placement, *op, target);
-	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], keys)) {
+	auto bucket = merge_join ? optional<hash_t>() : FixedBucket(target, result.placement.keys);
+	if (bucket) {
+		// The rows are all on one worker.
+		auto &partitions = result.placement.partitions;
+		result.workers = {result.placement.workers[partitions[*bucket % partitions.size()]]};
+	}
+	Elsewhere elsewhere(binder, result.workers, *op, numbered);
+	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], result.placement, keys)) {
 		Refuse(table, "its source depends on the table's rows");
 	}
 	elsewhere.TakeOut(change.children[0]);
 	op->ResolveOperatorTypes();
-	LogicalPlanSQLExportOptions options;
-	auto exported = LogicalPlanSQLExporter::ExportWithSources(context, *op, {}, options);
+	auto exported = LogicalPlanSQLExporter::Export(context, *op);
 	if (exported.HasError()) {
 		Refuse(table, "it cannot be written as SQL for the workers (" + exported.GetIssues()[0].message +
 		                  "); CREATE TEMP TABLE with what it needs first");

@@ -254,10 +254,15 @@ fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Stateme
 
 /// What a statement outside a transaction has begun on workers ends with it.
 fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
-    if lease.session.in_transaction() && place != Place::Outside {
-        return outcome;
+    let herd = lease.herd()?;
+    if !lease.session.in_transaction() || place == Place::Outside {
+        return herd.end_writes(outcome);
     }
-    lease.herd()?.end_writes(outcome)
+    if outcome.is_err() && herd.has_joined_workers() {
+        // What the others have done of it is not to be committed.
+        lease.session.abort_transaction();
+    }
+    outcome
 }
 
 fn commits(statement: &Statement) -> bool {

@@ -30,7 +30,7 @@ use self::cte::{Reading, SharedRows};
 use self::distribution::{Distribution, Equal, Hashed, WorkerSet};
 pub use self::summary::{Distributed, Estimate, Fallback, MergeStrategy, Tier};
 use super::placement::{Placement, WorkerId};
-use super::plan::{Binding, Key, Node, NodeId, Op, PLAN_DEPTH_MAX, Route, Step};
+use super::plan::{Binding, Key, Node, NodeId, Op, PLAN_DEPTH_MAX, Route, Step, with_stack};
 use super::query::StageId;
 
 /// With no more groups than this, an aggregate is finished on the coordinator, if nothing above it would rather have its
@@ -106,7 +106,11 @@ pub enum DistributeError {
 ///
 /// [`DistributeError`]; never because something could not be distributed, except for a `target`.
 pub fn distribute(plan: &Node, workers: &Workers) -> Result<Option<Distributed>, DistributeError> {
-    check(plan, &mut BTreeSet::new(), 0)?;
+    let depth = check(plan, &mut BTreeSet::new(), 1)?;
+    with_stack(depth, || attempts(plan, workers)).unwrap_or(Err(DistributeError::TooDeep))
+}
+
+fn attempts(plan: &Node, workers: &Workers) -> Result<Option<Distributed>, DistributeError> {
     if !has_scan(plan) {
         return Ok(None);
     }
@@ -189,6 +193,8 @@ struct Planner<'a> {
     bound: BTreeSet<NodeId>,
     /// Common table expressions in scope that a reference can read, by table index.
     shared: BTreeMap<u64, SharedRows>,
+    /// Whether nothing may go to a worker: what is being placed refers to a common table expression that is no stage.
+    without_workers: bool,
     /// What is expected to go through each exchange.
     estimates: BTreeMap<StageId, Estimate>,
     fallbacks: Vec<Fallback>,
@@ -203,6 +209,7 @@ impl<'a> Planner<'a> {
             readings,
             bound,
             shared: BTreeMap::new(),
+            without_workers: false,
             estimates: BTreeMap::new(),
             fallbacks: Vec::new(),
         }
@@ -475,7 +482,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Placed, DistributeError> {
         match &placed.distribution {
             Distribution::Coordinator | Distribution::Single(_) => Ok(placed),
-            Distribution::Anywhere if !context.on_workers => self.gather(placed),
+            Distribution::Anywhere if !context.on_workers || self.without_workers => self.gather(placed),
             Distribution::Anywhere => {
                 let worker = self.choose(&self.workers.live).ok_or(DistributeError::NoWorkers)?;
                 narrow(placed, &worker)
@@ -734,13 +741,17 @@ fn two_children(node: &Node) -> Result<(&Node, &Node), DistributeError> {
     }
 }
 
-/// That numbers are unique, and that the plan is not too deep for functions that call themselves.
-fn check(node: &Node, seen: &mut BTreeSet<NodeId>, depth: usize) -> Result<(), DistributeError> {
+/// That numbers are unique, and that the plan is not too deep. Says how deep it is.
+fn check(node: &Node, seen: &mut BTreeSet<NodeId>, depth: usize) -> Result<usize, DistributeError> {
     if depth > PLAN_DEPTH_MAX {
         return Err(DistributeError::TooDeep);
     }
     if !seen.insert(node.id) {
         return Err(invalid(node, "its number is not unique"));
     }
-    node.children.iter().try_for_each(|child| check(child, seen, depth + 1))
+    let mut deepest = depth;
+    for child in &node.children {
+        deepest = deepest.max(check(child, seen, depth + 1)?);
+    }
+    Ok(deepest)
 }

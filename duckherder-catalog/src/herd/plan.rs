@@ -3,6 +3,8 @@
 //! The C++ layer writes the first as JSON from DuckDB's logical operators and reads the second back; the serde names are
 //! the format.
 
+use std::{panic, thread};
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -59,16 +61,39 @@ impl Node {
     ///
     /// [`PlanError`]
     pub fn from_json(json: &str) -> Result<Self, PlanError> {
-        // Two a operator, its object and the array of its inputs, and a few within.
-        if nesting(json) > 2 * PLAN_DEPTH_MAX + 8 {
+        // Two an operator, its object and the array of its inputs, and a few within.
+        let nesting = nesting(json);
+        if nesting > 2 * PLAN_DEPTH_MAX + 8 {
             return Err(PlanError::TooDeep);
         }
-        let mut reader = serde_json::Deserializer::from_str(json);
-        reader.disable_recursion_limit();
-        let node = Self::deserialize(&mut reader)?;
-        reader.end()?;
-        Ok(node)
+        with_stack(nesting / 2, || {
+            let mut reader = serde_json::Deserializer::from_str(json);
+            reader.disable_recursion_limit();
+            let node = Self::deserialize(&mut reader)?;
+            reader.end()?;
+            Ok(node)
+        })
+        .unwrap_or(Err(PlanError::TooDeep))
     }
+}
+
+/// Plans up to this depth are worked on with the caller's stack.
+const SHALLOW: usize = 40;
+
+/// What a function that calls itself for every operator may need of the stack each time, without optimization.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// Does something that calls itself as often as a plan is deep: where that is often, with a stack of its own, since
+/// threads that plan have 2 MiB. `None` if there is no memory for one.
+pub(crate) fn with_stack<T: Send>(depth: usize, work: impl FnOnce() -> T + Send) -> Option<T> {
+    if depth <= SHALLOW {
+        return Some(work());
+    }
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(depth.saturating_mul(FRAME_BYTES));
+        let running = thread.spawn_scoped(scope, work).ok()?;
+        Some(running.join().unwrap_or_else(|cause| panic::resume_unwind(cause)))
+    })
 }
 
 /// How deep brackets are within brackets, not counting those in strings.

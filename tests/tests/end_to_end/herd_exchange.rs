@@ -323,7 +323,7 @@ async fn a_failing_stage_is_its_readers_error_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_does_not_bind_fails_the_request() {
     let workers = Workers::start().await;
-    for (sql, kind) in [
+    let wrong = [
         ("SELECT nothing FROM t", ExceptionType::Binder),
         ("SELECT", ExceptionType::Parser),
         ("SELECT 1; SELECT 2", ExceptionType::InvalidInput),
@@ -331,8 +331,9 @@ async fn a_stage_that_does_not_bind_fails_the_request() {
         ("SELECT n, s, 8::UBIGINT FROM t", ExceptionType::InvalidInput),
         ("SELECT n, s, NULL::UBIGINT FROM t", ExceptionType::InvalidInput),
         ("SELECT n, s, s, hash(n) % 8 FROM t", ExceptionType::InvalidInput),
-    ] {
-        for stream in workers.run(1, &[shuffle(sql)]).await {
+    ];
+    for (id, (sql, kind)) in (1..).zip(wrong) {
+        for stream in workers.run(id, &[shuffle(sql)]).await {
             let outcome = match stream {
                 Ok(mut stream) => within(DEADLINE, stream.try_next()).await.map(|_| ()),
                 Err(error) => Err(error),
@@ -340,12 +341,8 @@ async fn a_stage_that_does_not_bind_fails_the_request() {
             let error = remote(outcome.unwrap_err());
             assert_eq!(error.kind, kind, "{sql}: {error}");
         }
-        workers.until_empty(CANCEL_DEADLINE).await;
-        for client in &workers.clients {
-            client.release_query(vec![1; 16]).await.unwrap();
-        }
-        break;
     }
+    workers.until_empty(CANCEL_DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -669,7 +666,6 @@ async fn the_first_error_names_its_worker_and_stops_the_others() {
 async fn a_dropped_or_cancelled_gather_stops_on_every_worker() {
     let coordinator = Coordinator::start().await;
     let rows = coordinator.gather("SELECT n FROM t, range(1_000_000_000)");
-    let nothing = coordinator.gather("SELECT n FROM t, range(1_000_000_000) WHERE n < 0");
     let session = coordinator.session();
     let source = blocking({
         let session = Arc::clone(&session);
@@ -680,17 +676,24 @@ async fn a_dropped_or_cancelled_gather_stops_on_every_worker() {
     drop(source);
     coordinator.workers.until_empty(CANCEL_DEADLINE).await;
 
-    let (cancelling, waiting) = (Arc::clone(&session), Arc::clone(&session));
-    let waiting = tokio::task::spawn_blocking(move || {
-        let source = waiting.gather(nothing)?;
-        drain(&*source)
-    });
-    while coordinator.workers.is_empty() {
-        tokio::task::yield_now().await;
+    let (waiting, ids) = (Arc::clone(&session), coordinator.ids.clone());
+    let waiting = tokio::task::spawn_blocking(move || waiting.execute_on(&ids, ENDLESS));
+    let running = format!("SELECT count(*) FROM duckling_history() WHERE state = 'running' AND sql = '{ENDLESS}'");
+    for client in &coordinator.workers.clients {
+        let started = Instant::now();
+        while number(client, &running).await == 0 {
+            assert!(started.elapsed() < DEADLINE, "it does not begin");
+        }
     }
-    cancelling.cancel();
-    // A source that has begun is dropped by DuckDB's interrupt, which there is none of here.
-    drop(waiting);
+    session.cancel();
+    let error = within(CANCEL_DEADLINE, waiting).await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ExceptionType::Interrupt);
+    for client in &coordinator.workers.clients {
+        let started = Instant::now();
+        while number(client, &running).await > 0 {
+            assert!(started.elapsed() < CANCEL_DEADLINE, "it runs on");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -774,4 +777,243 @@ async fn a_worker_that_is_gone_is_named() {
     assert_eq!(error.kind, ExceptionType::Connection);
     assert!(error.message.contains(&coordinator.ids[1].0), "{error}");
     coordinator.workers.until_empty(CANCEL_DEADLINE).await;
+}
+
+/// The exchange of [`shuffle`], read by all three.
+fn shuffled() -> HerdExchange {
+    HerdExchange {
+        stage: 1,
+        columns: columns(&[("n", "BIGINT"), ("s", "VARCHAR")]),
+        producers: NAMES.map(str::to_owned).to_vec(),
+    }
+}
+
+impl Workers {
+    /// Starts the stages on all three at once, and reads what each gathers.
+    async fn gather(
+        &self,
+        id: u8,
+        stages: &[HerdStage],
+        exchanges: &[HerdExchange],
+    ) -> Vec<Result<Vec<i64>, ClientError>> {
+        let parts = NAMES.iter().zip(&self.clients).map(|(name, client)| async move {
+            let request = RunStagesRequest {
+                addresses: self.addresses(),
+                exchanges: exchanges.to_vec(),
+                ..request(id, name, stages)
+            };
+            let mut stream = client.session().run_stages(request).await?;
+            let batches: Vec<RecordBatch> = (&mut stream).try_collect().await?;
+            Ok((numbers(&batches), stream))
+        });
+        // As a coordinator does, the streams are kept until all have ended.
+        let ended = within(DEADLINE, futures::future::join_all(parts)).await;
+        ended.into_iter().map(|part| part.map(|(rows, _stream)| rows)).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_read_the_rows_of_all_workers() {
+    let limits = [
+        Limits::default(),
+        Limits {
+            exchange_memory_bytes: 10_000,
+            read_ahead_bytes: 10_000,
+            ..Limits::default()
+        },
+    ];
+    for limits in limits {
+        let workers = Workers::start_with(limits).await;
+        let stages = [
+            shuffle(SHUFFLE),
+            stage(2, "SELECT n, s FROM duckherder_exchange(1)", OutputKind::Gather),
+        ];
+        let mut all = Vec::new();
+        for rows in workers.gather(1, &stages, &[shuffled()]).await {
+            let rows = rows.unwrap();
+            assert!(rows.len() > 500 && rows.len() < 1500, "{}", rows.len());
+            all.extend(rows);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..3000).collect::<Vec<_>>());
+        workers.until_empty(CANCEL_DEADLINE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_types_go_through_an_exchange() {
+    let workers = Workers::start().await;
+    let values = "SELECT range AS n, {'a': range, 'b': [range::VARCHAR, NULL]} AS s1, \
+                  CASE WHEN range % 3 > 0 THEN 'x' ELSE 'y' END::ENUM('x', 'y') AS s2, \
+                  MAP {range: 'v'} AS s3, union_value(k := range) AS s4, [range, range]::BIGINT[2] AS s5, \
+                  range::HUGEINT * 1_000_000_000_000_000_000_000_000_000 AS s6, range::VARCHAR::BLOB AS s7, \
+                  INTERVAL (range) DAY AS s8, uuid() AS s9, range::DECIMAL(30, 3) AS s10, '101'::BIT AS s11, \
+                  DATE '2020-01-01' + range::INTEGER AS s12, NULL::INTEGER AS s13, 12345678901234567890::BIGNUM AS s14, \
+                  TIMESTAMPTZ '2020-01-01 00:00:00+00' AS s15, range::VARCHAR::JSON AS s16, range::VARIANT AS s17, \
+                  range::UHUGEINT AS s18, TIMETZ '12:00:00+01' AS s19, range::VARCHAR COLLATE nocase AS s20";
+    let client = &workers.clients[0];
+    let described = client
+        .session()
+        .describe(format!("{values} FROM range(1)"))
+        .await
+        .unwrap()
+        .columns;
+    let names: Vec<_> = described.iter().map(|column| column.name.clone()).collect();
+    let names = names.join(", ");
+    for client in &workers.clients {
+        client
+            .execute(format!("CREATE TABLE v AS {values} FROM range(500)"))
+            .await
+            .unwrap();
+    }
+    let shuffled = HerdExchange {
+        columns: described.clone(),
+        ..shuffled()
+    };
+    let mut first = shuffle(&format!("SELECT {names}, hash(n) % 8 FROM v"));
+    first.columns = described;
+    // Equal to what the worker has itself: all three have the same, but for the UUIDs.
+    let same = names.replace(", s9", "");
+    let sql = format!(
+        "SELECT count(*) AS n FROM (SELECT {same} FROM duckherder_exchange(1) EXCEPT SELECT {same} FROM v) \
+         UNION ALL SELECT count(*) FROM duckherder_exchange(1)"
+    );
+    let mut second = stage(2, &sql, OutputKind::Gather);
+    second.columns = columns(&[("n", "BIGINT")]);
+    first.destinations = to(&NAMES, 2);
+    let mut rows = 0;
+    for found in workers.gather(1, &[first, second], &[shuffled]).await {
+        let found = found.unwrap();
+        assert_eq!(found[0], 0);
+        rows += found[1];
+    }
+    assert_eq!(rows, 1500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peers_error_is_told_with_its_name() {
+    let workers = Workers::start().await;
+    workers.clients[1]
+        .execute("UPDATE t SET n = -1 WHERE n = 1999")
+        .await
+        .unwrap();
+    let failing = shuffle("SELECT n, s, CASE WHEN n < 0 THEN error('no good') ELSE hash(n) % 8 END FROM t");
+    let stages = [
+        failing,
+        stage(2, "SELECT n, s FROM duckherder_exchange(1)", OutputKind::Gather),
+    ];
+    let address = &workers.addresses()["b"];
+    for (name, outcome) in NAMES.iter().zip(workers.gather(1, &stages, &[shuffled()]).await) {
+        let error = remote(outcome.unwrap_err());
+        assert_eq!(error.kind, ExceptionType::InvalidInput, "{error}");
+        if *name == "b" {
+            assert_eq!(error.message, "no good");
+        } else {
+            assert_eq!(error.message, format!("worker b at {address}: no good"));
+            assert_eq!(error.extra_info["herd_worker"], "b");
+        }
+    }
+    workers.until_empty(CANCEL_DEADLINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_is_read_too_often_or_not_planned_is_an_error() {
+    let workers = Workers::start().await;
+    for (id, sql) in [
+        (
+            1,
+            "SELECT n, s FROM duckherder_exchange(1) UNION ALL SELECT n, s FROM duckherder_exchange(1)",
+        ),
+        (2, "SELECT n, s FROM duckherder_exchange(7)"),
+    ] {
+        let stages = [shuffle(SHUFFLE), stage(2, sql, OutputKind::Gather)];
+        for outcome in workers.gather(id, &stages, &[shuffled()]).await {
+            let error = remote(outcome.unwrap_err());
+            assert_eq!(error.kind, ExceptionType::InvalidInput, "{error}");
+        }
+        workers.until_empty(CANCEL_DEADLINE).await;
+    }
+    let outside = workers.clients[0].execute("SELECT * FROM duckherder_exchange(1)").await;
+    assert_eq!(remote(outside.unwrap_err()).kind, ExceptionType::InvalidInput);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_waits_for_a_peer_can_be_cancelled() {
+    let workers = Workers::start().await;
+    let client = &workers.clients[0];
+    let request = RunStagesRequest {
+        addresses: workers.addresses(),
+        exchanges: vec![shuffled()],
+        ..request(
+            1,
+            "a",
+            &[
+                shuffle(SHUFFLE),
+                stage(2, "SELECT n, s FROM duckherder_exchange(1)", OutputKind::Gather),
+            ],
+        )
+    };
+    // The other two never hear of the query.
+    let stream = within(DEADLINE, client.session().run_stages(request)).await.unwrap();
+    assert!(!workers.is_empty());
+    drop(stream);
+    workers.until_empty(CANCEL_DEADLINE).await;
+    let running = "SELECT count(*) FROM duckling_history() WHERE state = 'running' AND sql LIKE '%duckherder_exchange%' \
+                   AND sql NOT LIKE '%duckling_history%'";
+    let started = Instant::now();
+    while number(client, running).await > 0 {
+        assert!(started.elapsed() < CANCEL_DEADLINE, "it runs on");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_in_the_middle_fails_its_readers() {
+    let workers = Workers::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut killed = DucklingProcess::start(&directory.path().join("killed.db")).unwrap();
+    let peer = Client::connect(killed.options()).await.unwrap();
+    let broadcast = HerdStage {
+        destinations: to(&["a"], 1),
+        ..stage(
+            1,
+            "SELECT range AS n, 'row ' || range AS s FROM range(1_000_000_000)",
+            OutputKind::Broadcast,
+        )
+    };
+    let _made = peer
+        .session()
+        .run_stages(request(1, "killed", &[broadcast]))
+        .await
+        .unwrap();
+    let address = format!("127.0.0.1:{}", killed.port());
+    let mut reading = stage(2, "SELECT n, s FROM duckherder_exchange(1)", OutputKind::Gather);
+    reading.columns = columns(&[("n", "BIGINT"), ("s", "VARCHAR")]);
+    let request = RunStagesRequest {
+        addresses: BTreeMap::from([("killed".to_owned(), address.clone())]),
+        exchanges: vec![HerdExchange {
+            producers: vec!["killed".to_owned()],
+            ..shuffled()
+        }],
+        ..request(1, "a", &[reading])
+    };
+    let mut stream = within(DEADLINE, workers.clients[0].session().run_stages(request))
+        .await
+        .unwrap();
+    within(DEADLINE, stream.try_next()).await.unwrap().unwrap();
+    killed.kill().unwrap();
+    let error = loop {
+        match within(DEADLINE, stream.try_next()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it must not look like an end"),
+            Err(error) => break remote(error),
+        }
+    };
+    assert_eq!(error.kind, ExceptionType::Connection, "{error}");
+    assert!(
+        error
+            .message
+            .starts_with(&format!("worker killed at {address}: lost the connection")),
+        "{error}"
+    );
+    workers.until_empty(CANCEL_DEADLINE).await;
 }

@@ -164,14 +164,10 @@ impl Planner<'_> {
         context: Context,
     ) -> Result<Placed, DistributeError> {
         self.share(index, None, &defined);
-        // Nothing of it may be a worker's alone: a reference cannot be apart from its expression.
-        let child = self.place(
-            child,
-            Context {
-                on_workers: false,
-                ..context
-            },
-        )?;
+        let before = std::mem::replace(&mut self.without_workers, true);
+        let child = self.place(child, context);
+        self.without_workers = before;
+        let child = child?;
         let mut placed = self.leaf(node, child.distribution);
         placed.reasons = child.reasons;
         placed.step = Step::Operator {

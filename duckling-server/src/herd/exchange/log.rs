@@ -198,6 +198,8 @@ impl Log {
         }
         state.counts.spilled_bytes += spilled_bytes;
         state.batches.push_back(stored);
+        // The last reader may have gone meanwhile.
+        state.trim();
         drop(state);
         self.news.notify_waiters();
         Ok(())

@@ -995,6 +995,16 @@ fn every_reference_reads_the_rows_that_were_made_once() {
 }
 
 #[test]
+fn references_to_constants_stay_with_their_expression() {
+    let first = unary(Op::Limit, cte_ref(9, 2));
+    let constants = cte(9, constant(1), cross(first, cte_ref(9, 3)));
+    assert_eq!(
+        steps(cross(scan(4, even(), MANY), constants)),
+        "join(gather[0,1,2](t4), cte(values, join(limit(ref9), ref9)))"
+    );
+}
+
+#[test]
 fn rows_made_once_are_read_within_one_gather() {
     // Both aggregates could be finished on the coordinator, next to a table of its own, but not in one query.
     let part = |table, column| aggregate(table, cte_ref(9, table + 2), &[Some((table + 2, column))], FEW);
@@ -1149,13 +1159,32 @@ fn contradictions_are_errors() {
     ));
 }
 
-/// A plan of so many filters upon a scan.
-fn deep(filters: usize) -> Node {
+/// A plan of so many operators upon each other.
+fn deep(depth: usize, upon: fn(Node) -> Node) -> Node {
     let mut plan = scan(1, even(), FEW);
-    for _ in 0..filters {
-        plan = unary(Op::Filter, plan);
+    for _ in 1..depth {
+        plan = upon(plan);
     }
     numbered(plan)
+}
+
+fn filtered(child: Node) -> Node {
+    unary(Op::Filter, child)
+}
+
+fn grouped(child: Node) -> Node {
+    let column = child.columns[0];
+    aggregate(1, child, &[Some(column)], FEW)
+}
+
+fn joined_again(child: Node) -> Node {
+    let mut join = join(JoinType::Left, child, scan(2, even(), FEW), vec![on((1, 1), (2, 1))]);
+    join.columns = vec![(1, 0), (1, 1)];
+    join
+}
+
+fn appended(child: Node) -> Node {
+    union_all(child, scan(2, replicated(&[0]), FEW))
 }
 
 #[test]
@@ -1163,14 +1192,16 @@ fn deep_plans_pass_and_deeper_ones_are_refused() {
     // As small a stack as any thread that plans has.
     let thread = std::thread::Builder::new().stack_size(2 << 20);
     let run = move || {
-        let plan = deep(PLAN_DEPTH_MAX - 1);
-        let read = Node::from_json(&serde_json::to_string(&plan).unwrap()).unwrap();
-        assert_eq!(read, plan);
-        let distributed = distribute(&read, &herd()).unwrap().unwrap();
-        serde_json::to_string(&distributed).unwrap();
-        let plan = deep(PLAN_DEPTH_MAX + 20);
-        assert_eq!(distribute(&plan, &herd()), Err(DistributeError::TooDeep));
-        let json = serde_json::to_string(&plan).unwrap();
+        for upon in [filtered, grouped, joined_again, appended] {
+            let plan = deep(PLAN_DEPTH_MAX, upon);
+            let read = Node::from_json(&serde_json::to_string(&plan).unwrap()).unwrap();
+            assert_eq!(read, plan);
+            let distributed = distribute(&read, &herd()).unwrap().unwrap();
+            serde_json::to_string(&distributed).unwrap();
+            let plan = deep(PLAN_DEPTH_MAX + 1, upon);
+            assert_eq!(distribute(&plan, &herd()), Err(DistributeError::TooDeep));
+        }
+        let json = serde_json::to_string(&deep(PLAN_DEPTH_MAX + 20, filtered)).unwrap();
         assert!(matches!(Node::from_json(&json), Err(PlanError::TooDeep)));
     };
     thread.spawn(run).unwrap().join().unwrap();
