@@ -27,10 +27,12 @@
 #include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
 #include "duckdb/planner/operator/logical_comparison_join.hpp"
+#include "duckdb/planner/operator/logical_cteref.hpp"
 #include "duckdb/planner/operator/logical_delete.hpp"
 #include "duckdb/planner/operator/logical_extension_operator.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
 #include "duckdb/planner/operator/logical_join.hpp"
+#include "duckdb/planner/operator/logical_materialized_cte.hpp"
 #include "duckdb/planner/operator/logical_merge_into.hpp"
 #include "duckdb/planner/operator/logical_projection.hpp"
 #include "duckdb/planner/operator/logical_update.hpp"
@@ -299,8 +301,11 @@ optional_ptr<LogicalOperator> FindMaker(LogicalOperator &op, TableIndex index) {
 	return nullptr;
 }
 
+//! The references to common table expressions that rows of the target come through.
+using References = vector<reference<LogicalCTERef>>;
+
 //! The scan whose row numbers an expression is.
-optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &expression) {
+optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &expression, References &through) {
 	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
 		return nullptr;
 	}
@@ -311,7 +316,19 @@ optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &exp
 		return nullptr;
 	}
 	if (maker->type == LogicalOperatorType::LOGICAL_PROJECTION && column < maker->expressions.size()) {
-		return NumberedBy(root, *maker->expressions[column]);
+		return NumberedBy(root, *maker->expressions[column], through);
+	}
+	if (maker->type == LogicalOperatorType::LOGICAL_CTE_REF) {
+		auto &ref = maker->Cast<LogicalCTERef>();
+		auto cte = FindMaker(root, ref.cte_index);
+		if (!cte || cte->type != LogicalOperatorType::LOGICAL_MATERIALIZED_CTE) {
+			return nullptr;
+		}
+		through.push_back(ref);
+		auto bindings = cte->children[0]->GetColumnBindings();
+		return column < bindings.size()
+		           ? NumberedBy(root, BoundColumnRefExpression(expression.GetReturnType(), bindings[column]), through)
+		           : nullptr;
 	}
 	if (maker->type != LogicalOperatorType::LOGICAL_GET) {
 		return nullptr;
@@ -322,15 +339,15 @@ optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &exp
 }
 
 //! The scan whose rows are changed.
-optional_ptr<LogicalGet> FindTarget(LogicalOperator &change) {
+optional_ptr<LogicalGet> FindTarget(LogicalOperator &change, References &through) {
 	auto &child = *change.children[0];
 	if (change.type == LogicalOperatorType::LOGICAL_DELETE) {
-		return change.expressions.empty() ? nullptr : NumberedBy(child, *change.expressions[0]);
+		return change.expressions.empty() ? nullptr : NumberedBy(child, *change.expressions[0], through);
 	}
 	if (child.type != LogicalOperatorType::LOGICAL_PROJECTION || child.expressions.empty()) {
 		return nullptr;
 	}
-	return NumberedBy(child, *child.expressions.back());
+	return NumberedBy(child, *child.expressions.back(), through);
 }
 
 bool Contains(const LogicalOperator &op, const LogicalOperator &part) {
@@ -374,9 +391,15 @@ idx_t SideOf(const LogicalOperator &op, const LogicalOperator &target) {
 	return side;
 }
 
+//! Whether DuckDB has made it of a correlated subquery.
+bool IsOfSubquery(const LogicalMaterializedCTE &cte) {
+	return StringUtil::StartsWith(cte.ctename.GetIdentifierName(), "__duckdb_delim");
+}
+
 //! Whether a worker can do with its own rows of the target what all workers would do with all of them. `matched`: a join
 //! whose other side has only those rows on each worker that its target rows can match.
-bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optional_ptr<const LogicalOperator> matched) {
+bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, const References &through,
+               optional_ptr<const LogicalOperator> matched) {
 	if (&op == &target) {
 		return true;
 	}
@@ -385,7 +408,7 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 		return false;
 	}
 	if (matched && &op == matched.get()) {
-		return IsRowWise(*op.children[side], target, matched);
+		return IsRowWise(*op.children[side], target, through, matched);
 	}
 	auto keeps = false;
 	switch (op.type) {
@@ -397,7 +420,14 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 		keeps = true;
 		break;
 	case LogicalOperatorType::LOGICAL_MATERIALIZED_CTE:
+		// The target is in the definition if DuckDB has made it of a correlated subquery. What else is read of it is then
+		// for the subquery's part, which is about the same rows.
 		keeps = side == 1;
+		for (auto &ref : through) {
+			if (side == 0 && IsOfSubquery(op.Cast<LogicalMaterializedCTE>()) && ref.get().cte_index == op.Cast<LogicalMaterializedCTE>().table_index) {
+				keeps = IsRowWise(*op.children[1], ref.get(), through, matched);
+			}
+		}
 		break;
 	case LogicalOperatorType::LOGICAL_COMPARISON_JOIN:
 	case LogicalOperatorType::LOGICAL_ANY_JOIN:
@@ -407,7 +437,7 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 	default:
 		break;
 	}
-	return keeps && IsRowWise(*op.children[side], target, matched);
+	return keeps && IsRowWise(*op.children[side], target, through, matched);
 }
 
 //! Whether a join lets each row of the target meet only itself, as `other` has scanned it on the same worker.
@@ -418,11 +448,12 @@ bool MeetsItself(LogicalOperator &root, LogicalOperator &op, LogicalGet &target,
 			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
 				continue;
 			}
-			auto left = NumberedBy(root, condition.GetLHS());
-			auto right = NumberedBy(root, condition.GetRHS());
+			References through;
+			auto left = NumberedBy(root, condition.GetLHS(), through);
+			auto right = NumberedBy(root, condition.GetRHS(), through);
 			if ((left == &target && right == &other) || (left == &other && right == &target)) {
 				auto side = SideOf(join, other);
-				return side < join.children.size() && IsRowWise(*join.children[side], other, nullptr);
+				return side < join.children.size() && IsRowWise(*join.children[side], other, through, nullptr);
 			}
 		}
 	}
@@ -833,7 +864,8 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	result.moves = MovesRows(change, result.placement, table);
 	BindValues().VisitOperator(*op);
 	CheckExpressions(*op, table, result.placement.IsReplicated());
-	auto found = FindTarget(change);
+	References through;
+	auto found = FindTarget(change, through);
 	if (!found || HerdTableOf(*found).get() != &table) {
 		Refuse(table, "the rows that it changes cannot be told apart from others of the table");
 	}
@@ -861,7 +893,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		}
 		result.moves = result.moves || !InsertsKeys(merge, table, result.placement, keys);
 	}
-	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, merge_join.get())) {
+	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, through, merge_join.get())) {
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
 	}
