@@ -3,6 +3,7 @@
 #include "deparse.hpp"
 #include "herd_insert.hpp"
 #include "herd_json.hpp"
+#include "herd_plan.hpp"
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
 #include "herd_write.hpp"
@@ -26,10 +27,12 @@
 #include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
 #include "duckdb/planner/operator/logical_comparison_join.hpp"
+#include "duckdb/planner/operator/logical_cteref.hpp"
 #include "duckdb/planner/operator/logical_delete.hpp"
 #include "duckdb/planner/operator/logical_extension_operator.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
 #include "duckdb/planner/operator/logical_join.hpp"
+#include "duckdb/planner/operator/logical_materialized_cte.hpp"
 #include "duckdb/planner/operator/logical_merge_into.hpp"
 #include "duckdb/planner/operator/logical_projection.hpp"
 #include "duckdb/planner/operator/logical_update.hpp"
@@ -52,6 +55,8 @@ struct Change {
 	string table_name;
 	string sql;
 	Placement placement;
+	//! Those that run it.
+	vector<string> workers;
 	//! JSON.
 	string placement_tag;
 	//! Those of the table that hold values.
@@ -88,6 +93,7 @@ public:
 		InsertionOrderPreservingMap<string> result;
 		result["Table"] = change.schema_name + "." + change.table_name;
 		result["Distribution"] = change.placement.Describe();
+		result["Workers"] = to_string(change.workers.size());
 		result["Statement"] = change.sql;
 		return result;
 	}
@@ -133,7 +139,7 @@ protected:
 			return Return(context.client, chunk, state);
 		}
 		state.done = true;
-		auto counts = ExecuteOn(context.client, change.placement.workers, change.sql);
+		auto counts = ExecuteOn(context.client, change.workers, change.sql);
 		Finish(context.client);
 		chunk.SetChildCardinality(1);
 		chunk.data[0].SetValue(0, Value::BIGINT(NumericCast<int64_t>(Total(counts))));
@@ -143,6 +149,10 @@ protected:
 private:
 	SourceResultType Return(ClientContext &context, DataChunk &chunk, ChangeState &state) const {
 		if (!state.rows) {
+			if (change.placement.IsReplicated() && change.workers.size() > 1) {
+				// All have the same rows: one of them tells which.
+				ExecuteOn(context, vector<string>(change.workers.begin() + 1, change.workers.end()), change.sql);
+			}
 			state.rows = make_uniq<SourceReader>(context, RunReturning(context, ReturningQuery()), types);
 		}
 		state.rows->Read(context, chunk);
@@ -156,8 +166,9 @@ private:
 	}
 
 	string ReturningQuery() const {
-		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" +
-		       change.placement.WorkersJson() + ",\"columns\":" + JsonColumns(types) +
+		auto telling = change.placement.IsReplicated() ? 1 : change.workers.size();
+		auto workers = JsonList(telling, [&](idx_t i) { return JsonText(change.workers[i]); });
+		return "{\"stages\":[{\"id\":0,\"sql\":" + JsonText(change.sql) + ",\"workers\":" + workers + ",\"columns\":" + JsonColumns(types) +
 		       ",\"output\":{\"kind\":\"gather\"},\"inputs\":[]}]}";
 	}
 
@@ -180,7 +191,7 @@ private:
 			MoveRows(context, change.schema_name, change.table_name, change.placement_tag, change.columns);
 		}
 		for (auto &table : change.tables) {
-			ExecuteOn(context, change.placement.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
+			ExecuteOn(context, change.workers, "DROP TABLE IF EXISTS temp.main." + SQLIdentifier::ToString(table));
 		}
 	}
 
@@ -264,15 +275,79 @@ bool HasRowNumbers(LogicalGet &get) {
 	return false;
 }
 
-//! The scan whose rows are changed.
-void FindTargets(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &targets) {
+//! Scans of the table that yield the numbers that rows have on their worker.
+void FindNumbered(LogicalOperator &op, const TableCatalogEntry &table, vector<reference<LogicalGet>> &scans) {
 	auto scanned = HerdTableOf(op);
 	if (scanned && &*scanned == &table && HasRowNumbers(op.Cast<LogicalGet>())) {
-		targets.push_back(op.Cast<LogicalGet>());
+		scans.push_back(op.Cast<LogicalGet>());
 	}
 	for (auto &child : op.children) {
-		FindTargets(*child, table, targets);
+		FindNumbered(*child, table, scans);
 	}
+}
+
+//! The operator that makes the columns of a table index.
+optional_ptr<LogicalOperator> FindMaker(LogicalOperator &op, TableIndex index) {
+	auto made = op.GetTableIndex();
+	if (std::find(made.begin(), made.end(), index) != made.end()) {
+		return &op;
+	}
+	for (auto &child : op.children) {
+		auto maker = FindMaker(*child, index);
+		if (maker) {
+			return maker;
+		}
+	}
+	return nullptr;
+}
+
+//! The references to common table expressions that rows of the target come through.
+using References = vector<reference<LogicalCTERef>>;
+
+//! The scan whose row numbers an expression is.
+optional_ptr<LogicalGet> NumberedBy(LogicalOperator &root, const Expression &expression, References &through) {
+	if (expression.GetExpressionClass() != ExpressionClass::BOUND_COLUMN_REF) {
+		return nullptr;
+	}
+	auto &binding = expression.Cast<BoundColumnRefExpression>().Binding();
+	auto maker = FindMaker(root, binding.table_index);
+	auto column = binding.column_index.GetIndex();
+	if (!maker) {
+		return nullptr;
+	}
+	if (maker->type == LogicalOperatorType::LOGICAL_PROJECTION && column < maker->expressions.size()) {
+		return NumberedBy(root, *maker->expressions[column], through);
+	}
+	if (maker->type == LogicalOperatorType::LOGICAL_CTE_REF) {
+		auto &ref = maker->Cast<LogicalCTERef>();
+		auto cte = FindMaker(root, ref.cte_index);
+		if (!cte || cte->type != LogicalOperatorType::LOGICAL_MATERIALIZED_CTE) {
+			return nullptr;
+		}
+		through.push_back(ref);
+		auto bindings = cte->children[0]->GetColumnBindings();
+		return column < bindings.size()
+		           ? NumberedBy(root, BoundColumnRefExpression(expression.GetReturnType(), bindings[column]), through)
+		           : nullptr;
+	}
+	if (maker->type != LogicalOperatorType::LOGICAL_GET) {
+		return nullptr;
+	}
+	auto &get = maker->Cast<LogicalGet>();
+	auto &ids = get.GetColumnIds();
+	return column < ids.size() && ids[column].IsRowIdColumn() ? &get : nullptr;
+}
+
+//! The scan whose rows are changed.
+optional_ptr<LogicalGet> FindTarget(LogicalOperator &change, References &through) {
+	auto &child = *change.children[0];
+	if (change.type == LogicalOperatorType::LOGICAL_DELETE) {
+		return change.expressions.empty() ? nullptr : NumberedBy(child, *change.expressions[0], through);
+	}
+	if (child.type != LogicalOperatorType::LOGICAL_PROJECTION || child.expressions.empty()) {
+		return nullptr;
+	}
+	return NumberedBy(child, *child.expressions.back(), through);
 }
 
 bool Contains(const LogicalOperator &op, const LogicalOperator &part) {
@@ -316,9 +391,15 @@ idx_t SideOf(const LogicalOperator &op, const LogicalOperator &target) {
 	return side;
 }
 
+//! Whether DuckDB has made it of a correlated subquery.
+bool IsOfSubquery(const LogicalMaterializedCTE &cte) {
+	return StringUtil::StartsWith(cte.ctename.GetIdentifierName(), "__duckdb_delim");
+}
+
 //! Whether a worker can do with its own rows of the target what all workers would do with all of them. `matched`: a join
 //! whose other side has only those rows on each worker that its target rows can match.
-bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optional_ptr<const LogicalOperator> matched) {
+bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, const References &through,
+               optional_ptr<const LogicalOperator> matched) {
 	if (&op == &target) {
 		return true;
 	}
@@ -327,7 +408,7 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 		return false;
 	}
 	if (matched && &op == matched.get()) {
-		return IsRowWise(*op.children[side], target, matched);
+		return IsRowWise(*op.children[side], target, through, matched);
 	}
 	auto keeps = false;
 	switch (op.type) {
@@ -339,7 +420,14 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 		keeps = true;
 		break;
 	case LogicalOperatorType::LOGICAL_MATERIALIZED_CTE:
+		// The target is in the definition if DuckDB has made it of a correlated subquery. What else is read of it is then
+		// for the subquery's part, which is about the same rows.
 		keeps = side == 1;
+		for (auto &ref : through) {
+			if (side == 0 && IsOfSubquery(op.Cast<LogicalMaterializedCTE>()) && ref.get().cte_index == op.Cast<LogicalMaterializedCTE>().table_index) {
+				keeps = IsRowWise(*op.children[1], ref.get(), through, matched);
+			}
+		}
 		break;
 	case LogicalOperatorType::LOGICAL_COMPARISON_JOIN:
 	case LogicalOperatorType::LOGICAL_ANY_JOIN:
@@ -349,7 +437,32 @@ bool IsRowWise(const LogicalOperator &op, const LogicalOperator &target, optiona
 	default:
 		break;
 	}
-	return keeps && IsRowWise(*op.children[side], target, matched);
+	return keeps && IsRowWise(*op.children[side], target, through, matched);
+}
+
+//! Whether a join lets each row of the target meet only itself, as `other` has scanned it on the same worker.
+bool MeetsItself(LogicalOperator &root, LogicalOperator &op, LogicalGet &target, LogicalGet &other) {
+	if (op.type == LogicalOperatorType::LOGICAL_COMPARISON_JOIN) {
+		auto &join = op.Cast<LogicalComparisonJoin>();
+		for (auto &condition : join.conditions) {
+			if (!condition.IsComparison() || condition.GetComparisonType() != ExpressionType::COMPARE_EQUAL) {
+				continue;
+			}
+			References through;
+			auto left = NumberedBy(root, condition.GetLHS(), through);
+			auto right = NumberedBy(root, condition.GetRHS(), through);
+			if ((left == &target && right == &other) || (left == &other && right == &target)) {
+				auto side = SideOf(join, other);
+				return side < join.children.size() && IsRowWise(*join.children[side], other, through, nullptr);
+			}
+		}
+	}
+	for (auto &child : op.children) {
+		if (MeetsItself(root, *child, target, other)) {
+			return true;
+		}
+	}
+	return false;
 }
 
 //===--------------------------------------------------------------------===//
@@ -399,27 +512,30 @@ unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, co
 //! Takes what has rows of elsewhere out of a plan, and puts stand-ins there.
 class Elsewhere {
 public:
-	Elsewhere(Binder &binder, const Placement &placement, LogicalOperator &root, LogicalOperator &target)
-	    : binder(binder), placement(placement), root(root), target(target) {
+	//! `kept`: scans that each worker does on its own rows.
+	Elsewhere(Binder &binder, const vector<string> &workers, LogicalOperator &root,
+	          const vector<reference<LogicalGet>> &kept)
+	    : binder(binder), workers(workers), root(root), kept(kept) {
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
-		if (&*op == &target || IsStandIn(*op) || IsOnWorkers(*op)) {
+		if (IsStandIn(*op) || IsOnWorkers(*op)) {
 			return;
 		}
-		if (Contains(*op, target) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
+		if (ContainsKept(*op) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			for (auto &child : op->children) {
 				TakeOut(child);
 			}
 			return;
 		}
 		InsertTarget upload;
-		upload.placement.workers = placement.workers;
+		upload.placement.workers = workers;
 		Replace(op, std::move(upload), {});
 	}
 
 	//! The same for rows that each belong to one worker, by the hash of `keys`; whether that can be.
-	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const vector<unique_ptr<Expression>> &keys) {
+	bool TakeOutByKeys(unique_ptr<LogicalOperator> &op, const Placement &placement,
+	                   const vector<unique_ptr<Expression>> &keys) {
 		if (DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			return false;
 		}
@@ -476,6 +592,10 @@ private:
 		return std::move(projection);
 	}
 
+	bool ContainsKept(const LogicalOperator &op) const {
+		return std::any_of(kept.begin(), kept.end(), [&](LogicalGet &scan) { return Contains(op, scan); });
+	}
+
 	static bool IsStandIn(const LogicalOperator &op) {
 		return op.type == LogicalOperatorType::LOGICAL_GET &&
 		       op.Cast<LogicalGet>().function.GetName() == Identifier(STAND_IN);
@@ -497,7 +617,7 @@ private:
 				return false;
 			}
 			auto other = Placement::Parse(*PlacementOf(*table));
-			for (auto &worker : placement.workers) {
+			for (auto &worker : workers) {
 				auto &have = other.workers;
 				if (!other.IsReplicated() || std::find(have.begin(), have.end(), worker) == have.end()) {
 					return false;
@@ -532,9 +652,9 @@ private:
 	}
 
 	Binder &binder;
-	const Placement &placement;
+	const vector<string> &workers;
 	LogicalOperator &root;
-	LogicalOperator &target;
+	const vector<reference<LogicalGet>> &kept;
 };
 
 //===--------------------------------------------------------------------===//
@@ -734,6 +854,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	Change result;
 	result.placement_tag = *PlacementOf(table);
 	result.placement = Placement::Parse(result.placement_tag);
+	result.workers = result.placement.workers;
 	result.schema_name = table.schema.name.GetIdentifierName();
 	result.table_name = table.name.GetIdentifierName();
 	for (auto &column : table.GetColumns().Physical()) {
@@ -743,12 +864,20 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	result.moves = MovesRows(change, result.placement, table);
 	BindValues().VisitOperator(*op);
 	CheckExpressions(*op, table, result.placement.IsReplicated());
-	vector<reference<LogicalGet>> targets;
-	FindTargets(*change.children[0], table, targets);
-	if (targets.size() != 1) {
+	References through;
+	auto found = FindTarget(change, through);
+	if (!found || HerdTableOf(*found).get() != &table) {
 		Refuse(table, "the rows that it changes cannot be told apart from others of the table");
 	}
-	auto &target = targets[0].get();
+	auto &target = *found;
+	vector<reference<LogicalGet>> numbered;
+	FindNumbered(*change.children[0], table, numbered);
+	for (auto &scan : numbered) {
+		auto is_target = &scan.get() == &target;
+		if (!is_target && !MeetsItself(*change.children[0], *change.children[0], target, scan.get())) {
+			Refuse(table, "it compares rowid, which says nothing about rows of other workers");
+		}
+	}
 	optional_ptr<LogicalComparisonJoin> merge_join;
 	vector<unique_ptr<Expression>> keys;
 	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO && Inserts(change.Cast<LogicalMergeInto>()) &&
@@ -764,12 +893,18 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 		}
 		result.moves = result.moves || !InsertsKeys(merge, table, result.placement, keys);
 	}
-	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, merge_join.get())) {
+	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, through, merge_join.get())) {
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
 	}
-	Elsewhere elsewhere(binder, result.placement, *op, target);
-	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], keys)) {
+	auto bucket = merge_join ? optional<hash_t>() : FixedBucket(target, result.placement.keys);
+	if (bucket) {
+		// The rows are all on one worker.
+		auto &partitions = result.placement.partitions;
+		result.workers = {result.placement.workers[partitions[*bucket % partitions.size()]]};
+	}
+	Elsewhere elsewhere(binder, result.workers, *op, numbered);
+	if (merge_join && !elsewhere.TakeOutByKeys(merge_join->children[1 - SideOf(*merge_join, target)], result.placement, keys)) {
 		Refuse(table, "its source depends on the table's rows");
 	}
 	elsewhere.TakeOut(change.children[0]);

@@ -279,6 +279,22 @@ private:
 		return result + "}";
 	}
 
+public:
+	static optional<hash_t> FixedBucket(LogicalGet &get, const vector<string> &keys) {
+		vector<optional<Value>> values;
+		for (auto &key : keys) {
+			auto &column = HerdTableOf(get)->GetColumn(Identifier(key));
+			auto position = get.TryGetProjectionIndex(column.Logical().index);
+			auto value = position.IsValid() ? FixedValue(get, position, column.Type()) : optional<Value>();
+			if (!value) {
+				return optional<hash_t>();
+			}
+			values.push_back(std::move(value));
+		}
+		return values.empty() ? optional<hash_t>() : BucketOf(values);
+	}
+
+private:
 	//! The one value that a filter leaves for a column.
 	static optional<Value> FixedValue(LogicalGet &get, ProjectionIndex position, const LogicalType &type) {
 		for (auto &entry : get.table_filters) {
@@ -461,6 +477,10 @@ bool IsTwoPhase(const BoundAggregateExpression &aggregate) {
 	return !aggregate.IsDistinct() && !aggregate.GetOrderBys() &&
 	       aggregate.StateExportMode() == AggregateStateExportMode::NONE && aggregate.GetChildren().size() <= 1 &&
 	       NAMES.count(aggregate.Function().GetName().GetIdentifierName()) > 0;
+}
+
+optional<hash_t> FixedBucket(LogicalGet &get, const vector<string> &keys) {
+	return Description::FixedBucket(get, keys);
 }
 
 string DescribePlan(ClientContext &context, LogicalOperator &root, Nodes &nodes) {

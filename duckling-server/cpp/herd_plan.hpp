@@ -5,6 +5,7 @@
 
 #include "duckdb/planner/logical_operator.hpp"
 #include "duckdb/planner/expression/bound_aggregate_expression.hpp"
+#include "duckdb/planner/operator/logical_get.hpp"
 
 namespace herd {
 
@@ -13,6 +14,9 @@ using Nodes = duckdb::vector<duckdb::reference<duckdb::LogicalOperator>>;
 
 //! Describes a plan as JSON, and numbers its operators.
 duckdb::string DescribePlan(duckdb::ClientContext &context, duckdb::LogicalOperator &root, Nodes &nodes);
+
+//! The bucket that all rows of a scan are in, before it is reduced to the number of partitions, if filters fix all of `keys`.
+duckdb::optional<duckdb::hash_t> FixedBucket(duckdb::LogicalGet &get, const duckdb::vector<duckdb::string> &keys);
 
 //! Whether an aggregate can be computed in two phases: `SplitAggregate` in herd_steps.cpp does it.
 bool IsTwoPhase(const duckdb::BoundAggregateExpression &aggregate);

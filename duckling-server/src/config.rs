@@ -22,6 +22,8 @@ pub struct DucklingConfig {
     pub limits: Limits,
     /// Where exchanges go that do not fit into memory; the system's directory for temporary files if `None`.
     pub exchange_directory: Option<PathBuf>,
+    /// Partitions of a new table without clauses, as a coordinator; 0: it stays on the coordinator.
+    pub default_partitions: usize,
     /// The herd to be a worker in, if any.
     pub join: Option<JoinConfig>,
 }
@@ -33,6 +35,7 @@ impl Default for DucklingConfig {
             database_options: DatabaseOptions::default(),
             limits: Limits::default(),
             exchange_directory: None,
+            default_partitions: 0,
             join: None,
         }
     }

@@ -113,7 +113,11 @@ pub fn run(
     let target = resolve(connection, target)?;
     let mut work = |connection: &mut Connection| take(connection, &herd, &target, schema, batches);
     let outcome = if in_transaction {
-        work(connection)
+        let outcome = work(connection);
+        if outcome.is_err() && herd.has_joined_workers() {
+            lease.session.abort_transaction();
+        }
+        outcome
     } else {
         in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
     };

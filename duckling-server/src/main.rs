@@ -63,6 +63,10 @@ struct ServeArgs {
     /// the address that the coordinator sees it come from].
     #[arg(long, value_name = "HOST:PORT", requires = "join")]
     advertise: Option<String>,
+    /// As a coordinator, spread tables that are made without PARTITIONED BY and WITH over so many partitions, 1024 at
+    /// most; 0: they stay here.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    default_partitions: usize,
     /// Seconds that running statements get to finish at shutdown.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -120,6 +124,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
             coordinator,
             advertise: args.advertise,
         }),
+        default_partitions: args.default_partitions,
         ..DucklingConfig::default()
     })?;
     // On standard output, alone: scripts that asked for port 0 read it.

@@ -77,12 +77,14 @@ impl Duckling {
             join: config.join,
             sessions: Arc::new(Sessions::new(database, limits, herd)),
         };
-        duckling.make_functions().map_err(ServerError::Functions)?;
+        duckling
+            .make_functions(config.default_partitions)
+            .map_err(ServerError::Functions)?;
         Ok(duckling)
     }
 
-    /// Makes the table functions that tell about the server.
-    fn make_functions(&self) -> Result<(), RemoteError> {
+    /// Makes the table functions that tell about the server, and the herd's planner.
+    fn make_functions(&self, default_partitions: usize) -> Result<(), RemoteError> {
         let functions: [(&CStr, Arc<dyn TableSource>); 4] = [
             (
                 history::FUNCTION,
@@ -100,6 +102,9 @@ impl Duckling {
         ];
         let mut connection = self.sessions.database().connect()?;
         connection.install_herd()?;
+        connection.execute(&format!(
+            "SET GLOBAL duckherder_default_partitions = {default_partitions}"
+        ))?;
         for (name, source) in functions {
             connection.register_table_function(name, source)?;
         }

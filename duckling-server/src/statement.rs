@@ -23,6 +23,9 @@ use crate::queue::Producer;
 use crate::routing::TransactionControl;
 use crate::session::{Lease, Place, Registration, Sessions};
 
+/// How often a rollback is tried that is interrupted each time.
+const ROLLBACKS_MAX: usize = 8;
+
 const NO_STATEMENT: &str = "there is no SQL statement to run";
 
 /// Bytes that every client accepts as one message: tonic's and grpc-js's default, less a margin for the envelope.
@@ -220,9 +223,12 @@ pub fn in_own_transaction<T>(
     match work(connection) {
         Ok(value) => connection.execute("COMMIT").map(|_| value),
         Err(error) => {
-            // The first error is the one to report. The interrupt that ended the work may hit the rollback too.
-            if connection.execute("ROLLBACK").is_err() {
-                let _ = connection.execute("ROLLBACK");
+            // The first error is the one to report. The interrupt that ended the work may hit the rollback too, and so may
+            // one that comes late.
+            for _ in 0..ROLLBACKS_MAX {
+                if connection.execute("ROLLBACK").is_ok() {
+                    break;
+                }
             }
             Err(error)
         }
@@ -254,10 +260,15 @@ fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Stateme
 
 /// What a statement outside a transaction has begun on workers ends with it.
 fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
-    if lease.session.in_transaction() && place != Place::Outside {
-        return outcome;
+    let herd = lease.herd()?;
+    if !lease.session.in_transaction() || place == Place::Outside {
+        return herd.end_writes(outcome);
     }
-    lease.herd()?.end_writes(outcome)
+    if outcome.is_err() && herd.has_joined_workers() {
+        // What the others have done of it is not to be committed.
+        lease.session.abort_transaction();
+    }
+    outcome
 }
 
 fn commits(statement: &Statement) -> bool {

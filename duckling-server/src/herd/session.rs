@@ -251,16 +251,21 @@ impl HerdSession {
         futures::future::try_join_all(workers.iter().map(|worker| self.execute_at(worker, sql))).await
     }
 
+    /// Fails as soon as the worker is down.
     async fn execute_at(&self, worker: &WorkerId, sql: &str) -> Result<u64, RemoteError> {
-        self.with_session(worker, |session, begin_transaction| async move {
+        let executed = self.with_session(worker, |session, begin_transaction| async move {
             let options = QueryOptions {
                 begin_transaction,
                 ..QueryOptions::default()
             };
             let summary = session.execute_with(sql, options).await?;
             Ok(summary.rows_changed.unwrap_or(0))
-        })
-        .await
+        });
+        tokio::select! {
+            biased;
+            outcome = executed => outcome,
+            error = self.herd.registry().gone(std::slice::from_ref(worker)) => Err(error),
+        }
     }
 
     /// Sends a worker its part of a query.
@@ -385,6 +390,12 @@ impl HerdSession {
     #[must_use]
     pub fn in_transaction(&self) -> bool {
         lock(&self.transaction).is_open
+    }
+
+    /// Whether workers have joined the transaction.
+    #[must_use]
+    pub fn has_joined_workers(&self) -> bool {
+        !lock(&self.transaction).joined.is_empty()
     }
 
     /// What to write with: in the transaction if one is open, and else in one that ends with the statement

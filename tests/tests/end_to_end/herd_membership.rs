@@ -410,7 +410,7 @@ async fn sql_tells_who_is_there() {
         connection.lines(columns).unwrap(),
         [
             "id,sql,execution_mode,merge_strategy,query_duration_ms,num_workers_used,num_tasks_generated,\
-          execution_start_time,fallback_reason,rows_moved,bytes_moved,stages"
+          execution_start_time,fallback_reason,rows_moved,bytes_moved,stages,error"
         ]
     );
     let message = connection

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use duckherder_client::{Client, ClientError, ExceptionType, RemoteError};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use duckherder_client::{Client, ClientError, ExceptionType, IngestMode, IngestTarget, RemoteError};
 use duckherder_proto::v1::RegisterWorkerRequest;
+use duckherder_tests::duckdb::DuckDb;
 use duckherder_tests::duckling::{LocalDuckling, config};
 use futures::{TryStreamExt, stream};
 
@@ -139,16 +141,22 @@ impl Herd {
     }
 }
 
+/// All rows as text, sorted.
 async fn texts(client: &Client, sql: &str) -> Vec<String> {
-    let sql = format!("SELECT t::VARCHAR FROM ({sql}) t");
     let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
-    let mut rows: Vec<_> = batches
-        .iter()
-        .flat_map(|batch| {
-            let column = batch.column(0).as_string::<i32>();
-            column.iter().map(|text| text.unwrap_or("NULL").to_owned())
-        })
-        .collect();
+    let options = FormatOptions::new().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+            .collect();
+        rows.extend((0..batch.num_rows()).map(|row| {
+            let values: Vec<_> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            format!("({})", values.join(", "))
+        }));
+    }
     rows.sort();
     rows
 }
@@ -452,8 +460,6 @@ async fn tables_are_altered_everywhere() {
     assert_eq!(herd.everywhere("SELECT table_name FROM duckdb_tables()").await.len(), 0);
     // By other ways the two could come to differ.
     herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
-    herd.refused("PREPARE p AS DROP TABLE t", "workers would not follow")
-        .await;
     herd.refused(
         "CREATE TRIGGER g AFTER INSERT ON t FOR EACH STATEMENT INSERT INTO t VALUES (1)",
         "triggers",
@@ -532,9 +538,9 @@ async fn each_worker_changes_its_own_rows() {
             .await,
         4
     );
-    assert_eq!(herd.run("DELETE FROM t WHERE k > (SELECT max(k) - 3 FROM t)").await, 2);
+    assert_eq!(herd.run("DELETE FROM t WHERE k > (SELECT max(k) - 3 FROM t)").await, 3);
     let left = herd.counts("t").await.iter().sum::<i64>();
-    assert_eq!(left, 1000 - 100 - 1 - 9 - 4 - 2);
+    assert_eq!(left, 1000 - 100 - 1 - 9 - 4 - 3);
     herd.is_placed("t", "k", 8).await;
     herd.is_empty_here("t").await;
     assert_eq!(
@@ -542,35 +548,37 @@ async fn each_worker_changes_its_own_rows() {
         ["(4, 5, row 4!)", "(906, 6, row 906)"]
     );
     // Parameters and RETURNING.
-    let rows = texts_of(&herd.client, "DELETE FROM t WHERE k IN (20, 21) RETURNING k, s").await;
-    assert_eq!(rows, ["20", "21"]);
-    let rows = texts_of(
+    let rows = texts(&herd.client, "DELETE FROM t WHERE k IN (20, 21) RETURNING k, s").await;
+    assert_eq!(rows, ["(20, row 20!)", "(21, row 21!)"]);
+    let rows = texts(
         &herd.client,
         "INSERT INTO t VALUES (5000, 1, 'x'), (5001, 2, 'y') RETURNING k + 1",
     )
     .await;
-    assert_eq!(rows, ["5001", "5002"]);
-    // Replicated tables are counted once.
+    assert_eq!(rows, ["(5001)", "(5002)"]);
+    herd.run("PREPARE p AS UPDATE t SET s = $2 WHERE k = $1").await;
+    for k in [30, 31] {
+        herd.run(&format!("EXECUTE p({k}, 'prepared')")).await;
+    }
+    assert_eq!(
+        herd.everywhere("SELECT k FROM t WHERE s = 'prepared'").await,
+        ["(30)", "(31)"]
+    );
+    // Replicated tables are counted once, and their rows told once.
     herd.run("CREATE TABLE r (n INTEGER, s VARCHAR) WITH (distribution = 'replicated')")
         .await;
     herd.run("INSERT INTO r SELECT range, range FROM range(10)").await;
     assert_eq!(herd.run("UPDATE r SET s = 'x' WHERE n < 5").await, 5);
     assert_eq!(herd.run("DELETE FROM r WHERE n = 9").await, 1);
     assert_eq!(herd.counts("r").await, [9, 9, 9]);
+    let rows = texts(&herd.client, "UPDATE r SET s = 'y' WHERE n >= 7 RETURNING n").await;
+    assert_eq!(rows, ["(7)", "(8)"]);
+    assert_eq!(
+        herd.everywhere("SELECT count(*) FROM r WHERE s = 'y'").await,
+        ["(2)", "(2)", "(2)"]
+    );
     herd.refused("UPDATE r SET n = (random() * 10)::INTEGER", "replicated")
         .await;
-}
-
-/// The first column of all rows as text, sorted.
-async fn texts_of(client: &Client, sql: &str) -> Vec<String> {
-    let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let column = arrow::util::display::ArrayFormatter::try_new(batch.column(0), &Default::default()).unwrap();
-        rows.extend((0..batch.num_rows()).map(|row| column.value(row).to_string()));
-    }
-    rows.sort();
-    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -593,6 +601,64 @@ async fn rows_whose_keys_change_move() {
         herd.everywhere("SELECT count(*) FROM t WHERE k < 0").await,
         ["(0)", "(0)", "(0)"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_are_found_where_the_keys_are() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY, s VARCHAR DEFAULT 'none', n INTEGER) WITH (partitions = 5)")
+        .await;
+    herd.run("INSERT INTO p SELECT range, 'old', range FROM range(100)")
+        .await;
+    assert_eq!(
+        herd.run("INSERT INTO p SELECT range, 'new', 0 FROM range(50, 150) ON CONFLICT DO NOTHING")
+            .await,
+        50
+    );
+    let upsert =
+        "INSERT INTO p VALUES (0, 'upserted', 1), (1000, 'upserted', 2) ON CONFLICT (k) DO UPDATE SET s = excluded.s";
+    assert_eq!(herd.run(upsert).await, 2);
+    assert_eq!(
+        herd.run("INSERT OR REPLACE INTO p (k, n) VALUES (1, 77), (1001, 78)")
+            .await,
+        2
+    );
+    herd.run(
+        "MERGE INTO p USING (SELECT range AS k FROM range(2, 200)) source ON p.k = source.k AND p.k < 10 \
+         WHEN MATCHED AND p.k = 2 THEN DELETE WHEN MATCHED THEN UPDATE SET s = 'merged', n = source.k * 2",
+    )
+    .await;
+    herd.run(
+        "MERGE INTO p USING (SELECT range AS id FROM range(2, 4)) source ON p.k = source.id \
+         WHEN NOT MATCHED THEN INSERT (k, s) VALUES (source.id + 5000, 'moved')",
+    )
+    .await;
+    assert_eq!(
+        herd.everywhere("SELECT * FROM p WHERE k IN (0, 1, 2, 3, 99, 149) OR k >= 1000")
+            .await,
+        [
+            "(0, upserted, 0)",
+            "(1, old, 77)",
+            "(1000, upserted, 2)",
+            "(1001, none, 78)",
+            "(149, new, 0)",
+            "(3, merged, 6)",
+            "(5002, moved, NULL)",
+            "(99, old, 99)",
+        ]
+    );
+    herd.is_placed("p", "k", 5).await;
+    herd.refused(
+        "MERGE INTO p USING (SELECT 1 AS n) s ON p.n = s.n WHEN NOT MATCHED THEN INSERT (k) VALUES (1)",
+        "PARTITIONED BY",
+    )
+    .await;
+    herd.run("CREATE TABLE even (n INTEGER) WITH (partitions = 3)").await;
+    herd.refused(
+        "MERGE INTO even USING (SELECT 1 AS n) s USING (n) WHEN NOT MATCHED THEN INSERT",
+        "PARTITIONED BY",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -655,4 +721,165 @@ async fn placement_survives_restarts() {
     assert_eq!(herd.counts("tt").await.iter().sum::<i64>(), 2000);
     herd.is_placed("tt", "k", 12).await;
     herd.stop().await;
+}
+
+/// Statements that change rows, each on some table: `{t}` is its name, `{a}`, `{b}` numbers.
+const CHANGES: [&str; 19] = [
+    "INSERT INTO {t} SELECT range + {a}, range % 7, 'row ' || range FROM range({b})",
+    "INSERT INTO {t} (k) VALUES ({a}), (NULL)",
+    "INSERT INTO {t} SELECT k + {a}, n, s FROM other",
+    "INSERT INTO {t} SELECT k + {a}, n, s FROM {t} WHERE k < {b}",
+    "DELETE FROM {t} WHERE n = {a} % 7",
+    "DELETE FROM {t} WHERE k IS NULL",
+    "DELETE FROM {t} WHERE k = {a}",
+    "DELETE FROM {t} WHERE k IN (SELECT k FROM other WHERE n < {a} % 5)",
+    "DELETE FROM {t} USING plain WHERE plain.k = {t}.k AND plain.n > {t}.n",
+    "DELETE FROM {t} WHERE NOT EXISTS (SELECT 1 FROM plain WHERE plain.k >= {t}.k)",
+    "UPDATE {t} SET n = n + 1, s = s || '!' WHERE k < {a}",
+    "UPDATE {t} SET n = (SELECT max(n) FROM plain) WHERE k % 3 = {a} % 3",
+    "UPDATE {t} SET n = (SELECT count(*) FROM other WHERE other.k = {t}.k)",
+    "UPDATE {t} SET s = other.s FROM other WHERE other.k = {t}.k",
+    "UPDATE {t} SET k = k + {a} WHERE k > {b}",
+    "UPDATE {t} SET k = -k, n = k WHERE n = {a} % 4",
+    "UPDATE {t} SET n = 0 WHERE k > (SELECT avg(k) FROM {t})",
+    "MERGE INTO {t} USING (SELECT DISTINCT k FROM plain) source ON {t}.k = source.k WHEN MATCHED AND source.k < {a} THEN DELETE \
+     WHEN MATCHED THEN UPDATE SET s = 'merged'",
+    "DELETE FROM {t} WHERE s IN (SELECT s FROM everywhere)",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_those_of_a_single_duckdb() {
+    let herd = Herd::start(3).await;
+    let database = DuckDb::plain().unwrap();
+    let mut plain = database.connect().unwrap();
+    let columns = "(k BIGINT, n BIGINT, s VARCHAR)";
+    for (table, clause) in [
+        ("hashed", "PARTITIONED BY (k) WITH (partitions = 7)"),
+        ("even", "WITH (partitions = 5)"),
+        ("everywhere", "WITH (distribution = 'replicated')"),
+        ("other", "PARTITIONED BY (n)"),
+        ("plain", ""),
+    ] {
+        herd.run(&format!("CREATE TABLE {table} {columns} {clause}")).await;
+        plain.run(&format!("CREATE TABLE {table} {columns}")).unwrap();
+    }
+    let fill = |table: &str, rows: u32| {
+        format!("INSERT INTO {table} SELECT range, range % 11, 'row ' || range FROM range({rows})")
+    };
+    for (table, rows) in [
+        ("hashed", 300),
+        ("even", 300),
+        ("everywhere", 40),
+        ("other", 30),
+        ("plain", 50),
+    ] {
+        herd.run(&fill(table, rows)).await;
+        plain.run(&fill(table, rows)).unwrap();
+    }
+    let seed = std::env::var("DUCKHERDER_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("DUCKHERDER_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..60 {
+        let table = ["hashed", "even", "everywhere"][random.usize(..3)];
+        let change = CHANGES[random.usize(..CHANGES.len())]
+            .replace("{t}", table)
+            .replace("{a}", &random.u32(..300).to_string())
+            .replace("{b}", &random.u32(..100).to_string());
+        let changed = herd.run(&change).await;
+        let expected = plain.run(&change).unwrap().rows_changed();
+        assert_eq!(Some(changed), expected, "{change}");
+        let sql = format!("SELECT k, n, s FROM {table}");
+        let rows = texts(&herd.client, &sql).await;
+        let lines = plain.lines(&sql).unwrap();
+        let mut expected: Vec<_> = lines
+            .iter()
+            .map(|line| format!("({})", line.replace('|', ", ")))
+            .collect();
+        expected.sort();
+        assert_eq!(rows, expected, "{change}");
+        if rows.len() > 5000 {
+            herd.run(&format!("DELETE FROM {table} WHERE k % 2 = 0")).await;
+            plain.run(&format!("DELETE FROM {table} WHERE k % 2 = 0")).unwrap();
+        }
+    }
+    herd.is_placed("hashed", "k", 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_ends_with_a_worker() {
+    let mut herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("BEGIN").await;
+    herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+    herd.workers[1].take().unwrap().stop().await.unwrap();
+    let error = herd.error("COMMIT").await;
+    assert!(
+        error.message.contains("worker") || error.message.contains("workers"),
+        "{error}"
+    );
+    let _ = herd.client.execute("ROLLBACK").await;
+    // Who has committed is in the error: nobody else has rows.
+    for worker in [0, 2] {
+        let rows = number(&herd.direct[worker], "SELECT count(*) FROM t").await;
+        let committed = error.message.contains("Committed:");
+        assert!(rows == 0 || committed, "{rows} rows\n{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_in_part_is_told() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)")
+        .await;
+    let other = herd.client.open_session().await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    other.execute("INSERT INTO p VALUES (7)").await.unwrap();
+    herd.run("BEGIN").await;
+    herd.run("INSERT INTO p SELECT * FROM range(100)").await;
+    other.execute("COMMIT").await.unwrap();
+    let error = herd.error("COMMIT").await;
+    assert_eq!(error.kind, ExceptionType::Transaction, "{error}");
+    assert!(error.message.contains("on a part of the workers only"), "{error}");
+    // As the message says: one has rolled back, two have committed.
+    let counts = herd.counts("p").await;
+    assert_eq!(
+        counts.iter().filter(|count| **count > 1).count(),
+        2,
+        "{counts:?}\n{error}"
+    );
+    herd.run("DELETE FROM p").await;
+    assert_eq!(herd.run("INSERT INTO p SELECT * FROM range(100)").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_make_tables_too() {
+    let herd = Herd::start(2).await;
+    herd.run("SET GLOBAL duckherder_default_partitions = 4").await;
+    let target = IngestTarget::create("made");
+    let rows = batch(0, 1000);
+    let upload = |target: IngestTarget, rows: RecordBatch| {
+        let schema = rows.schema();
+        herd.client
+            .session()
+            .ingest(target, schema, stream::iter([Ok::<_, ClientError>(rows)]))
+    };
+    assert_eq!(upload(target, rows.clone()).await.unwrap().rows, 1000);
+    assert_eq!(herd.counts("made").await.iter().sum::<i64>(), 1000);
+    let again = IngestTarget {
+        mode: IngestMode::CreateOrReplace,
+        ..IngestTarget::create("made")
+    };
+    assert_eq!(upload(again, batch(0, 10)).await.unwrap().rows, 10);
+    assert_eq!(herd.counts("made").await.iter().sum::<i64>(), 10);
+    // What breaks off leaves nothing.
+    let broken = stream::iter([Ok(rows.clone()), Err(ClientError::Cancelled { operation: "test" })]);
+    let schema = rows.schema();
+    let outcome = herd
+        .client
+        .session()
+        .ingest(IngestTarget::append("made"), schema, broken)
+        .await;
+    assert!(outcome.is_err());
+    assert_eq!(herd.counts("made").await.iter().sum::<i64>(), 10);
 }
