@@ -127,7 +127,9 @@ mod tests {
         let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
         let registry = Registry::open(database.clone(), false, Arc::default()).unwrap();
         let herd = Herd::new(Arc::new(registry), std::env::temp_dir());
-        SettledConnection::new(database.connect().unwrap(), &herd).unwrap()
+        let mut connection = database.connect().unwrap();
+        connection.install_herd().unwrap();
+        SettledConnection::new(connection, &herd).unwrap()
     }
 
     fn division(connection: &mut SettledConnection) -> bool {

@@ -9,7 +9,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use duckherder_catalog::herd::distribute::{DistributeError, Workers, distribute};
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
-use duckherder_catalog::herd::plan::{Node, Step};
+use duckherder_catalog::herd::plan::{Node, PlanError, Step};
 use duckherder_catalog::herd::query::{HerdQuery, Summary};
 use duckherder_client::ClientError;
 use duckherder_proto::{ExceptionType, RemoteError};
@@ -118,7 +118,12 @@ async fn count_on(herd: &Herd, worker: &WorkerId, sql: &str) -> Result<u64, Remo
 
 impl HerdHooks for Planning {
     fn distribute(&self, plan: &str) -> Result<Option<String>, RemoteError> {
-        let plan: Node = serde_json::from_str(plan).map_err(|error| unreadable("plan", &error))?;
+        let plan = match Node::from_json(plan) {
+            Ok(plan) => plan,
+            // Each scan then gathers by itself.
+            Err(PlanError::TooDeep) => return Ok(None),
+            Err(PlanError::Json(error)) => return Err(unreadable("plan", &error)),
+        };
         let herd = self.0.herd();
         let workers = Workers {
             live: herd.registry().live().into_iter().collect(),

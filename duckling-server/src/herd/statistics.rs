@@ -279,7 +279,7 @@ mod tests {
         statistics.record(query("SELECT 1"));
         let check = "SELECT CASE WHEN sql = 'SELECT 1' AND query_duration_ms = 1.5 AND num_workers_used = 3 \
                      AND num_tasks_generated = 6 AND execution_start_time = TIMESTAMP '1970-01-01' \
-                     AND fallback_reason IS NULL AND bytes_moved = 96 AND (stages::JSON)->0->>'duration_us' = '900' \
+                     AND fallback_reason IS NULL AND bytes_moved = 96 AND json_extract_string(stages, '$[0].duration_us') = '900' \
                      THEN 1 ELSE error('they are not') END FROM duckling_execution_stats()";
         connection.execute(check).unwrap();
     }

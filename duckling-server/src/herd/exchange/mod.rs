@@ -456,7 +456,7 @@ impl Output {
             .map(|destination| destination.worker_id.clone())
             .collect();
         // Checked here, so that nothing has run when it is wrong.
-        Splitter::new(stage.buckets.clone(), destinations.len().max(1))?;
+        Splitter::new(stage.buckets.clone(), destinations.len())?;
         let mut places = HashMap::new();
         let mut logs = Vec::new();
         let mut readers = 0;
