@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=cpp");
+    println!("cargo:rerun-if-changed=../duckling-server/cpp");
     let include = std::env::var("DEP_DUCKDB_INCLUDE")?;
     let mut sources: Vec<PathBuf> = std::fs::read_dir("cpp")?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -16,6 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .files(sources)
         .include("cpp")
         .include("cpp/include")
+        // What both write SQL with; the server's crate compiles it.
+        .include("../duckling-server/cpp")
         // As system headers: their warnings are not ours.
         .flag(format!("-isystem{include}"))
         .flag(format!("-isystem{include}/../../third_party/fmt/include"))

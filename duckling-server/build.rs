@@ -1,4 +1,5 @@
-//! Compiles DuckDB's ICU extension, if its sources are there: `libduckdb-sys` does not have it.
+//! Compiles the C++ layer, which plans queries over a herd's tables, against the headers that `libduckdb-sys` publishes;
+//! and DuckDB's ICU extension, if its sources are there: `libduckdb-sys` does not have it.
 //!
 //! `cargo xtask` puts them into the target directory (`xtask/src/icu.rs`); this script downloads nothing. Without them
 //! the server is built without ICU, and says so when it starts.
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-check-cfg=cfg(icu)");
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={STAMP}");
+    compile_layer()?;
     let wanted = fs::read_to_string(STAMP)?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     let found = out_dir
@@ -46,6 +48,34 @@ fn main() -> Result<(), Box<dyn Error>> {
             );
         }
     }
+    Ok(())
+}
+
+/// The C++ layer in `cpp/`.
+fn compile_layer() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=cpp");
+    let include = std::env::var("DEP_DUCKDB_INCLUDE")?;
+    let mut files: Vec<PathBuf> = fs::read_dir("cpp")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+    files.sort();
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .files(files)
+        .include("cpp")
+        // As system headers: their warnings are not ours.
+        .flag(format!("-isystem{include}"))
+        .flag(format!("-isystem{include}/../../third_party/fmt/include"))
+        .flag(format!("-isystem{include}/../../third_party/yyjson/include"))
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag("-Werror")
+        // In every profile: with DEBUG, DuckDB's headers declare other class members than it was built with.
+        .define("NDEBUG", None)
+        .flag_if_supported("-fvisibility=hidden")
+        .compile("duckling_cpp");
     Ok(())
 }
 

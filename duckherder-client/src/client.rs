@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use duckherder_proto::v1::{ReadExchangeRequest, ReleaseQueryRequest};
 use futures::{Stream, StreamExt, stream};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
 use crate::error::{BoxError, ClientError, at_first_contact};
 use crate::ingest::IngestTarget;
+use crate::node::Node;
 use crate::options::ClientOptions;
 use crate::session::{ServerInfo, Session};
-use crate::stream::QueryStream;
+use crate::stream::{ExchangeStream, QueryStream};
 
 /// Attempts after the first. A server that is being restarted is back soon, or not within a time anyone waits for.
 const CONNECT_RETRIES_MAX: usize = 2;
@@ -97,6 +100,12 @@ impl Client {
         &self.session
     }
 
+    /// The connection, for requests that need no session.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        Node::of(self.connection.clone())
+    }
+
     /// Opens a further session over the same connection.
     ///
     /// # Errors
@@ -127,6 +136,27 @@ impl Client {
     /// As [`Session::execute`].
     pub async fn execute(&self, sql: impl Into<String>) -> Result<u64, ClientError> {
         self.session.execute(sql).await
+    }
+
+    /// Reads what this duckling, a worker of a distributed query, has for another one, and returns as soon as the rows'
+    /// schema is known, which may be long after.
+    ///
+    /// # Errors
+    /// [`ClientError::Remote`] if it knows no such query, even after a while, or the query has failed there; those of the
+    /// connection.
+    pub async fn read_exchange(&self, request: ReadExchangeRequest) -> Result<ExchangeStream, ClientError> {
+        ExchangeStream::read(&self.connection, request).await
+    }
+
+    /// Ends a distributed query on this duckling, one of its workers; whether there was anything of it.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn release_query(&self, query_id: impl Into<Bytes>) -> Result<bool, ClientError> {
+        let request = ReleaseQueryRequest {
+            query_id: query_id.into(),
+        };
+        Ok(self.connection.request(&request).await?.found)
     }
 
     /// Appends `batches` to a table of the default schema, all or nothing, and returns the number of rows.

@@ -41,6 +41,11 @@ impl Connection {
         &self.address
     }
 
+    /// For this clone of it, and those that are made of it.
+    pub(crate) fn set_request_timeout(&mut self, timeout: Duration) {
+        self.request_timeout = timeout;
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
     }

@@ -81,6 +81,7 @@ mod contain;
 mod decode;
 mod error;
 mod ingest;
+mod node;
 mod options;
 mod session;
 mod stream;
@@ -92,9 +93,10 @@ pub use duckherder_proto::history::{HistoryId, Traffic};
 pub use duckherder_proto::v1::{
     ColumnDescription, IngestMode, IngestResponse, ResultKind, StatementSummary, TableDescription,
 };
-pub use duckherder_proto::{ExceptionType, RemoteError};
+pub use duckherder_proto::{ExceptionType, RemoteError, v1};
 pub use error::{BoxError, ClientError};
 pub use ingest::IngestTarget;
-pub use options::ClientOptions;
+pub use node::Node;
+pub use options::{AddressError, ClientOptions};
 pub use session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
-pub use stream::QueryStream;
+pub use stream::{ExchangeStream, QueryStream, RowStream, StagesStream, Summary};

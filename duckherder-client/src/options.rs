@@ -1,6 +1,13 @@
 //! How to reach a duckling.
 
+use std::str::FromStr;
 use std::time::Duration;
+
+/// The port of a duckling that was told no other.
+const PORT_DEFAULT: u16 = 8815;
+
+/// Bytes of a host's name; DNS has 253.
+const HOST_BYTES_MAX: usize = 255;
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -80,9 +87,70 @@ impl ClientOptions {
     }
 }
 
+/// Why a text is no address of a duckling.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no HOST:PORT")]
+pub struct AddressError {
+    text: String,
+}
+
+/// `host:port`, `host`, `[::1]:port` or `::1`, with `grpc://` or `grpc+tcp://` in front or not.
+impl FromStr for ClientOptions {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError {
+            text: text.chars().take(HOST_BYTES_MAX).collect(),
+        };
+        let address = ["grpc://", "grpc+tcp://"]
+            .into_iter()
+            .find_map(|scheme| text.strip_prefix(scheme))
+            .unwrap_or(text);
+        let (host, port) = match address.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
+                (host, (!rest.is_empty()).then(|| rest.strip_prefix(':').unwrap_or("")))
+            }
+            None if address.matches(':').count() > 1 => (address, None),
+            None => address
+                .split_once(':')
+                .map_or((address, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.map_or(Ok(PORT_DEFAULT), str::parse).map_err(|_| wrong())?;
+        if host.is_empty() || host.len() > HOST_BYTES_MAX {
+            return Err(wrong());
+        }
+        Ok(Self::new(host, port))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_hosts_and_ports() {
+        let of = |text: &str| text.parse::<ClientOptions>().map(|options| options.address()).ok();
+        let is = |address: &str| Some(address.to_owned());
+        assert_eq!(of("duck.example:9"), is("duck.example:9"));
+        assert_eq!(of("duck.example"), is("duck.example:8815"));
+        assert_eq!(of("[::1]:9"), is("[::1]:9"));
+        assert_eq!(of("::1"), is("[::1]:8815"));
+        assert_eq!(of("grpc://localhost:50051"), is("localhost:50051"));
+        assert_eq!(of("grpc+tcp://[::1]"), is("[::1]:8815"));
+        for wrong in [
+            "",
+            ":9",
+            "a:b",
+            "a:99999",
+            "[::1",
+            "[::1]9",
+            "grpc://",
+            &"x".repeat(300),
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn ipv6_addresses_get_brackets() {

@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::error::{BoxError, ClientError};
 use crate::ingest::{self, IngestTarget};
 use crate::options::ClientOptions;
-use crate::stream::QueryStream;
+use crate::stream::{QueryStream, StagesStream};
 
 /// Bounds of the pause between two signs of life, whatever timeout the server names.
 const KEEP_ALIVE_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -166,7 +166,7 @@ impl Session {
             begin_transaction: options.begin_transaction,
             history_id: id_bytes(options.history_id),
         };
-        QueryStream::start(self.clone(), &self.0.connection, request).await
+        QueryStream::execute(self.clone(), &self.0.connection, request).await
     }
 
     /// Runs one SQL statement to its end, drops the rows it gives back, and returns how many it changed (INSERT,
@@ -195,6 +195,22 @@ impl Session {
             .summary()
             .copied()
             .ok_or_else(|| call.protocol("it has no summary"))
+    }
+
+    /// Has a worker's part of a distributed query run here, and returns as soon as the gathered rows' schema is known. The
+    /// request's session and statement id are filled in.
+    ///
+    /// No deadline applies. Dropping the future or the stream ends the query on this worker, whatever it is doing.
+    ///
+    /// # Errors
+    /// As [`Session::query`].
+    pub async fn run_stages(&self, request: v1::RunStagesRequest) -> Result<StagesStream, ClientError> {
+        let request = v1::RunStagesRequest {
+            session_id: self.id().clone(),
+            statement_id: self.next_statement_id(),
+            ..request
+        };
+        StagesStream::run(self.clone(), &self.0.connection, request).await
     }
 
     /// The shape of a statement's result, without running it.

@@ -1,4 +1,4 @@
-//! The result of a statement, as it arrives.
+//! Rows as they arrive: the result of a statement, and what ducklings of a herd send each other.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,7 +9,10 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::{FlightData, Ticket};
 use duckherder_proto::Message;
 use duckherder_proto::command::Command;
-use duckherder_proto::v1::{ExecuteRequest, ResultKind, StatementSummary};
+use duckherder_proto::v1::{
+    ExchangeSummary, ExecuteRequest, ReadExchangeRequest, ResultKind, RunStagesRequest, RunStagesSummary,
+    StatementSummary,
+};
 use futures::stream::FusedStream;
 use futures::{Stream, StreamExt};
 use tonic::{Status, Streaming};
@@ -20,7 +23,77 @@ use crate::decode::Decoder;
 use crate::error::{Call, ClientError};
 use crate::session::Session;
 
-/// The record batches of a running statement.
+/// What the last message of a stream says of the whole.
+pub trait Summary: Message + Default {
+    /// The stream may go on after it, without anything in it: as long as it is open, its sender keeps something.
+    const STAYS_OPEN: bool;
+
+    /// Rows that were sent.
+    fn rows(&self) -> u64;
+
+    /// Whether it can be one at all: an empty message reads as a summary of zeros.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check(&self) -> Result<(), &'static str>;
+}
+
+impl Summary for StatementSummary {
+    const STAYS_OPEN: bool = false;
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.result_kind() == ResultKind::Unspecified {
+            return Err("its summary names no kind of result");
+        }
+        Ok(())
+    }
+}
+
+impl Summary for RunStagesSummary {
+    const STAYS_OPEN: bool = true;
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.bytes == 0 {
+            return Err("its summary does not count the schema");
+        }
+        Ok(())
+    }
+}
+
+impl Summary for ExchangeSummary {
+    const STAYS_OPEN: bool = false;
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.bytes == 0 {
+            return Err("its summary does not count the schema");
+        }
+        Ok(())
+    }
+}
+
+/// The record batches of a running statement. See [`RowStream`].
+pub type QueryStream = RowStream<StatementSummary>;
+
+/// The rows that a worker's part of a distributed query yields. See [`RowStream`]; it ends with the worker's summary, and
+/// the worker keeps what others still are to read of the query as long as it is not dropped.
+pub type StagesStream = RowStream<RunStagesSummary>;
+
+/// The rows that one worker of a herd has for another. See [`RowStream`].
+pub type ExchangeStream = RowStream<ExchangeSummary>;
+
+/// Record batches on their way from a duckling, and the summary behind them.
 ///
 /// The schema is known from the start; batches have at least one row. The stream ends after the server's summary and
 /// the right number of rows, or with an error: a short result never looks like a whole one.
@@ -43,7 +116,7 @@ use crate::session::Session;
 /// # Ok(())
 /// # }
 /// ```
-pub struct QueryStream {
+pub struct RowStream<S> {
     /// `None` once the stream has ended, well or not.
     messages: Option<Streaming<FlightData>>,
     decoder: Decoder,
@@ -51,22 +124,68 @@ pub struct QueryStream {
     statement_id: u64,
     rows_received: u64,
     bytes_received: u64,
-    summary: Option<StatementSummary>,
+    summary: Option<S>,
     /// Keeps the session open while its result is being read.
-    _session: Session,
+    _session: Option<Session>,
 }
 
-impl QueryStream {
+impl RowStream<StatementSummary> {
     /// Sends the statement and waits for the schema.
-    pub(crate) async fn start(
+    pub(crate) async fn execute(
         session: Session,
         connection: &Connection,
         request: ExecuteRequest,
     ) -> Result<Self, ClientError> {
         let call = connection.start("Execute");
         let statement_id = request.statement_id;
+        Self::start(call, connection, Command::Execute(request), statement_id, Some(session)).await
+    }
+}
+
+impl RowStream<RunStagesSummary> {
+    /// Sends the stages and waits for the schema.
+    pub(crate) async fn run(
+        session: Session,
+        connection: &Connection,
+        request: RunStagesRequest,
+    ) -> Result<Self, ClientError> {
+        let call = connection.start("RunStages");
+        let statement_id = request.statement_id;
+        let command = Command::RunStages(request);
+        Self::start(call, connection, command, statement_id, Some(session)).await
+    }
+
+    /// To be called after the last row: waits until the worker keeps nothing of the query any more.
+    ///
+    /// # Errors
+    /// The query has failed in the meantime, or the connection is lost.
+    pub async fn until_released(mut self) -> Result<(), ClientError> {
+        match std::future::poll_fn(|context| self.poll_message(context)).await {
+            None => Ok(()),
+            Some(Ok(_)) => Err(self.call.protocol("it goes on after its summary")),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+impl RowStream<ExchangeSummary> {
+    /// Asks for the rows and waits for their schema.
+    pub(crate) async fn read(connection: &Connection, request: ReadExchangeRequest) -> Result<Self, ClientError> {
+        let call = connection.start("ReadExchange");
+        Self::start(call, connection, Command::ReadExchange(request), 0, None).await
+    }
+}
+
+impl<S: Summary> RowStream<S> {
+    async fn start(
+        call: Call,
+        connection: &Connection,
+        command: Command,
+        statement_id: u64,
+        session: Option<Session>,
+    ) -> Result<Self, ClientError> {
         let ticket = Ticket {
-            ticket: Command::Execute(request).encode(),
+            ticket: command.encode(),
         };
         let mut flight = connection.flight();
         let opened = contained_async(async {
@@ -99,15 +218,16 @@ impl QueryStream {
 
     /// What the server says of the whole statement: `None` until the stream has ended well.
     #[must_use]
-    pub fn summary(&self) -> Option<&StatementSummary> {
-        if self.messages.is_none() {
-            self.summary.as_ref()
-        } else {
-            None
-        }
+    pub fn summary(&self) -> Option<&S> {
+        if self.is_over() { self.summary.as_ref() } else { None }
     }
 
-    /// The statement's number in its session, for [`Session::cancel`].
+    /// Nothing more comes.
+    fn is_over(&self) -> bool {
+        self.messages.is_none() || (S::STAYS_OPEN && self.summary.is_some())
+    }
+
+    /// The number in its session of the statement that yields the rows, for [`Session::cancel`].
     #[must_use]
     pub fn statement_id(&self) -> u64 {
         self.statement_id
@@ -151,15 +271,12 @@ impl QueryStream {
         Ok((batch.num_rows() > 0).then_some(batch))
     }
 
-    fn read_summary(&self, data: &FlightData) -> Result<StatementSummary, ClientError> {
-        let summary = StatementSummary::decode(&*data.app_metadata)
+    fn read_summary(&self, data: &FlightData) -> Result<S, ClientError> {
+        let summary = S::decode(&*data.app_metadata)
             .map_err(|error| self.call.protocol(format!("its summary is malformed: {error}")))?;
-        // An empty message reads as a summary of zeros; a real one always names the kind.
-        if summary.result_kind() == ResultKind::Unspecified {
-            return Err(self.call.protocol("its summary names no kind of result"));
-        }
-        if summary.rows != self.rows_received {
-            let (said, arrived) = (summary.rows, self.rows_received);
+        summary.check().map_err(|problem| self.call.protocol(problem))?;
+        if summary.rows() != self.rows_received {
+            let (said, arrived) = (summary.rows(), self.rows_received);
             return Err(self
                 .call
                 .protocol(format!("its summary says {said} rows, {arrived} arrived")));
@@ -178,15 +295,17 @@ fn arrow_bytes(data: &FlightData) -> u64 {
     (data.data_header.len() + data.data_body.len()) as u64
 }
 
-impl Stream for QueryStream {
+impl<S: Summary + Unpin> Stream for RowStream<S> {
     type Item = Result<RecordBatch, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
+            if this.is_over() {
+                return Poll::Ready(None);
+            }
             let message = match ready!(this.poll_message(context)) {
                 Some(message) => message,
-                None if this.is_terminated() => return Poll::Ready(None),
                 None if this.summary.is_some() => {
                     this.messages = None;
                     return Poll::Ready(None);
@@ -205,16 +324,16 @@ impl Stream for QueryStream {
     }
 }
 
-impl FusedStream for QueryStream {
+impl<S: Summary + Unpin> FusedStream for RowStream<S> {
     fn is_terminated(&self) -> bool {
-        self.messages.is_none()
+        self.is_over()
     }
 }
 
-impl fmt::Debug for QueryStream {
+impl<S: fmt::Debug> fmt::Debug for RowStream<S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("QueryStream")
+            .debug_struct("RowStream")
             .field("statement_id", &self.statement_id)
             .field("rows_received", &self.rows_received)
             .field("bytes_received", &self.bytes_received)

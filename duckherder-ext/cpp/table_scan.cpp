@@ -257,6 +257,15 @@ TableFunctionToSQLResult TableScanToSql(ClientContext &context, const LogicalGet
 	return result;
 }
 
+//! Optimizers that would scan twice copy their plan first: then they leave it.
+void RefuseCopy(Serializer &, const optional_ptr<FunctionData>, const BoundTableFunction &) {
+	throw NotImplementedException("a copy of a scan of a duckling's table");
+}
+
+unique_ptr<FunctionData> RefuseCopies(Deserializer &, BoundTableFunction &) {
+	throw NotImplementedException("a copy of a scan of a duckling's table");
+}
+
 } // namespace
 
 TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionData> &bind_data) {
@@ -271,6 +280,9 @@ TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionDa
 	function.projection_pushdown = true;
 	function.filter_pushdown = true;
 	function.pushdown_complex_filter = PushdownFilters;
+	function.SetSerializeCallback(RefuseCopy);
+	function.SetDeserializeCallback(RefuseCopies);
+	function.verify_serialization = false;
 	return function;
 }
 

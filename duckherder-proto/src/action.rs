@@ -41,6 +41,12 @@ actions! {
     LookupTableRequest => LookupTableResponse, "duckherder.v1.LookupTable", "One table or view by name.";
     ListTablesRequest => ListTablesResponse, "duckherder.v1.ListTables", "All schemas, tables and views.";
     LoadExtensionRequest => LoadExtensionResponse, "duckherder.v1.LoadExtension", "Load a DuckDB extension.";
+    ReleaseQueryRequest => ReleaseQueryResponse, "duckherder.v1.ReleaseQuery", "End a worker's part of a query.";
+    RegisterWorkerRequest => RegisterWorkerResponse, "duckherder.v1.RegisterWorker", "Make a duckling a worker of this one.";
+    HeartbeatRequest => HeartbeatResponse, "duckherder.v1.Heartbeat", "A worker's sign of life.";
+    UnregisterWorkerRequest => UnregisterWorkerResponse, "duckherder.v1.UnregisterWorker", "Take a worker out of the herd.";
+    ClaimWorkerRequest => ClaimWorkerResponse, "duckherder.v1.ClaimWorker", "From a coordinator: be its worker.";
+    ReleaseWorkerRequest => ReleaseWorkerResponse, "duckherder.v1.ReleaseWorker", "From a coordinator: be its worker no more.";
 }
 
 /// The Flight action that carries `request`.

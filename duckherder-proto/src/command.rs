@@ -6,7 +6,7 @@ use prost::bytes::Bytes;
 use prost_types::Any;
 
 use crate::error::{ExceptionType, RemoteError};
-use crate::v1::{ExecuteRequest, IngestRequest};
+use crate::v1::{ExecuteRequest, IngestRequest, ReadExchangeRequest, RunStagesRequest};
 
 const TYPE_URL_PREFIX: &str = "type.googleapis.com/duckherder.v1.";
 
@@ -17,6 +17,10 @@ pub enum Command {
     Execute(ExecuteRequest),
     /// Take rows in (`DoPut`).
     Ingest(IngestRequest),
+    /// Run a worker's part of a distributed query (`DoGet`).
+    RunStages(RunStagesRequest),
+    /// Read what one worker has for another (`DoGet`).
+    ReadExchange(ReadExchangeRequest),
 }
 
 impl Command {
@@ -26,6 +30,8 @@ impl Command {
         let (name, value) = match self {
             Self::Execute(request) => ("ExecuteRequest", request.encode_to_vec()),
             Self::Ingest(request) => ("IngestRequest", request.encode_to_vec()),
+            Self::RunStages(request) => ("RunStagesRequest", request.encode_to_vec()),
+            Self::ReadExchange(request) => ("ReadExchangeRequest", request.encode_to_vec()),
         };
         Any {
             type_url: format!("{TYPE_URL_PREFIX}{name}"),
@@ -56,6 +62,12 @@ impl Command {
             ))),
             "IngestRequest" => Ok(Some(Self::Ingest(
                 IngestRequest::decode(&*any.value).map_err(malformed)?,
+            ))),
+            "RunStagesRequest" => Ok(Some(Self::RunStages(
+                RunStagesRequest::decode(&*any.value).map_err(malformed)?,
+            ))),
+            "ReadExchangeRequest" => Ok(Some(Self::ReadExchange(
+                ReadExchangeRequest::decode(&*any.value).map_err(malformed)?,
             ))),
             _ => Err(RemoteError::new(
                 ExceptionType::InvalidInput,

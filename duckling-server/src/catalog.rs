@@ -192,7 +192,8 @@ impl Row {
     }
 }
 
-fn rows(connection: &mut Connection, sql: &str) -> Result<Vec<Row>, RemoteError> {
+/// The rows of `sql`'s last statement.
+pub fn rows(connection: &mut Connection, sql: &str) -> Result<Vec<Row>, RemoteError> {
     let (_, batches) = connection.collect(sql)?;
     let mut rows = Vec::new();
     for batch in &batches {

@@ -1,10 +1,12 @@
 //! What a duckling is started with.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use duckherder_proto::history;
 
 use crate::duckdb::DatabaseOptions;
+use crate::herd::JoinConfig;
 
 /// The path that means a database without a file.
 pub const IN_MEMORY: &str = ":memory:";
@@ -18,6 +20,10 @@ pub struct DucklingConfig {
     pub database_options: DatabaseOptions,
     /// Bounds on what clients can make the server hold.
     pub limits: Limits,
+    /// Where exchanges go that do not fit into memory; the system's directory for temporary files if `None`.
+    pub exchange_directory: Option<PathBuf>,
+    /// The herd to be a worker in, if any.
+    pub join: Option<JoinConfig>,
 }
 
 impl Default for DucklingConfig {
@@ -26,6 +32,8 @@ impl Default for DucklingConfig {
             database: IN_MEMORY.to_owned(),
             database_options: DatabaseOptions::default(),
             limits: Limits::default(),
+            exchange_directory: None,
+            join: None,
         }
     }
 }
@@ -63,6 +71,22 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// How long running statements may take to finish after a shutdown began; then they are interrupted.
     pub drain_timeout: Duration,
+    /// Arrow bytes of exchanges that a worker keeps in memory; more go to disk.
+    pub exchange_memory_bytes: u64,
+    /// Bytes of exchanges that a worker keeps on disk.
+    pub exchange_disk_bytes: u64,
+    /// How long a worker that reads from another one waits for that one to know of the query.
+    pub exchange_wait_timeout: Duration,
+    /// What a worker keeps of a query is dropped when nobody has read any of it for so long.
+    pub exchange_idle_timeout: Duration,
+    /// Workers that a coordinator has.
+    pub workers_max: usize,
+    /// How often a worker and its coordinator hear of each other.
+    pub worker_heartbeat_interval: Duration,
+    /// A worker that has been silent for so long is suspected: no new tables go there.
+    pub worker_suspected_after: Duration,
+    /// A worker that has been silent for so long is down: statements that need it fail at once.
+    pub worker_down_after: Duration,
 }
 
 impl Default for Limits {
@@ -83,6 +107,14 @@ impl Default for Limits {
             history_statements_max: history::STATEMENTS_MAX,
             history_bytes_max: history::BYTES_MAX,
             drain_timeout: Duration::from_secs(10),
+            exchange_memory_bytes: 256 * 1024 * 1024,
+            exchange_disk_bytes: 64 * 1024 * 1024 * 1024,
+            exchange_wait_timeout: Duration::from_secs(20),
+            exchange_idle_timeout: Duration::from_secs(15 * 60),
+            workers_max: 256,
+            worker_heartbeat_interval: Duration::from_secs(1),
+            worker_suspected_after: Duration::from_secs(3),
+            worker_down_after: Duration::from_secs(5),
         }
     }
 }

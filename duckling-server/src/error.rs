@@ -13,9 +13,12 @@ pub enum ServerError {
         /// DuckDB's error.
         source: RemoteError,
     },
-    /// The function that reads the history could not be made in the database.
-    #[error("cannot make duckling_history(): {0}")]
-    History(#[source] RemoteError),
+    /// The functions that tell about the server could not be made in the database.
+    #[error("cannot make duckling_history() and its like: {0}")]
+    Functions(#[source] RemoteError),
+    /// The duckling's part in a herd could not be read from its database, or set up.
+    #[error("cannot be part of a herd: {0}")]
+    Herd(#[source] RemoteError),
     /// The tables that describe the server to Flight SQL clients could not be built.
     #[error("cannot describe the server: {0}")]
     FlightSql(#[source] arrow_flight::error::FlightError),

@@ -67,8 +67,9 @@ impl History {
         let now = SystemTime::now();
         let text = KeptText::of(sql);
         let traffic = Arc::new(Traffic::default());
+        let id = HistoryId::try_from(id).unwrap_or_else(|_| uuid::Uuid::now_v7().into_bytes());
         let entry = Entry {
-            id: HistoryId::try_from(id).unwrap_or_else(|_| uuid::Uuid::now_v7().into_bytes()),
+            id,
             sender,
             sql: text.sql().into(),
             kind: None,
@@ -84,6 +85,7 @@ impl History {
         let key = self.lock().push(entry, text.sql().len());
         Recording {
             history: Arc::clone(self),
+            id,
             key,
             arrived,
             text,
@@ -96,6 +98,7 @@ impl History {
 /// A statement on its way through the server. One that is dropped without an outcome counts as cancelled.
 pub struct Recording {
     history: Arc<History>,
+    id: HistoryId,
     key: u64,
     arrived: Instant,
     text: KeptText,
@@ -104,6 +107,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// The statement's id.
+    pub fn id(&self) -> HistoryId {
+        self.id
+    }
+
     /// The statement has its connection, and runs from now on.
     pub fn runs(&self) {
         let queued = self.arrived.elapsed();
@@ -193,8 +201,8 @@ impl TableSource for HistoryTable {
         ]
     }
 
-    fn rows(&self) -> Vec<Vec<Cell>> {
-        self.0.lock().iter().map(row).collect()
+    fn rows(&self, _: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
+        Ok(self.0.lock().iter().map(row).collect())
     }
 }
 
@@ -248,7 +256,7 @@ mod tests {
     fn column(history: &Arc<History>, name: &CStr) -> Vec<Cell> {
         let table = HistoryTable(Arc::clone(history));
         let index = table.columns().iter().position(|(column, _)| *column == name).unwrap();
-        let rows = table.rows();
+        let rows = table.rows(&[]).unwrap();
         assert!(rows.iter().all(|row| row.len() == table.columns().len()));
         rows.into_iter().map(|mut row| row.swap_remove(index)).collect()
     }

@@ -27,6 +27,7 @@ mod error;
 mod estimate;
 mod exact;
 mod flight_sql;
+pub mod herd;
 mod history;
 mod ingest;
 mod parts;

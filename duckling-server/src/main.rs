@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use duckling_server::duckdb::{DatabaseOptions, HAS_ICU};
+use duckling_server::herd::JoinConfig;
 use duckling_server::{Duckling, DucklingConfig, Limits, ServerError};
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
@@ -55,6 +56,13 @@ struct ServeArgs {
     /// Statements that the history, `FROM duckling_history()`, remembers for all clients to see; 0 turns it off.
     #[arg(long, default_value_t = Limits::default().history_statements_max, value_name = "N")]
     history_statements: usize,
+    /// Be a worker in the herd of the coordinator there, which may come later.
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Option<String>,
+    /// Where the coordinator and the other workers reach this duckling [default: what it listens on; if that is 0.0.0.0,
+    /// the address that the coordinator sees it come from].
+    #[arg(long, value_name = "HOST:PORT", requires = "join")]
+    advertise: Option<String>,
     /// Seconds that running statements get to finish at shutdown.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -108,6 +116,11 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
             history_statements_max: args.history_statements,
             ..Limits::default()
         },
+        join: args.join.map(|coordinator| JoinConfig {
+            coordinator,
+            advertise: args.advertise,
+        }),
+        ..DucklingConfig::default()
     })?;
     // On standard output, alone: scripts that asked for port 0 read it.
     println!("{address}");

@@ -46,11 +46,13 @@ impl Turn {
         statement_id: u64,
     ) -> Result<Self, RemoteError> {
         let permit = sessions.admit().await?;
-        let lease = session.lease(sql, place).await?;
+        let mut lease = session.lease(sql, place).await?;
         let interrupter = lease
             .interrupter()
             .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
-        let registration = session.register(statement_id, interrupter);
+        let herd = lease.herd()?;
+        herd.not_cancelled();
+        let registration = session.register(statement_id, interrupter, herd);
         Ok(Self {
             permit,
             lease,
@@ -163,7 +165,10 @@ fn run(
     } = turn;
     debug!(sql = job.sql, "running");
     recording.runs();
+    let herd = lease.herd()?;
+    herd.statement_begins(recording.id(), &job.sql);
     let outcome = statement::run(sessions, &mut lease, job, &registration, &recording, producer);
+    herd.statement_ends(outcome.as_ref().err());
     if let Err(error) = &outcome {
         debug!(%error, "failed");
     }
@@ -175,7 +180,7 @@ fn run(
 }
 
 /// Records a failure as the statement's end.
-fn recorded<T>(recording: Recording, outcome: Result<T, RemoteError>) -> Result<(Recording, T), RemoteError> {
+pub fn recorded<T>(recording: Recording, outcome: Result<T, RemoteError>) -> Result<(Recording, T), RemoteError> {
     match outcome {
         Ok(value) => Ok((recording, value)),
         Err(error) => {
@@ -309,14 +314,24 @@ fn upload_error(error: &FlightError) -> RemoteError {
 }
 
 /// The answer to a statement; dropped before its end, it interrupts the statement.
-struct AnswerStream {
+pub struct AnswerStream {
     consumer: Consumer,
     cancel: CancelOnDrop,
 }
 
 impl AnswerStream {
+    pub fn new(consumer: Consumer, registration: &Registration) -> Self {
+        Self {
+            consumer,
+            cancel: CancelOnDrop::new(registration.abandoner()),
+        }
+    }
+
     /// Waits for the first message, so that it leaves together with the response's headers.
-    async fn start(self) -> Result<Answer, Status> {
+    ///
+    /// # Errors
+    /// The statement fails before it.
+    pub async fn start(self) -> Result<Answer, Status> {
         let (first, rest) = self.next().await;
         let first = first.transpose()?;
         let rest = stream::unfold(rest, |answer| async move {

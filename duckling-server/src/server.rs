@@ -1,5 +1,6 @@
 //! Starting, serving, stopping.
 
+use std::ffi::CStr;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use duckherder_proto::{RemoteError, limits};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -15,8 +17,13 @@ use tracing::{debug, info, warn};
 
 use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::connections::incoming;
-use crate::duckdb::{Database, HAS_ICU};
+use crate::duckdb::{Database, HAS_ICU, TableSource};
 use crate::error::ServerError;
+use crate::herd::registry::Place;
+use crate::herd::statistics::{self, Statistics, StatisticsTable};
+use crate::herd::tables::{self, PartitionsTable, WorkersTable};
+use crate::herd::watching::watch_workers;
+use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
 use crate::reflection;
 use crate::service::DucklingService;
@@ -34,6 +41,8 @@ const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
 /// A server with its database open, not yet listening.
 pub struct Duckling {
     sessions: Arc<Sessions>,
+    registry: Arc<Registry>,
+    join: Option<JoinConfig>,
     /// Whether there is a file to checkpoint.
     has_file: bool,
     has_icu: bool,
@@ -43,7 +52,8 @@ impl Duckling {
     /// Opens the database.
     ///
     /// # Errors
-    /// [`ServerError::OpenDatabase`] with DuckDB's own error; [`ServerError::History`].
+    /// [`ServerError::OpenDatabase`] with DuckDB's own error; [`ServerError::Functions`]; [`ServerError::Herd`] if the
+    /// database has a herd's tables that cannot be read.
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
         let has_file = config.database != IN_MEMORY;
         let open = || {
@@ -55,18 +65,64 @@ impl Duckling {
             path: config.database.clone(),
             source,
         })?;
-        let sessions = Sessions::new(database, Arc::new(config.limits));
-        let table = Arc::new(HistoryTable(Arc::clone(sessions.history())));
-        sessions
-            .database()
-            .connect()
-            .and_then(|mut connection| connection.register_table_function(history::FUNCTION, table))
-            .map_err(ServerError::History)?;
-        Ok(Self {
+        let limits = Arc::new(config.limits);
+        let registry = Registry::open(database.clone(), has_file, Arc::clone(&limits)).map_err(ServerError::Herd)?;
+        let registry = Arc::new(registry);
+        let directory = config.exchange_directory.unwrap_or_else(std::env::temp_dir);
+        let herd = Herd::new(Arc::clone(&registry), directory);
+        let duckling = Self {
             has_file,
             has_icu,
-            sessions: Arc::new(sessions),
-        })
+            registry: Arc::clone(&registry),
+            join: config.join,
+            sessions: Arc::new(Sessions::new(database, limits, herd)),
+        };
+        duckling.make_functions().map_err(ServerError::Functions)?;
+        Ok(duckling)
+    }
+
+    /// Makes the table functions that tell about the server.
+    fn make_functions(&self) -> Result<(), RemoteError> {
+        let functions: [(&CStr, Arc<dyn TableSource>); 4] = [
+            (
+                history::FUNCTION,
+                Arc::new(HistoryTable(Arc::clone(self.sessions.history()))),
+            ),
+            (tables::WORKERS, Arc::new(WorkersTable(Arc::clone(&self.registry)))),
+            (
+                tables::PARTITIONS,
+                Arc::new(PartitionsTable(Arc::clone(&self.registry))),
+            ),
+            (
+                statistics::FUNCTION,
+                Arc::new(StatisticsTable(Arc::clone(self.herd().statistics()))),
+            ),
+        ];
+        let mut connection = self.sessions.database().connect()?;
+        connection.install_herd()?;
+        for (name, source) in functions {
+            connection.register_table_function(name, source)?;
+        }
+        Ok(())
+    }
+
+    /// The herd's members, as this duckling knows them; for a program that has more than one duckling, or wants to tell
+    /// one when to join.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// What this duckling has of the herd.
+    #[must_use]
+    pub fn herd(&self) -> &Arc<Herd> {
+        self.sessions.herd()
+    }
+
+    /// How this duckling, as a coordinator, has executed its latest queries.
+    #[must_use]
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        self.herd().statistics()
     }
 
     /// Whether there is ICU: time zones other than UTC, calendars, collations.
@@ -79,7 +135,8 @@ impl Duckling {
     /// finish within the drain timeout, interrupts the rest, checkpoints and returns.
     ///
     /// # Errors
-    /// If the listener breaks, or the last checkpoint fails (committed data is then in the write-ahead log).
+    /// If the listener breaks, the herd to join is no address, or the last checkpoint fails (committed data is then in the
+    /// write-ahead log).
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -90,8 +147,17 @@ impl Duckling {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
         let reflection = reflection()?;
+        self.registry.serves(Place {
+            listen: listener.local_addr().map_err(ServerError::Listen)?,
+            runtime: Handle::current(),
+        });
+        if let Some(config) = &self.join {
+            join::join(&self.registry, config).map_err(ServerError::Herd)?;
+        }
+        let watching = tokio::spawn(watch_workers(Arc::clone(&self.registry)));
         let (stop, stopped) = watch::channel(false);
         let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
+        let registry = Arc::clone(&self.registry);
         let signal = tokio::spawn(async move {
             shutdown.await;
             // Whoever balances load is to look for another server from now on. Those who watch are told, and their
@@ -101,6 +167,7 @@ impl Duckling {
                 health.clear_service_status(service).await;
             }
             let _ = stop.send(true);
+            join::stop(&registry, true).await;
         });
         let connections = incoming(listener, self.sessions.limits().connections_max);
         let serving = self
@@ -111,19 +178,26 @@ impl Duckling {
         tokio::pin!(serving);
         let outcome = tokio::select! {
             outcome = &mut serving => outcome,
-            () = self.give_up_draining(stopped) => {
+            () = self.give_up_draining(stopped.clone()) => {
                 // Interrupted statements end their streams; a client that does not read must not hold us up.
                 tokio::time::timeout(INTERRUPT_GRACE, &mut serving).await.unwrap_or(Ok(()))
             }
         };
-        signal.abort();
+        if *stopped.borrow() {
+            // The farewell, which takes a moment at most.
+            let _ = signal.await;
+        } else {
+            signal.abort();
+        }
         idle.abort();
+        watching.abort();
         outcome?;
         self.close().await
     }
 
     fn router(&self) -> Result<tonic::transport::server::Router, ServerError> {
-        let service = DucklingService::new(Arc::clone(&self.sessions)).map_err(ServerError::FlightSql)?;
+        let service = DucklingService::new(Arc::clone(&self.sessions), Arc::clone(&self.registry))
+            .map_err(ServerError::FlightSql)?;
         let service = FlightServiceServer::new(service)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);

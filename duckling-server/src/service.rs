@@ -11,15 +11,17 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::command::Command;
 use duckherder_proto::history::{self, Traffic};
 use duckherder_proto::v1::{
-    CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, CloseSessionRequest,
-    CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HelloRequest, HelloResponse, IngestEnd,
-    IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse, ListTablesRequest, ListTablesResponse,
-    LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest,
-    LookupTableResponse,
+    CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, ClaimWorkerRequest,
+    CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HeartbeatRequest,
+    HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
+    ListTablesRequest, ListTablesResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest,
+    LookupSchemaResponse, LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse,
+    ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -29,6 +31,7 @@ use tracing::info;
 
 use crate::duckdb::{Connection, StatementKind};
 use crate::flight_sql::{self, Caller, FlightSql};
+use crate::herd::{Registry, exchange, stages};
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::plain::Mapping;
@@ -46,16 +49,18 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Arrow Flight, answered from one database.
 pub struct DucklingService {
     sessions: Arc<Sessions>,
+    registry: Arc<Registry>,
     flight_sql: FlightSql,
 }
 
 impl DucklingService {
     /// # Errors
     /// None that is known.
-    pub fn new(sessions: Arc<Sessions>) -> Result<Self, FlightError> {
+    pub fn new(sessions: Arc<Sessions>, registry: Arc<Registry>) -> Result<Self, FlightError> {
         Ok(Self {
             flight_sql: FlightSql::new(Arc::clone(&sessions))?,
             sessions,
+            registry,
         })
     }
 
@@ -251,6 +256,20 @@ impl DucklingService {
         })
     }
 
+    async fn register_worker(
+        &self,
+        request: RegisterWorkerRequest,
+        client: Option<SocketAddr>,
+    ) -> Result<RegisterWorkerResponse, RemoteError> {
+        let response = self
+            .registry
+            .register(request, client.map(|client| client.ip()))
+            .await?;
+        // The first one makes the registry's tables.
+        self.sessions.advance_epoch();
+        Ok(response)
+    }
+
     fn record(&self, id: &[u8], session: &Session, client: Option<SocketAddr>, sql: &str) -> Recording {
         self.sessions.history().arrived(id, sender(session, client), sql)
     }
@@ -295,6 +314,22 @@ impl DucklingService {
                 .map(answer)
                 .collect()),
             LoadExtensionRequest::TYPE => one(self.load_extension(action::decode(body)?).await?),
+            ReleaseQueryRequest::TYPE => {
+                let request: ReleaseQueryRequest = action::decode(body)?;
+                let id = exchange::query_id(&request.query_id)?;
+                one(ReleaseQueryResponse {
+                    found: self.sessions.herd().exchanges().release(id),
+                })
+            }
+            RegisterWorkerRequest::TYPE => one(self.register_worker(action::decode(body)?, client).await?),
+            HeartbeatRequest::TYPE => one(self.registry.heartbeat(action::decode(body)?).await?),
+            UnregisterWorkerRequest::TYPE => one(self.registry.unregister(action::decode(body)?).await?),
+            ClaimWorkerRequest::TYPE => one(self.registry.be_claimed(action::decode(body)?).await?),
+            ReleaseWorkerRequest::TYPE => {
+                let request: ReleaseWorkerRequest = action::decode(body)?;
+                self.registry.be_released(&WorkerId(request.coordinator_id)).await?;
+                one(ReleaseWorkerResponse {})
+            }
             other => Err(RemoteError::new(
                 ExceptionType::NotImplemented,
                 format!("unknown action '{other}'"),
@@ -370,6 +405,12 @@ impl FlightService for DucklingService {
         let client = request.remote_addr();
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
+            Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
+            Some(Command::ReadExchange(request)) => {
+                let message_bytes = self.sessions.limits().message_bytes;
+                let exchanges = self.sessions.herd().exchanges();
+                Ok(Response::new(exchanges.serve(request, message_bytes).await?))
+            }
             Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
             None => {
                 let caller = self.caller(&request)?;
@@ -398,7 +439,9 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
-            Some(Command::Execute(_)) => return Err(Status::invalid_argument("a statement belongs into DoGet")),
+            Some(Command::Execute(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
+                return Err(Status::invalid_argument("a statement belongs into DoGet"));
+            }
             None => self.flight_sql.do_put(&caller, &command, all).await?,
         };
         Ok(caller.answer(Response::new(stream::iter([Ok(result)]).boxed())))

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 use crate::config::Limits;
 use crate::duckdb::{Connection, Database, Interrupter};
 use crate::flight_sql;
+use crate::herd::{Herd, HerdSession};
 use crate::history::History;
 use crate::queue::Hurry;
 use crate::routing::may_run_beside;
@@ -35,6 +36,7 @@ pub type SessionId = [u8; 16];
 /// The server's sessions.
 pub struct Sessions {
     database: Database,
+    herd: Arc<Herd>,
     limits: Arc<Limits>,
     /// Counts changes to the catalog, by whatever session.
     epoch: AtomicU64,
@@ -46,7 +48,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(database: Database, limits: Arc<Limits>) -> Self {
+    pub fn new(database: Database, limits: Arc<Limits>, herd: Arc<Herd>) -> Self {
         let statements = Arc::new(Semaphore::new(limits.statements_max));
         // A restarted server must not repeat the epochs of the one before it.
         let epoch = std::time::SystemTime::now()
@@ -54,6 +56,7 @@ impl Sessions {
             .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1));
         Self {
             database,
+            herd,
             history: Arc::new(History::new(&limits)),
             opened: AtomicU64::new(0),
             limits,
@@ -80,8 +83,9 @@ impl Sessions {
             connection,
             settings,
             self.database.clone(),
+            Arc::clone(&self.herd),
             Arc::clone(&self.limits),
-        ));
+        )?);
         by_id.insert(session.id, Arc::clone(&session));
         Ok(session)
     }
@@ -124,12 +128,23 @@ impl Sessions {
             .and_then(|id| lock(&self.by_id).remove(&id));
         if let Some(session) = session {
             session.interrupt_all();
+            self.herd.exchanges().release_session(&session.id);
         }
     }
 
     /// Closes sessions that nobody has used for the idle timeout.
     pub fn close_idle(&self) {
-        lock(&self.by_id).retain(|_, session| session.is_busy() || session.idle_for() < session.idle_timeout());
+        let mut closed = Vec::new();
+        lock(&self.by_id).retain(|_, session| {
+            let stays = session.is_busy() || session.idle_for() < session.idle_timeout();
+            if !stays {
+                closed.push(session.id);
+            }
+            stays
+        });
+        for id in &closed {
+            self.herd.exchanges().release_session(id);
+        }
     }
 
     /// Interrupts every running statement.
@@ -137,6 +152,7 @@ impl Sessions {
         for session in lock(&self.by_id).values() {
             session.interrupt_all();
         }
+        self.herd.exchanges().release_all();
     }
 
     /// Forgets all sessions: their connections close as soon as their statements have ended.
@@ -147,6 +163,10 @@ impl Sessions {
 
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    pub fn herd(&self) -> &Arc<Herd> {
+        &self.herd
     }
 
     pub fn limits(&self) -> &Limits {
@@ -205,6 +225,7 @@ pub struct Session {
     /// Its name in the history, for everybody to see.
     pub number: u64,
     database: Database,
+    herd: Arc<Herd>,
     limits: Arc<Limits>,
     primary: Arc<AsyncMutex<SettledConnection>>,
     /// Who waits for `primary`, and what holds it while a result streams from it.
@@ -214,7 +235,7 @@ pub struct Session {
     /// What the client wants set, on whatever connection.
     settings: Mutex<Settings>,
     in_transaction: AtomicBool,
-    /// A statement of the open transaction was interrupted, which rolls the transaction back.
+    /// A statement of the open transaction was interrupted or done in part, which rolls the transaction back.
     aborted: AtomicBool,
     /// A statement has changed settings, temporary tables or the like: only `primary` has them.
     stateful: AtomicBool,
@@ -227,12 +248,19 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(number: u64, connection: Connection, settings: Settings, database: Database, limits: Arc<Limits>) -> Self {
-        Self {
+    fn new(
+        number: u64,
+        connection: Connection,
+        settings: Settings,
+        database: Database,
+        herd: Arc<Herd>,
+        limits: Arc<Limits>,
+    ) -> Result<Self, RemoteError> {
+        Ok(Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
             number,
             database,
-            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection))),
+            primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd)?)),
             primary_queue: Mutex::default(),
             spare: Mutex::default(),
             spare_permits: Arc::new(Semaphore::new(limits.session_statements_max)),
@@ -244,8 +272,9 @@ impl Session {
             last_used: Mutex::new(Instant::now()),
             confirmed: AtomicBool::new(true),
             flight_sql: flight_sql::State::default(),
+            herd,
             limits,
-        }
+        })
     }
 
     fn touch(&self) {
@@ -301,6 +330,11 @@ impl Session {
     /// Whether the open transaction can only be rolled back. DuckDB would take a COMMIT of it for a ROLLBACK, silently.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::SeqCst)
+    }
+
+    /// The open transaction can only be rolled back from here on.
+    pub fn abort_transaction(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
     }
 
     /// What the client wants set.
@@ -379,7 +413,7 @@ impl Session {
         let spare = lock(&self.spare).pop();
         let connection = match spare {
             Some(connection) => connection,
-            None => SettledConnection::new(self.database.connect()?),
+            None => SettledConnection::new(self.database.connect()?, &self.herd)?,
         };
         Ok(Lease {
             kind: LeaseKind::Spare(Some(connection), permit),
@@ -388,10 +422,16 @@ impl Session {
     }
 
     /// Makes a statement known to [`Session::cancel`] until the returned registration is dropped.
-    pub fn register(self: &Arc<Self>, statement_id: u64, interrupter: Interrupter) -> Registration {
+    pub fn register(
+        self: &Arc<Self>,
+        statement_id: u64,
+        interrupter: Interrupter,
+        herd: Arc<HerdSession>,
+    ) -> Registration {
         let stops_by_itself = Arc::new(AtomicBool::new(false));
         let running = Running {
             interrupter,
+            herd,
             stops_by_itself: Arc::clone(&stops_by_itself),
         };
         lock(&self.running).insert(statement_id, running);
@@ -418,6 +458,7 @@ impl Session {
             self.aborted.store(true, Ordering::SeqCst);
         }
         running.interrupter.interrupt();
+        running.herd.cancel();
     }
 
     /// The client has stopped reading a statement's result. Returns whether the statement still has to be cancelled, a
@@ -463,6 +504,8 @@ impl Drop for Waiting<'_> {
 
 struct Running {
     interrupter: Interrupter,
+    /// It may wait for workers.
+    herd: Arc<HerdSession>,
     stops_by_itself: Arc<AtomicBool>,
 }
 
@@ -547,6 +590,11 @@ impl Lease {
     /// The leased connection.
     pub fn connection(&mut self) -> Result<&mut Connection, RemoteError> {
         self.settled().map(|settled| &mut settled.connection)
+    }
+
+    /// What the leased connection has of the herd.
+    pub fn herd(&mut self) -> Result<Arc<HerdSession>, RemoteError> {
+        self.settled().map(|settled| Arc::clone(&settled.herd))
     }
 
     fn settled(&mut self) -> Result<&mut SettledConnection, RemoteError> {

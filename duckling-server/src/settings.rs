@@ -1,11 +1,13 @@
 //! DuckDB settings that a client wants for its session, whatever connection a statement gets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use duckherder_proto::{ExceptionType, RemoteError};
 
 use crate::catalog::{identifier, literal};
 use crate::duckdb::Connection;
+use crate::herd::{Herd, HerdSession, Planning};
 
 /// Name to value.
 pub type Settings = BTreeMap<String, String>;
@@ -44,15 +46,22 @@ pub fn check(settings: &Settings) -> Result<(), RemoteError> {
 /// A connection, and which settings it has been given.
 pub struct SettledConnection {
     pub connection: Connection,
+    /// What it has of the herd.
+    pub herd: Arc<HerdSession>,
     applied: Settings,
 }
 
 impl SettledConnection {
-    pub fn new(connection: Connection) -> Self {
-        Self {
+    /// # Errors
+    /// DuckDB's.
+    pub fn new(mut connection: Connection, herd: &Arc<Herd>) -> Result<Self, RemoteError> {
+        let herd = HerdSession::new(Arc::clone(herd));
+        connection.bind_herd(Arc::new(Planning::new(Arc::clone(&herd))))?;
+        Ok(Self {
             connection,
+            herd,
             applied: Settings::new(),
-        }
+        })
     }
 
     /// Brings the connection's settings to what is wanted, and leaves alone what only statements have SET.
@@ -63,6 +72,7 @@ impl SettledConnection {
         if self.applied == *wanted {
             return Ok(());
         }
+        self.herd.set_settings(wanted.clone());
         let gone: Vec<_> = self
             .applied
             .keys()
@@ -92,6 +102,7 @@ mod tests {
     use super::*;
     use crate::config::IN_MEMORY;
     use crate::duckdb::{Database, DatabaseOptions};
+    use crate::herd::Registry;
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -114,7 +125,9 @@ mod tests {
 
     fn connect() -> SettledConnection {
         let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
-        SettledConnection::new(database.connect().unwrap())
+        let registry = Registry::open(database.clone(), false, Arc::default()).unwrap();
+        let herd = Herd::new(Arc::new(registry), std::env::temp_dir());
+        SettledConnection::new(database.connect().unwrap(), &herd).unwrap()
     }
 
     fn division(connection: &mut SettledConnection) -> bool {

@@ -1,5 +1,6 @@
 //! Running one request's SQL, on a blocking thread, into a queue.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
 use crate::estimate::Estimate;
+use crate::herd::ddl;
 use crate::history::Recording;
 use crate::plain::{Mapping, Plain};
 use crate::queue::Producer;
@@ -70,9 +72,13 @@ pub fn run(
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
     recording.is_a(last.kind().name());
     for statement in &statements {
-        let outcome = lease.connection()?.run(statement, 0).and_then(ArrowResult::drain);
+        commit_on_workers(sessions, lease, statement)?;
+        let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
+        let outcome = run_or_define(lease, job.place, statement, &mut run, &mut |lease| {
+            drain(lease.connection()?, statement)
+        });
         note_effects(sessions, lease, statement, outcome.is_ok());
-        outcome?;
+        end_on_workers(lease, job.place, outcome)?;
     }
     if last.kind() == StatementKind::Read && lease.session.in_transaction() {
         registration.stops_by_itself();
@@ -80,10 +86,20 @@ pub fn run(
     if commits(&last) && lease.session.is_aborted() {
         return refuse_commit(sessions, lease);
     }
+    commit_on_workers(sessions, lease, &last)?;
     let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping);
-    let outcome = run_last(lease, &last, job, &mut sink);
+    let outcome = if defines(&last) {
+        let sink = RefCell::new(&mut sink);
+        let mut run = |connection: &mut Connection, statement: &Statement| {
+            run_with_parameters(connection, statement, job, &mut sink.borrow_mut())
+        };
+        let mut otherwise = |lease: &mut Lease| run_last(lease, &last, job, &mut sink.borrow_mut());
+        run_or_define(lease, job.place, &last, &mut run, &mut otherwise)
+    } else {
+        run_last(lease, &last, job, &mut sink)
+    };
     note_effects(sessions, lease, &last, outcome.is_ok());
-    outcome?;
+    end_on_workers(lease, job.place, outcome)?;
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
         // RETURNING: one row for each that was changed.
@@ -100,6 +116,60 @@ pub fn run(
         })?;
     }
     Ok(summary.rows_changed)
+}
+
+fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {
+    connection.run(statement, 0)?.drain().map(|_| ())
+}
+
+/// Whether a statement may be one that changes the definition of a herd's table.
+fn defines(statement: &Statement) -> bool {
+    matches!(statement.kind(), StatementKind::Catalog | StatementKind::Other)
+}
+
+/// Runs a statement: if it changes the definition of a herd's table, here and on its workers, each part of it that is run
+/// here with `run`; else with `otherwise`.
+fn run_or_define(
+    lease: &mut Lease,
+    place: Place,
+    statement: &Statement,
+    run: &mut ddl::Run<'_>,
+    otherwise: &mut dyn FnMut(&mut Lease) -> Result<(), RemoteError>,
+) -> Result<(), RemoteError> {
+    if !defines(statement) {
+        return otherwise(lease);
+    }
+    let herd = lease.herd()?;
+    let is_open = lease.session.in_transaction() && place != Place::Outside;
+    let mut in_transaction = |connection: &mut Connection, work: &mut ddl::Work<'_>| {
+        if is_open {
+            return work(connection);
+        }
+        in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
+    };
+    let outcome = ddl::run(lease.connection()?, &herd, statement, &mut in_transaction, run);
+    if outcome.is_err() && is_open {
+        // What has been done of it is not to be committed.
+        lease.session.abort_transaction();
+    }
+    if outcome? { Ok(()) } else { otherwise(lease) }
+}
+
+/// Runs a statement, once for every row of the job's parameters if it takes any.
+fn run_with_parameters(
+    connection: &mut Connection,
+    statement: &Statement,
+    job: &Job,
+    sink: &mut Sink,
+) -> Result<(), RemoteError> {
+    match &job.parameters {
+        Some(values) if !statement.parameters()?.is_empty() => values.batches.iter().try_for_each(|batch| {
+            for_each_row(connection, batch, |connection, parameters| {
+                sink.take(connection, statement, &parameters)
+            })
+        }),
+        _ => sink.take(connection, statement, &Parameters::none()),
+    }
 }
 
 /// Runs the statement once for every row of the job's parameters. If several runs change something, all do or none.
@@ -164,8 +234,30 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
     if !lease.session.in_transaction() {
         lease.connection()?.execute("BEGIN TRANSACTION")?;
         lease.session.set_in_transaction(true);
+        lease.herd()?.begin();
     }
     Ok(())
+}
+
+/// A transaction is committed on workers before it is here: theirs is what may fail. If it does, all is rolled back that
+/// still can be.
+fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Statement) -> Result<(), RemoteError> {
+    if !commits(statement) {
+        return Ok(());
+    }
+    let outcome = lease.herd()?.commit();
+    outcome.map(|_| ()).or_else(|error| {
+        roll_back(sessions, lease)?;
+        Err(error)
+    })
+}
+
+/// What a statement outside a transaction has begun on workers ends with it.
+fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
+    if lease.session.in_transaction() && place != Place::Outside {
+        return outcome;
+    }
+    lease.herd()?.end_writes(outcome)
 }
 
 fn commits(statement: &Statement) -> bool {
@@ -175,17 +267,24 @@ fn commits(statement: &Statement) -> bool {
 
 /// Rolls an aborted transaction back and says so.
 fn refuse_commit(sessions: &Sessions, lease: &mut Lease) -> Result<Option<u64>, RemoteError> {
-    let _ = lease.connection()?.execute("ROLLBACK");
-    lease.session.set_in_transaction(false);
-    sessions.advance_epoch();
+    roll_back(sessions, lease)?;
     Err(RemoteError::new(
         ExceptionType::Transaction,
-        "cannot commit: a statement of this transaction was interrupted, so it has been rolled back",
+        "cannot commit: a statement of this transaction was interrupted or has failed in the middle, so it has been rolled \
+         back",
     ))
 }
 
+fn roll_back(sessions: &Sessions, lease: &mut Lease) -> Result<(), RemoteError> {
+    let _ = lease.connection()?.execute("ROLLBACK");
+    lease.herd()?.rollback();
+    lease.session.set_in_transaction(false);
+    sessions.advance_epoch();
+    Ok(())
+}
+
 /// Keeps the session's and the catalog's books after a statement. A failed statement may have changed something too.
-fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succeeded: bool) {
+fn note_effects(sessions: &Sessions, lease: &mut Lease, statement: &Statement, succeeded: bool) {
     match statement.kind() {
         StatementKind::Read | StatementKind::Write => {}
         StatementKind::Catalog => sessions.advance_epoch(),
@@ -193,11 +292,17 @@ fn note_effects(sessions: &Sessions, lease: &Lease, statement: &Statement, succe
             TransactionControl::Begin => {
                 if succeeded {
                     lease.session.set_in_transaction(true);
+                    if let Ok(herd) = lease.herd() {
+                        herd.begin();
+                    }
                 }
             }
             // A COMMIT that fails has rolled back.
             TransactionControl::Commit | TransactionControl::Rollback => {
                 lease.session.set_in_transaction(false);
+                if let Ok(herd) = lease.herd() {
+                    herd.rollback();
+                }
                 sessions.advance_epoch();
             }
         },

@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use duckherder_client::ClientOptions;
 use duckling_server::duckdb::DatabaseOptions;
+use duckling_server::herd::Herd;
 use duckling_server::{Duckling, DucklingConfig, Limits, ServerError};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -55,6 +56,7 @@ pub fn config() -> DucklingConfig {
 /// A duckling in this process. Dropped, it stops.
 pub struct LocalDuckling {
     port: u16,
+    herd: Arc<Herd>,
     stop: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<Result<(), ServerError>>>,
 }
@@ -74,6 +76,7 @@ impl LocalDuckling {
     /// If it cannot be started.
     pub fn start_with(config: DucklingConfig) -> Result<Self> {
         let duckling = Duckling::open(config)?;
+        let herd = Arc::clone(duckling.herd());
         let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
         socket.set_nonblocking(true)?;
         let port = socket.local_addr()?.port();
@@ -84,6 +87,7 @@ impl LocalDuckling {
         let serving = runtime.spawn(duckling.serve(listener, async move { drop(stopped.await) }));
         Ok(Self {
             port,
+            herd,
             stop: Some(stop),
             serving: Some(serving),
         })
@@ -93,6 +97,12 @@ impl LocalDuckling {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What it has of the herd.
+    #[must_use]
+    pub fn herd(&self) -> &Arc<Herd> {
+        &self.herd
     }
 
     /// How to reach it.

@@ -12,6 +12,7 @@ use crate::node;
 use crate::process;
 use crate::python;
 use crate::steps::Steps;
+use crate::tpc;
 use crate::workspace::Workspace;
 
 /// What pytest says when no test matches.
@@ -66,7 +67,9 @@ fn rust_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Res
 
 fn host_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Result<()> {
     let python = python::environment(workspace, &python::HOST)?;
-    run_pytest(python::pytest(workspace, &python::HOST, &python)?, build, filter)
+    let mut pytest = python::pytest(workspace, &python::HOST, &python)?;
+    pytest.env("DUCKHERDER_TPC", tpc::data(workspace)?);
+    run_pytest(pytest, build, filter)
 }
 
 fn client_tests(workspace: &Workspace, build: &Build, filter: Option<&str>) -> Result<()> {

@@ -20,6 +20,7 @@ mod python;
 mod shell;
 mod steps;
 mod symbols;
+mod tpc;
 mod workspace;
 
 use std::process::ExitCode;

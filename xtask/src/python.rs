@@ -49,6 +49,12 @@ pub const BENCH_QUACK: Suite = Suite {
     environment: "python-quack-env",
 };
 
+/// What makes the data of TPC-H and TPC-DS.
+pub const TPC: Suite = Suite {
+    tests: "tests/tpc",
+    environment: "python-tpc-env",
+};
+
 /// A Python that has what a suite's `requirements.txt` asks for; made when missing or out of date.
 pub fn environment(workspace: &Workspace, suite: &Suite) -> Result<PathBuf> {
     let requirements = workspace.path(suite.tests).join("requirements.txt");

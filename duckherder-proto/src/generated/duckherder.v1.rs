@@ -264,6 +264,255 @@ pub struct IngestResponse {
     #[prost(uint64, tag = "3")]
     pub elapsed_us: u64,
 }
+/// Runs a worker's part of a distributed query: its stages, one after the other, on one snapshot. The answer is a stream:
+/// the schema of the stage that gathers, that stage's record batches if the worker runs it, and then a message without data
+/// whose app_metadata is a RunStagesSummary. After that the stream stays open, as long as the worker keeps rows of the query
+/// that somebody may still read. Whoever breaks it off ends the query on this worker, whatever it is doing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunStagesRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session_id: ::prost::bytes::Bytes,
+    /// As in ExecuteRequest.
+    #[prost(uint64, tag = "2")]
+    pub statement_id: u64,
+    /// 16 random bytes. Whoever has them may read the query's exchanges.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub query_id: ::prost::bytes::Bytes,
+    /// Which of the workers named below is asked here.
+    #[prost(string, tag = "4")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// The stages that it runs, in order.
+    #[prost(message, repeated, tag = "5")]
+    pub stages: ::prost::alloc::vec::Vec<HerdStage>,
+    /// The exchanges that these stages read.
+    #[prost(message, repeated, tag = "6")]
+    pub exchanges: ::prost::alloc::vec::Vec<HerdExchange>,
+    /// The columns of the stage that gathers, whoever runs it.
+    #[prost(message, repeated, tag = "7")]
+    pub columns: ::prost::alloc::vec::Vec<ColumnDescription>,
+    /// Where each worker that produces one of the exchanges listens: host:port by worker id.
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub addresses:
+        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// Begin a transaction first, unless the session is in one. Else the stages have a transaction of their own, or that of
+    /// the session.
+    #[prost(bool, tag = "9")]
+    pub begin_transaction: bool,
+    /// As in ExecuteRequest.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub history_id: ::prost::bytes::Bytes,
+    /// Who asks; refused by a worker of another coordinator. Empty for a client that coordinates nothing else.
+    #[prost(string, tag = "11")]
+    pub coordinator_id: ::prost::alloc::string::String,
+}
+/// A statement that a worker runs as its part of a query.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HerdStage {
+    /// Unique within the query.
+    #[prost(uint32, tag = "1")]
+    pub stage: u32,
+    #[prost(string, tag = "2")]
+    pub sql: ::prost::alloc::string::String,
+    /// The columns of its rows.
+    #[prost(message, repeated, tag = "3")]
+    pub columns: ::prost::alloc::vec::Vec<ColumnDescription>,
+    #[prost(enumeration = "OutputKind", tag = "4")]
+    pub output: i32,
+    #[prost(message, repeated, tag = "5")]
+    pub destinations: ::prost::alloc::vec::Vec<HerdDestination>,
+    /// For HASH: the destination of each bucket, as its place in the list.
+    #[prost(uint32, repeated, tag = "6")]
+    pub buckets: ::prost::alloc::vec::Vec<u32>,
+}
+/// Who reads a stage's rows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HerdDestination {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// How often. Rows are kept until all of these have read them.
+    #[prost(uint32, tag = "2")]
+    pub readers: u32,
+}
+/// An exchange that a worker reads.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HerdExchange {
+    /// The stage whose rows go through it.
+    #[prost(uint32, tag = "1")]
+    pub stage: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub columns: ::prost::alloc::vec::Vec<ColumnDescription>,
+    /// The workers that run that stage.
+    #[prost(string, repeated, tag = "3")]
+    pub producers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunStagesSummary {
+    /// Rows and bytes that were sent as the answer; bytes are those of all Arrow messages, header and body.
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(message, repeated, tag = "3")]
+    pub stages: ::prost::alloc::vec::Vec<HerdStageSummary>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HerdStageSummary {
+    #[prost(uint32, tag = "1")]
+    pub stage: u32,
+    /// Rows that it made, and bytes of them in memory or, for a stage that gathers, on the network.
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub elapsed_us: u64,
+    /// CPU time of all threads; absent where it is not known.
+    #[prost(uint64, optional, tag = "5")]
+    pub cpu_us: ::core::option::Option<u64>,
+    /// Bytes that were written to disk.
+    #[prost(uint64, tag = "6")]
+    pub spilled_bytes: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub edges: ::prost::alloc::vec::Vec<HerdEdgeSummary>,
+}
+/// What a stage has for one destination.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HerdEdgeSummary {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+}
+/// Reads the rows that a worker has for another one. Waits for them: for the query to become known too, but not for long.
+/// The answer is a stream: the schema, record batches as they are made, and a last message without data whose app_metadata is
+/// an ExchangeSummary. What fails the query on the worker fails the stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadExchangeRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub query_id: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub stage: u32,
+    /// The worker that the rows are for.
+    #[prost(string, tag = "3")]
+    pub destination: ::prost::alloc::string::String,
+    /// Which of its readers this is, from 0. Each reads the rows once.
+    #[prost(uint32, tag = "4")]
+    pub reader: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExchangeSummary {
+    /// Rows sent, and bytes of all Arrow messages, header and body.
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+/// Ends a query on a worker: what runs of it is stopped, what is kept of it is dropped. No error if there is nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseQueryRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub query_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseQueryResponse {
+    /// Whether there was something.
+    #[prost(bool, tag = "1")]
+    pub found: bool,
+}
+// Members of a herd. A duckling with workers is a coordinator; these requests need no session.
+
+/// Makes the duckling at an address a worker of this one, which connects to it there (ClaimWorker) before it answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterWorkerRequest {
+    /// "host:port". A worker that registers itself may leave the host out, ":8815": it is the one that the request comes from.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Of a worker that registers itself: its id, for who answers at the address must be it, and that it sends heartbeats.
+    /// Empty if somebody else names the address.
+    #[prost(string, tag = "2")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// Take the place of a worker that has this id and is alive at another address.
+    #[prost(bool, tag = "3")]
+    pub replace: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// As registered.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Whose worker it is from now on.
+    #[prost(string, tag = "3")]
+    pub coordinator_id: ::prost::alloc::string::String,
+    /// How often to send a heartbeat.
+    #[prost(uint64, tag = "4")]
+    pub heartbeat_interval_ms: u64,
+}
+/// A sign of life of a worker that has registered itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeartbeatRequest {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// As in ClaimWorkerResponse.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub incarnation: ::prost::bytes::Bytes,
+    /// It is the last one: the worker stops.
+    #[prost(bool, tag = "3")]
+    pub leaving: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeartbeatResponse {
+    #[prost(enumeration = "HeartbeatAnswer", tag = "1")]
+    pub answer: i32,
+    #[prost(string, tag = "2")]
+    pub coordinator_id: ::prost::alloc::string::String,
+}
+/// Takes a worker out of the herd. Refused while tables have partitions there.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterWorkerRequest {
+    /// Its id, or its address.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnregisterWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+}
+/// From a coordinator to a duckling: be my worker, or, if it is already: how are you?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimWorkerRequest {
+    #[prost(string, tag = "1")]
+    pub coordinator_id: ::prost::alloc::string::String,
+    /// The coordinator keeps its id when it is restarted.
+    #[prost(bool, tag = "2")]
+    pub coordinator_is_lasting: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimWorkerResponse {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    /// Chosen anew whenever the worker is started.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub incarnation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "3")]
+    pub duckdb_version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub protocol_version: u32,
+}
+/// From a coordinator to a worker that has been unregistered. No error if it was not its worker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseWorkerRequest {
+    #[prost(string, tag = "1")]
+    pub coordinator_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseWorkerResponse {}
 /// A DuckDB error, whole: <https://github.com/duckdb/duckdb/blob/v2.0.0/src/include/duckdb/common/error_data.hpp>
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ErrorDetail {
@@ -348,6 +597,81 @@ impl IngestMode {
             "INGEST_MODE_CREATE" => Some(Self::Create),
             "INGEST_MODE_CREATE_OR_REPLACE" => Some(Self::CreateOrReplace),
             "INGEST_MODE_CREATE_TEMPORARY" => Some(Self::CreateTemporary),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OutputKind {
+    Unspecified = 0,
+    /// The rows are the answer. Of the last stage only.
+    Gather = 1,
+    /// Each row goes to the destination of its bucket. The bucket is the last column of what the SQL yields, a UBIGINT, and not
+    /// among the stage's columns.
+    Hash = 2,
+    /// Every row goes to every destination.
+    Broadcast = 3,
+    /// Every row stays on the worker that made it, which is the one destination.
+    Forward = 4,
+}
+impl OutputKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OUTPUT_KIND_UNSPECIFIED",
+            Self::Gather => "OUTPUT_KIND_GATHER",
+            Self::Hash => "OUTPUT_KIND_HASH",
+            Self::Broadcast => "OUTPUT_KIND_BROADCAST",
+            Self::Forward => "OUTPUT_KIND_FORWARD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OUTPUT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "OUTPUT_KIND_GATHER" => Some(Self::Gather),
+            "OUTPUT_KIND_HASH" => Some(Self::Hash),
+            "OUTPUT_KIND_BROADCAST" => Some(Self::Broadcast),
+            "OUTPUT_KIND_FORWARD" => Some(Self::Forward),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HeartbeatAnswer {
+    Unspecified = 0,
+    /// All is well.
+    Known = 1,
+    /// Register again: this process, or its address, is not the one registered.
+    Outdated = 2,
+    /// There is no such worker.
+    Unknown = 3,
+}
+impl HeartbeatAnswer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HEARTBEAT_ANSWER_UNSPECIFIED",
+            Self::Known => "HEARTBEAT_ANSWER_KNOWN",
+            Self::Outdated => "HEARTBEAT_ANSWER_OUTDATED",
+            Self::Unknown => "HEARTBEAT_ANSWER_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HEARTBEAT_ANSWER_UNSPECIFIED" => Some(Self::Unspecified),
+            "HEARTBEAT_ANSWER_KNOWN" => Some(Self::Known),
+            "HEARTBEAT_ANSWER_OUTDATED" => Some(Self::Outdated),
+            "HEARTBEAT_ANSWER_UNKNOWN" => Some(Self::Unknown),
             _ => None,
         }
     }

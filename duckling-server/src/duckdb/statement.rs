@@ -94,7 +94,8 @@ impl Statement {
             .collect()
     }
 
-    fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {
+    /// Takes over a statement of the C API, or a `duckdb::SQLStatement *`, which is the same.
+    pub(super) fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {
         let mut statement = Self {
             raw,
             kind: StatementKind::Other,

@@ -2,7 +2,7 @@
 //!
 //! Through the C API v1, whose interface for them is stable. Nothing unwinds into DuckDB: a panic becomes an error.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,12 +23,14 @@ pub enum ColumnType {
     Signed,
     /// VARCHAR
     Text,
+    /// DOUBLE
+    Double,
     /// TIMESTAMP
     Timestamp,
 }
 
 /// One value. In a column of another type it reads as NULL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
     /// NULL
     Null,
@@ -40,17 +42,28 @@ pub enum Cell {
     Signed(i64),
     /// For [`ColumnType::Text`].
     Text(Arc<str>),
+    /// For [`ColumnType::Double`].
+    Double(f64),
     /// For [`ColumnType::Timestamp`]: microseconds since 1970, UTC.
     Timestamp(i64),
 }
 
-/// What a table function without arguments yields.
+/// What a table function yields.
 pub trait TableSource: Send + Sync + 'static {
+    /// How many arguments it takes, all of them VARCHAR and not NULL.
+    fn arguments(&self) -> usize {
+        0
+    }
+
     /// Names and types of the columns.
     fn columns(&self) -> &'static [(&'static CStr, ColumnType)];
 
-    /// The rows as they are now, with one cell a column. Asked once per scan, on one of DuckDB's threads.
-    fn rows(&self) -> Vec<Vec<Cell>>;
+    /// The rows as they are now, with one cell a column. Asked once per scan, on one of DuckDB's threads, which may
+    /// wait.
+    ///
+    /// # Errors
+    /// Whatever the statement is to fail with; it becomes an `Invalid Input` error.
+    fn rows(&self, arguments: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError>;
 }
 
 /// The rows of one scan, and how many of them have been read.
@@ -67,6 +80,34 @@ impl Drop for Function {
         // SAFETY: the handle came from `duckdb_create_table_function` and is destroyed only here. What has been
         // registered is DuckDB's own copy.
         unsafe { ffi::duckdb_destroy_table_function(&raw mut self.0) };
+    }
+}
+
+struct Value(ffi::duckdb_value);
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from DuckDB, which made it for us, and is destroyed only here.
+        unsafe { ffi::duckdb_destroy_value(&raw mut self.0) };
+    }
+}
+
+impl Value {
+    /// A VARCHAR; `None` for NULL.
+    fn text(&self) -> Option<String> {
+        // SAFETY: the value is live; its text is ours, and freed once.
+        unsafe {
+            if self.0.is_null() || ffi::duckdb_is_null_value(self.0) {
+                return None;
+            }
+            let text = ffi::duckdb_get_varchar(self.0);
+            if text.is_null() {
+                return None;
+            }
+            let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+            ffi::duckdb_free(text.cast());
+            Some(owned)
+        }
     }
 }
 
@@ -89,6 +130,10 @@ impl Connection {
         let state = unsafe {
             let function = Function(ffi::duckdb_create_table_function());
             ffi::duckdb_table_function_set_name(function.0, name.as_ptr());
+            let text = LogicalType(ffi::duckdb_create_logical_type(type_number(ColumnType::Text)));
+            for _ in 0..source.arguments() {
+                ffi::duckdb_table_function_add_parameter(function.0, text.0);
+            }
             let source = Box::into_raw(Box::new(source));
             ffi::duckdb_table_function_set_extra_info(function.0, source.cast(), Some(free::<Arc<dyn TableSource>>));
             ffi::duckdb_table_function_set_bind(function.0, Some(bind));
@@ -105,6 +150,9 @@ impl Connection {
         ))
     }
 }
+
+/// What an argument that is NULL is reported as.
+const NULL_ARGUMENT: &CStr = c"the arguments of this function must not be NULL";
 
 /// What a panic is reported as.
 const PANICKED: &CStr = c"the server failed while producing the rows";
@@ -132,6 +180,19 @@ unsafe extern "C" fn bind(info: ffi::duckdb_bind_info) {
                 ffi::duckdb_bind_add_result_column(info, name.as_ptr(), logical_type.0);
             }
         }
+        let argument = |index| {
+            // SAFETY: the value is ours; DuckDB has checked the number of arguments.
+            Value(unsafe { ffi::duckdb_bind_get_parameter(info, index) }).text()
+        };
+        let arguments: Option<Vec<String>> = (0..source.arguments() as u64).map(argument).collect();
+        let Some(arguments) = arguments else {
+            // SAFETY: DuckDB copies the text.
+            unsafe { ffi::duckdb_bind_set_error(info, NULL_ARGUMENT.as_ptr()) };
+            return;
+        };
+        let arguments = Box::into_raw(Box::new(arguments));
+        // SAFETY: DuckDB frees the arguments once, with the last copy of the plan.
+        unsafe { ffi::duckdb_bind_set_bind_data(info, arguments.cast(), Some(free::<Vec<String>>)) };
     }));
     if bound.is_err() {
         // SAFETY: DuckDB copies the text.
@@ -145,6 +206,7 @@ fn type_number(column_type: ColumnType) -> ffi::duckdb_type {
         ColumnType::Unsigned => ffi::DUCKDB_TYPE_DUCKDB_TYPE_UBIGINT,
         ColumnType::Signed => ffi::DUCKDB_TYPE_DUCKDB_TYPE_BIGINT,
         ColumnType::Text => ffi::DUCKDB_TYPE_DUCKDB_TYPE_VARCHAR,
+        ColumnType::Double => ffi::DUCKDB_TYPE_DUCKDB_TYPE_DOUBLE,
         ColumnType::Timestamp => ffi::DUCKDB_TYPE_DUCKDB_TYPE_TIMESTAMP,
     }
 }
@@ -155,9 +217,20 @@ unsafe extern "C" fn init(info: ffi::duckdb_init_info) {
     let started = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the extra information is a live `Arc<dyn TableSource>`.
         let source = unsafe { &*ffi::duckdb_init_get_extra_info(info).cast::<Arc<dyn TableSource>>() };
+        // SAFETY: the bind data is the live list of arguments, which is only read.
+        let arguments = unsafe { &*ffi::duckdb_init_get_bind_data(info).cast::<Vec<String>>() };
+        let rows = match source.rows(arguments) {
+            Ok(rows) => rows,
+            Err(error) => {
+                let text = CString::new(error.message.replace('\0', " ")).unwrap_or_default();
+                // SAFETY: DuckDB copies the text.
+                unsafe { ffi::duckdb_init_set_error(info, text.as_ptr()) };
+                return;
+            }
+        };
         let scan = Box::into_raw(Box::new(Scan {
             columns: source.columns(),
-            rows: source.rows(),
+            rows,
             read: AtomicUsize::new(0),
         }));
         // SAFETY: DuckDB frees the scan once, when it has ended.
@@ -209,6 +282,7 @@ unsafe fn write(vector: ffi::duckdb_vector, row: usize, column_type: ColumnType,
             (ColumnType::Signed, Cell::Signed(value)) | (ColumnType::Timestamp, Cell::Timestamp(value)) => {
                 data.cast::<i64>().add(row).write(*value);
             }
+            (ColumnType::Double, Cell::Double(value)) => data.cast::<f64>().add(row).write(*value),
             (ColumnType::Text, Cell::Text(text)) => ffi::duckdb_vector_assign_string_element_len(
                 vector,
                 row as u64,
@@ -247,10 +321,18 @@ mod tests {
                 (c"z", ColumnType::Signed),
                 (c"s", ColumnType::Text),
                 (c"moment", ColumnType::Timestamp),
+                (c"half", ColumnType::Double),
             ]
         }
 
-        fn rows(&self) -> Vec<Vec<Cell>> {
+        fn arguments(&self) -> usize {
+            1
+        }
+
+        fn rows(&self, arguments: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
+            let rows = arguments[0]
+                .parse()
+                .map_err(|_| RemoteError::new(ExceptionType::InvalidInput, format!("{} is no number", arguments[0])))?;
             let row = |n: u64| {
                 vec![
                     Cell::Uuid(u128::from(n).to_be_bytes()),
@@ -262,9 +344,10 @@ mod tests {
                         Cell::Text(format!("row {n}, longer than twelve bytes").into())
                     },
                     Cell::Timestamp(n as i64 * 1_000_000),
+                    Cell::Double(n as f64 / 2.0),
                 ]
             };
-            (0..5_000).map(row).collect()
+            Ok((0..rows).map(row).collect())
         }
     }
 
@@ -275,7 +358,7 @@ mod tests {
             &[(c"n", ColumnType::Unsigned)]
         }
 
-        fn rows(&self) -> Vec<Vec<Cell>> {
+        fn rows(&self, _: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
             panic!("no rows")
         }
     }
@@ -291,13 +374,17 @@ mod tests {
         let check = "SELECT CASE WHEN count(*) = 5000 AND count(s) = 4999 AND sum(n) = 12497500 AND sum(z) = -12497500 \
                      AND count(DISTINCT s) = 4999 AND max(id) = '00000000-0000-0000-0000-000000001387' \
                      AND max(moment) = TIMESTAMP '1970-01-01 01:23:19' \
-                     AND bool_and(s = 'row ' || n || ', longer than twelve bytes') \
-                     THEN 1 ELSE error('they did not') END FROM numbers()";
+                     AND bool_and(s = 'row ' || n || ', longer than twelve bytes') AND bool_and(half = n / 2) \
+                     THEN 1 ELSE error('they did not') END FROM numbers('5000')";
         for _ in 0..2 {
             other.execute(check).unwrap();
         }
-        let error = other.execute("FROM numbers(1)").unwrap_err();
-        assert_eq!(error.kind, ExceptionType::Binder, "{error}");
+        for wrong in ["FROM numbers()", "FROM numbers('1', '2')", "FROM numbers(NULL)"] {
+            let error = other.execute(wrong).unwrap_err();
+            assert_eq!(error.kind, ExceptionType::Binder, "{error}");
+        }
+        let error = other.execute("FROM numbers('many')").unwrap_err();
+        assert_eq!(error.message, "many is no number");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use duckherder_client::ClientOptions;
+use duckherder_client::{AddressError, ClientOptions};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::Runtime;
 
@@ -32,8 +32,6 @@ use self::progress::Progress;
 use self::prompt::{Prompt, Typed};
 use self::script::{Part, Script, ScriptError};
 use self::text::TextDatabase;
-
-const PORT_DEFAULT: u16 = 8815;
 
 /// What a shell expects of a program that a closed pipe has ended.
 const EXIT_CODE_PIPE: u8 = 141;
@@ -129,8 +127,11 @@ impl Terminal {
         let engine = match &args.database {
             Some(path) => Local::open(path, &args.load_extension).map(Engine::Local),
             None => {
-                let (host, port) = host_and_port(&args.server).map_err(|problem| failed(&problem))?;
-                let options = ClientOptions::new(host, port)
+                let server: ClientOptions = args
+                    .server
+                    .parse()
+                    .map_err(|error: AddressError| failed(&error.to_string()))?;
+                let options = server
                     .connect_timeout(Duration::from_secs(args.connect_timeout))
                     .client_name(concat!("duckling sql ", env!("CARGO_PKG_VERSION")));
                 let connected = runtime.block_on(Engine::connect(options, text.time_zone()));
@@ -396,42 +397,4 @@ fn seconds(elapsed: Duration) -> String {
 fn mentions_time_zone(sql: &str) -> bool {
     let sql = sql.to_ascii_lowercase();
     sql.contains("zone") || sql.contains("reset")
-}
-
-/// `host:port`, `host`, `[::1]:port` or `::1`.
-fn host_and_port(server: &str) -> Result<(String, u16), String> {
-    let wrong = || format!("'{server}' is no HOST:PORT");
-    let (host, port) = match server.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or_else(wrong)?;
-            (host, (!rest.is_empty()).then(|| rest.strip_prefix(':').unwrap_or("")))
-        }
-        None if server.matches(':').count() > 1 => (server, None),
-        None => server
-            .split_once(':')
-            .map_or((server, None), |(host, port)| (host, Some(port))),
-    };
-    let port = port.map_or(Ok(PORT_DEFAULT), str::parse).map_err(|_| wrong())?;
-    if host.is_empty() {
-        return Err(wrong());
-    }
-    Ok((host.to_owned(), port))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_hosts_and_ports() {
-        let of = |server| host_and_port(server).ok();
-        let is = |host: &str, port| Some((host.to_owned(), port));
-        assert_eq!(of("duck.example:9"), is("duck.example", 9));
-        assert_eq!(of("duck.example"), is("duck.example", 8815));
-        assert_eq!(of("[::1]:9"), is("::1", 9));
-        assert_eq!(of("::1"), is("::1", 8815));
-        for wrong in ["", ":9", "a:b", "a:99999", "[::1", "[::1]9"] {
-            assert_eq!(of(wrong), None, "{wrong}");
-        }
-    }
 }

@@ -14,6 +14,7 @@ mod differential;
 mod faults;
 mod flight_sql;
 mod fuzz;
+mod herd_exchange;
 mod history;
 mod hostile;
 mod script;

@@ -1,7 +1,7 @@
 //! The SQL text of what DuckDB's optimizer hands over for the server.
 #pragma once
 
-#include "bridge.hpp"
+#include "duckdb.hpp"
 
 #include "duckdb/parser/query_node.hpp"
 #include "duckdb/parser/sql_statement.hpp"

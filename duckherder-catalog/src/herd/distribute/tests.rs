@@ -1,0 +1,5 @@
+//! Rules one by one, and random plans against one node.
+
+mod random;
+mod rules;
+mod simulation;

@@ -1,0 +1,106 @@
+//! Between DuckDB's types and those of the C interface.
+#pragma once
+
+#include "duckdb.hpp"
+#include "duckdb/common/error_data.hpp"
+#include "duckdb/main/client_context.hpp"
+#include "duckdb/main/client_context_state.hpp"
+#include "herd_ffi.h"
+
+#include <utility>
+
+namespace herd {
+
+const HerdApi &Api();
+
+inline HerdText Text(const duckdb::string &text) {
+	return HerdText {reinterpret_cast<const uint8_t *>(text.data()), text.size()};
+}
+
+//! Text that Rust made; freed with this.
+class Buffer {
+public:
+	Buffer() : buffer {nullptr, 0} {
+	}
+	~Buffer() {
+		Api().buffer_free(buffer);
+	}
+	Buffer(const Buffer &) = delete;
+	Buffer &operator=(const Buffer &) = delete;
+
+	HerdBuffer *Slot() {
+		return &buffer;
+	}
+	duckdb::string ToString() const {
+		return buffer.ptr ? duckdb::string(reinterpret_cast<const char *>(buffer.ptr), buffer.len) : duckdb::string();
+	}
+
+private:
+	HerdBuffer buffer;
+};
+
+//! Calls `call(error slot)`; throws the DuckDB exception of a failure, else returns the status.
+template <class CALL>
+HerdStatus Check(CALL call) {
+	Buffer error;
+	auto status = call(error.Slot());
+	if (status == HerdFailed) {
+		duckdb::ErrorData(error.ToString()).Throw();
+	}
+	return status;
+}
+
+//! Record batches out of the herd.
+class Source {
+public:
+	explicit Source(HerdSource *raw = nullptr) : raw(raw) {
+	}
+	~Source() {
+		if (raw) {
+			Api().source_free(raw);
+		}
+	}
+	Source(Source &&other) noexcept : raw(std::exchange(other.raw, nullptr)) {
+	}
+	Source &operator=(Source &&) = delete;
+	Source(const Source &) = delete;
+
+	HerdSource *Get() const {
+		return raw;
+	}
+	HerdSource **Slot() {
+		return &raw;
+	}
+
+private:
+	HerdSource *raw;
+};
+
+//! A connection's session, kept for as long as the connection lives.
+class SessionState : public duckdb::ClientContextState {
+public:
+	explicit SessionState(const HerdSession *session) : session(session) {
+	}
+	~SessionState() override {
+		Api().session_free(session);
+	}
+
+	//! The session of a connection; throws if it has none.
+	static const HerdSession *Of(duckdb::ClientContext &context);
+	//! The same, or null.
+	static const HerdSession *Find(duckdb::ClientContext &context);
+
+	//! Whether statements may change the definitions of a herd's tables here, since whoever runs them sees to the workers.
+	static bool ChangesDefinitions(duckdb::ClientContext &context);
+	static void SetChangesDefinitions(duckdb::ClientContext &context, bool changes);
+
+	const HerdSession *session;
+
+private:
+	bool changes_definitions = false;
+};
+
+//! The type that a text means.
+duckdb::LogicalType ParseType(duckdb::ClientContext &context, const duckdb::string &text);
+
+} // namespace herd

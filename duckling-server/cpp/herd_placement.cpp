@@ -1,0 +1,62 @@
+#include "herd_placement.hpp"
+
+#include "herd_json.hpp"
+
+#include "duckdb/common/exception.hpp"
+
+#include "yyjson.hpp"
+
+namespace herd {
+
+using namespace duckdb;
+using namespace duckdb_yyjson; // NOLINT
+
+static vector<string> Texts(yyjson_val *list) {
+	vector<string> result;
+	idx_t index, count;
+	yyjson_val *item;
+	yyjson_arr_foreach(list, index, count, item) {
+		auto text = yyjson_get_str(item);
+		result.emplace_back(text ? text : "");
+	}
+	return result;
+}
+
+string Placement::WorkersJson() const {
+	return JsonList(workers.size(), [&](idx_t i) { return JsonText(workers[i]); });
+}
+
+string Placement::Describe() const {
+	if (IsReplicated()) {
+		return "replicated on " + to_string(workers.size()) + " workers";
+	}
+	auto how = keys.empty() ? string("even") : "hash(" + StringUtil::Join(keys, ", ") + ")";
+	return how + ", " + to_string(partitions.size()) + " partitions on " + to_string(workers.size()) + " workers";
+}
+
+Placement Placement::Parse(const string &json) {
+	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> document(yyjson_read(json.c_str(), json.size(), 0), yyjson_doc_free);
+	if (!document) {
+		throw IOException("the placement of a herd's table is not readable");
+	}
+	auto root = yyjson_doc_get_root(document.get());
+	Placement result;
+	result.keys = Texts(yyjson_obj_get(root, "keys"));
+	auto replicated = yyjson_obj_get(root, "workers");
+	for (auto &worker : Texts(replicated ? replicated : yyjson_obj_get(root, "partitions"))) {
+		auto found = std::find(result.workers.begin(), result.workers.end(), worker);
+		auto index = NumericCast<idx_t>(found - result.workers.begin());
+		if (found == result.workers.end()) {
+			result.workers.push_back(worker);
+		}
+		if (!replicated) {
+			result.partitions.push_back(index);
+		}
+	}
+	if (result.workers.empty()) {
+		throw IOException("the placement of a herd's table names no worker");
+	}
+	return result;
+}
+
+} // namespace herd

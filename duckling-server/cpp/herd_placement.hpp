@@ -1,0 +1,28 @@
+//! Where the rows of a table are: `duckherder_catalog::herd::placement::Placement`.
+#pragma once
+
+#include "duckdb.hpp"
+
+namespace herd {
+
+//! What a table's tag says.
+struct Placement {
+	//! Key columns, in the order in which they are hashed; none if rows are divided evenly, or are everywhere.
+	duckdb::vector<duckdb::string> keys;
+	//! Of each partition, which of `workers`; none if every worker has all rows.
+	duckdb::vector<duckdb::idx_t> partitions;
+	//! Each once, in the order of `Placement::workers` in Rust.
+	duckdb::vector<duckdb::string> workers;
+
+	bool IsReplicated() const {
+		return partitions.empty();
+	}
+	//! The workers' ids as a JSON list.
+	duckdb::string WorkersJson() const;
+	//! For people who read a plan.
+	duckdb::string Describe() const;
+
+	static Placement Parse(const duckdb::string &json);
+};
+
+} // namespace herd

@@ -1,0 +1,119 @@
+#include "herd_bridge.hpp"
+#include "herd_changes.hpp"
+#include "herd_ddl.hpp"
+#include "herd_plan.hpp"
+#include "herd_scan.hpp"
+#include "herd_source.hpp"
+#include "herd_steps.hpp"
+
+#include "duckdb/catalog/catalog_transaction.hpp"
+#include "duckdb/main/config.hpp"
+#include "duckdb/main/extension/extension_loader.hpp"
+#include "duckdb/optimizer/optimizer.hpp"
+#include "duckdb/optimizer/optimizer_extension.hpp"
+#include "duckdb/planner/planner_extension.hpp"
+
+#include <cstring>
+
+namespace herd {
+
+using namespace duckdb;
+
+void SetApi(const HerdApi *given);
+void BindSession(Connection &connection, const HerdSession *session);
+
+namespace {
+
+bool ReadsHerd(const LogicalOperator &op) {
+	if (HerdTableOf(op)) {
+		return true;
+	}
+	for (auto &child : op.children) {
+		if (ReadsHerd(*child)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
+	if (bound.plan) {
+		ReplaceScans(input.context, *bound.plan);
+		PlanChangesWithoutOptimizer(input.context, bound.plan);
+	}
+}
+
+void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	auto &context = input.context;
+	PlanChanges(context, plan);
+	if (!ReadsHerd(*plan)) {
+		return;
+	}
+	Nodes nodes;
+	auto description = DescribePlan(context, *plan, nodes);
+	Buffer steps;
+	auto status = Check([&](HerdBuffer *error) {
+		return Api().distribute(SessionState::Of(context), Text(description), steps.Slot(), error);
+	});
+	if (status == HerdOk) {
+		ApplySteps(context, input.optimizer.binder, plan, nodes, steps.ToString());
+	}
+}
+
+void CheckDefaultPartitions(ClientContext &, SetScope, Value &value) {
+	if (!value.IsNull() && value.GetValue<uint64_t>() > PARTITIONS_MAX) {
+		throw InvalidInputException("%s must be at most %llu", DEFAULT_PARTITIONS, PARTITIONS_MAX);
+	}
+}
+
+void Install(Connection &connection) {
+	auto &database = *connection.context->db;
+	auto &config = DBConfig::GetConfig(database);
+	PlannerExtension planner;
+	planner.post_bind_function = PostBind;
+	PlannerExtension::Register(config, planner);
+	OptimizerExtension optimizer;
+	optimizer.optimize_function = Optimize;
+	OptimizerExtension::Register(config, optimizer);
+	config.AddExtensionOption(DEFAULT_PARTITIONS,
+	                          "partitions of a new table without clauses; 0: it stays on the coordinator",
+	                          LogicalType::UBIGINT, Value::UBIGINT(0), CheckDefaultPartitions);
+	ExtensionLoader loader(database, "duckherder_herd");
+	loader.RegisterFunction(ExchangeFunction());
+	loader.RegisterFunction(ScanFunction());
+}
+
+//! Runs `work`; its error as text that C can take, or null.
+template <class WORK>
+char *Caught(WORK work) {
+	try {
+		work();
+		return nullptr;
+	} catch (std::exception &error) {
+		return strdup(ErrorData(error).Message().c_str());
+	} catch (...) { // NOLINT: nothing may be thrown into Rust
+		return strdup("an unknown error");
+	}
+}
+
+} // namespace
+
+} // namespace herd
+
+extern "C" {
+
+char *herd_install(void *connection, const HerdApi *api) {
+	return herd::Caught([&]() {
+		herd::SetApi(api);
+		herd::Install(*static_cast<duckdb::Connection *>(connection));
+	});
+}
+
+char *herd_bind_session(void *connection, const HerdSession *session) {
+	return herd::Caught([&]() { herd::BindSession(*static_cast<duckdb::Connection *>(connection), session); });
+}
+
+void herd_error_free(char *error) {
+	free(error); // NOLINT
+}
+}

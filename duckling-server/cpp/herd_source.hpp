@@ -1,0 +1,20 @@
+//! Arrow batches out of the herd, as DuckDB's vectors.
+#pragma once
+
+#include "herd_bridge.hpp"
+
+#include "duckdb/function/table_function.hpp"
+
+namespace herd {
+
+//! The state of a scan that yields columns of `types`, cast from what arrives where that is of another type.
+duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeSourceScan(duckdb::ClientContext &context, Source source,
+                                                                    duckdb::vector<duckdb::LogicalType> types);
+
+//! Sets the callbacks that read such a state: any number of threads, in no order.
+void SetUpSourceScan(duckdb::TableFunction &function);
+
+//! `duckherder_exchange(stage)`, which a worker's stages read the rows of earlier ones with.
+duckdb::TableFunction ExchangeFunction();
+
+} // namespace herd

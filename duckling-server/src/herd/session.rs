@@ -1,0 +1,667 @@
+//! What one connection of a session has of the herd: as a coordinator, its sessions on workers and their part of the
+//! transaction; as a worker, the query whose stages it runs.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use duckherder_catalog::herd::placement::WorkerId;
+use duckherder_catalog::herd::query::{Column, HerdQuery, StageId};
+use duckherder_client::{ClientError, QueryOptions, Session, StagesStream};
+use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::history::HistoryId;
+use duckherder_proto::v1::RunStagesRequest;
+use duckherder_proto::{ExceptionType, RemoteError};
+use futures::future::join_all;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+
+use super::gather::{self, GatherStatistics};
+use super::peers::named;
+use super::running::RunningQuery;
+use super::statistics::QueryStatistics;
+use super::{BatchSource, Herd};
+use crate::settings::Settings;
+
+/// How long COMMIT and ROLLBACK may take on a worker.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// See the module. One for each connection of a session, since it is the connection's transaction and its settings.
+pub struct HerdSession {
+    herd: Arc<Herd>,
+    /// Sessions on workers, opened when first needed.
+    workers: Mutex<BTreeMap<WorkerId, Arc<AsyncMutex<Slot>>>>,
+    transaction: Mutex<Transaction>,
+    /// What statements outside a transaction write with: they may read at the same time, and a session on a worker does
+    /// one thing at a time.
+    writes: OnceLock<Arc<HerdSession>>,
+    /// What is set on this connection, and so on workers.
+    settings: Mutex<Settings>,
+    /// As a worker.
+    running: Mutex<Option<Arc<RunningQuery>>>,
+    /// Whether the statement that runs is to stop.
+    cancelled: watch::Sender<bool>,
+    statement: Mutex<Statement>,
+    /// Held while a query of the transaction gets its connection on each worker.
+    starting: Arc<AsyncMutex<()>>,
+}
+
+/// The turn of a query of the transaction to get its connections.
+pub(super) type Starting = OwnedMutexGuard<()>;
+
+/// A session on a worker.
+#[derive(Default)]
+struct Slot {
+    session: Option<Session>,
+    address: String,
+    /// The settings that it was told.
+    told: Settings,
+}
+
+/// The workers' part of the connection's transaction.
+#[derive(Default)]
+struct Transaction {
+    is_open: bool,
+    joined: BTreeMap<WorkerId, Joined>,
+    /// A worker's part has been lost: it cannot be committed.
+    broken: Option<RemoteError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joined {
+    /// It was asked to begin; whether it has is not known.
+    Asked,
+    /// It has begun.
+    Begun,
+}
+
+/// The statement that runs, and what it has done with the herd.
+#[derive(Default)]
+struct Statement {
+    id: HistoryId,
+    sql: Arc<str>,
+    gathers: Vec<Arc<Mutex<GatherStatistics>>>,
+}
+
+impl HerdSession {
+    /// Of a new connection.
+    #[must_use]
+    pub fn new(herd: Arc<Herd>) -> Arc<Self> {
+        Arc::new(Self {
+            herd,
+            workers: Mutex::default(),
+            transaction: Mutex::default(),
+            writes: OnceLock::new(),
+            settings: Mutex::default(),
+            running: Mutex::default(),
+            cancelled: watch::Sender::new(false),
+            statement: Mutex::default(),
+            starting: Arc::default(),
+        })
+    }
+
+    /// The duckling's herd.
+    #[must_use]
+    pub fn herd(&self) -> &Arc<Herd> {
+        &self.herd
+    }
+
+    // Statements.
+
+    /// A statement is about to begin: whatever was cancelled was another one.
+    pub fn not_cancelled(&self) {
+        self.cancelled.send_replace(false);
+        if let Some(writes) = self.writes.get() {
+            writes.cancelled.send_replace(false);
+        }
+    }
+
+    /// A statement begins, which has this id in the history.
+    pub fn statement_begins(&self, id: HistoryId, sql: &str) {
+        *lock(&self.statement) = Statement {
+            id,
+            sql: sql.into(),
+            gathers: Vec::new(),
+        };
+    }
+
+    /// The statement has ended. What it has done with the herd, if it has, goes into the statistics.
+    pub fn statement_ends(&self, error: Option<&RemoteError>) {
+        let Statement { id, sql, gathers } = std::mem::take(&mut *lock(&self.statement));
+        let gathers: Vec<_> = gathers.iter().map(|gather| lock(gather).clone()).collect();
+        if let Some(statistics) = QueryStatistics::of(id, &sql, &gathers, error) {
+            self.herd.statistics().record(statistics);
+        }
+    }
+
+    pub(super) fn record(&self, gather: &Arc<Mutex<GatherStatistics>>) {
+        lock(&self.statement).gathers.push(Arc::clone(gather));
+    }
+
+    /// Stops what the running statement waits for.
+    pub fn cancel(&self) {
+        self.cancelled.send_replace(true);
+        if let Some(writes) = self.writes.get() {
+            writes.cancel();
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        *self.cancelled.borrow()
+    }
+
+    /// Which settings the connection has from here on; the workers' sessions follow.
+    pub fn set_settings(&self, settings: Settings) {
+        *lock(&self.settings) = settings;
+    }
+
+    /// Waits for `work` on this thread, which must not be one of the runtime's, until the statement is cancelled.
+    pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+        let mut cancelled = self.cancelled.subscribe();
+        self.herd.runtime()?.block_on(async {
+            tokio::select! {
+                biased;
+                _ = cancelled.wait_for(|cancelled| *cancelled) => Err(interrupted()),
+                outcome = work => outcome,
+            }
+        })
+    }
+
+    // As a worker.
+
+    /// The connection runs stages of `query` until the guard is dropped.
+    pub fn run_query(self: &Arc<Self>, query: Arc<RunningQuery>) -> Running {
+        *lock(&self.running) = Some(query);
+        Running(Arc::clone(self))
+    }
+
+    fn running_query(&self) -> Result<Arc<RunningQuery>, RemoteError> {
+        lock(&self.running).clone().ok_or_else(|| {
+            RemoteError::new(
+                ExceptionType::InvalidInput,
+                "there is no exchange to read: it is for the stages of a distributed query only",
+            )
+        })
+    }
+
+    /// The columns of an exchange of the query whose stages this connection runs.
+    ///
+    /// # Errors
+    /// There is no such exchange.
+    pub fn exchange_columns(&self, stage: StageId) -> Result<Vec<Column>, RemoteError> {
+        self.running_query()?.columns(stage)
+    }
+
+    /// The rows of an exchange for this worker. Each call is one of the readers that were announced.
+    ///
+    /// # Errors
+    /// There is no such exchange. That of a peer comes from the source.
+    pub fn open_exchange(&self, stage: StageId) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        self.running_query()?.open(&self.herd, stage)
+    }
+
+    // As a coordinator.
+
+    /// Starts a distributed query, and returns when the columns of its rows are known. Blocks: not for the runtime's
+    /// threads.
+    ///
+    /// # Errors
+    /// A worker cannot be reached, or fails before there are rows. Later errors come from the source.
+    pub fn gather(self: &Arc<Self>, query: HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        gather::start(self, &query)
+    }
+
+    /// Runs one statement on each of these workers, in the transaction if one is open, and else each by itself; the rows
+    /// that each has changed. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// That of the first worker that fails; the others are stopped. In the transaction, it is to be rolled back then.
+    pub fn execute_on(&self, workers: &[WorkerId], sql: &str) -> Result<Vec<(WorkerId, u64)>, RemoteError> {
+        let counts = self.wait(self.execute_at_all(workers, sql))?;
+        Ok(workers.iter().cloned().zip(counts).collect())
+    }
+
+    /// The same, on one of the runtime's threads.
+    pub(super) async fn execute_at_all(&self, workers: &[WorkerId], sql: &str) -> Result<Vec<u64>, RemoteError> {
+        futures::future::try_join_all(workers.iter().map(|worker| self.execute_at(worker, sql))).await
+    }
+
+    async fn execute_at(&self, worker: &WorkerId, sql: &str) -> Result<u64, RemoteError> {
+        self.with_session(worker, |session, begin_transaction| async move {
+            let options = QueryOptions {
+                begin_transaction,
+                ..QueryOptions::default()
+            };
+            let summary = session.execute_with(sql, options).await?;
+            Ok(summary.rows_changed.unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Sends a worker its part of a query.
+    pub(super) async fn run_stages(
+        &self,
+        worker: &WorkerId,
+        request: RunStagesRequest,
+    ) -> Result<StagesStream, RemoteError> {
+        let request = &request;
+        self.with_session(worker, |session, begin_transaction| async move {
+            let request = RunStagesRequest {
+                begin_transaction,
+                ..request.clone()
+            };
+            session.run_stages(request).await
+        })
+        .await
+    }
+
+    /// Sends a worker a request, in the transaction if one is open. One that the worker did not run, as it does not know
+    /// the session any more, is sent once more.
+    ///
+    /// # Errors
+    /// The worker's, with its name.
+    pub(super) async fn with_session<T, F>(
+        &self,
+        worker: &WorkerId,
+        request: impl Fn(Session, bool) -> F,
+    ) -> Result<T, RemoteError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let mut is_repeated = false;
+        loop {
+            let (session, address) = self.session(worker).await?;
+            let begins = self.ask_to_join(worker)?;
+            let error = match request(session, begins).await {
+                Ok(value) => {
+                    self.has_joined(worker);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            self.herd.peers().failed(&address, &error);
+            let is_lost = is_lost(&error);
+            if is_lost || matches!(error, ClientError::Lost { .. } | ClientError::Connect { .. }) {
+                self.forget(worker).await;
+            }
+            let error = named(&worker.0, &address, error.to_remote_error());
+            if !is_lost {
+                return Err(error);
+            }
+            let has_lost_transaction = self.left(worker, &error);
+            if is_repeated || has_lost_transaction {
+                return Err(error);
+            }
+            is_repeated = true;
+        }
+    }
+
+    /// Waits until no other query of the transaction is about to get its connections.
+    pub(super) async fn turn(&self) -> Starting {
+        Arc::clone(&self.starting).lock_owned().await
+    }
+
+    /// The session on a worker, opened if there is none, with this connection's settings.
+    async fn session(&self, worker: &WorkerId) -> Result<(Session, String), RemoteError> {
+        let address = self.herd.registry().address(worker)?;
+        let slot = Arc::clone(lock(&self.workers).entry(worker.clone()).or_default());
+        let mut slot = slot.lock().await;
+        let wanted = lock(&self.settings).clone();
+        let outcome = self.settle(&mut slot, &address, wanted).await;
+        let session = outcome.map_err(|error| named(&worker.0, &address, error))?;
+        Ok((session, address))
+    }
+
+    async fn settle(&self, slot: &mut Slot, address: &str, wanted: Settings) -> Result<Session, RemoteError> {
+        if slot.address != address {
+            slot.session = None;
+        }
+        if let Some(session) = &slot.session {
+            if slot.told == wanted {
+                return Ok(session.clone());
+            }
+            match session.change_settings(wanted.clone()).await {
+                Ok(()) => {
+                    slot.told = wanted;
+                    return Ok(session.clone());
+                }
+                Err(error) => {
+                    self.herd.peers().failed(address, &error);
+                    slot.session = None;
+                    if !is_lost(&error) {
+                        return Err(error.to_remote_error());
+                    }
+                }
+            }
+        }
+        let client = self.herd.peers().client(self.herd.registry(), address).await?;
+        let session = client.open_session_with(wanted.clone()).await.map_err(|error| {
+            self.herd.peers().failed(address, &error);
+            error.to_remote_error()
+        })?;
+        *slot = Slot {
+            session: Some(session.clone()),
+            address: address.to_owned(),
+            told: wanted,
+        };
+        Ok(session)
+    }
+
+    async fn forget(&self, worker: &WorkerId) {
+        let slot = lock(&self.workers).get(worker).cloned();
+        if let Some(slot) = slot {
+            slot.lock().await.session = None;
+        }
+    }
+
+    // The transaction.
+
+    /// Whether a transaction is open that workers join.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        lock(&self.transaction).is_open
+    }
+
+    /// What to write with: in the transaction if one is open, and else in one that ends with the statement
+    /// ([`HerdSession::end_writes`]).
+    #[must_use]
+    pub fn writing(self: &Arc<Self>) -> Arc<Self> {
+        if self.in_transaction() {
+            return Arc::clone(self);
+        }
+        let writes = self.writes.get_or_init(|| Self::new(Arc::clone(&self.herd)));
+        writes.set_settings(lock(&self.settings).clone());
+        writes.begin();
+        if self.is_cancelled() {
+            writes.cancel();
+        }
+        Arc::clone(writes)
+    }
+
+    /// What a statement outside a transaction has written is committed if the statement has done its work, and else
+    /// rolled back. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// The statement's, or that of [`HerdSession::commit`].
+    pub fn end_writes<T>(&self, outcome: Result<T, RemoteError>) -> Result<T, RemoteError> {
+        let Some(writes) = self.writes.get().filter(|writes| writes.in_transaction()) else {
+            return outcome;
+        };
+        match outcome {
+            Ok(value) => writes.commit().map(|_| value),
+            Err(error) => {
+                writes.rollback();
+                Err(error)
+            }
+        }
+    }
+
+    /// A transaction begins. Workers join it when they are first asked for something.
+    pub fn begin(&self) {
+        let mut transaction = lock(&self.transaction);
+        if !transaction.is_open {
+            *transaction = Transaction {
+                is_open: true,
+                ..Transaction::default()
+            };
+        }
+    }
+
+    /// Whether the next request to a worker begins its transaction, or is in it.
+    fn ask_to_join(&self, worker: &WorkerId) -> Result<bool, RemoteError> {
+        let mut transaction = lock(&self.transaction);
+        if let Some(broken) = &transaction.broken {
+            return Err(broken.clone());
+        }
+        if transaction.is_open {
+            transaction.joined.entry(worker.clone()).or_insert(Joined::Asked);
+        }
+        Ok(transaction.is_open)
+    }
+
+    fn has_joined(&self, worker: &WorkerId) {
+        if let Some(joined) = lock(&self.transaction).joined.get_mut(worker) {
+            *joined = Joined::Begun;
+        }
+    }
+
+    /// The worker has lost the session; whether the transaction was lost with it.
+    fn left(&self, worker: &WorkerId, error: &RemoteError) -> bool {
+        let mut transaction = lock(&self.transaction);
+        let had_begun = transaction.joined.remove(worker) == Some(Joined::Begun);
+        if had_begun {
+            transaction.broken.get_or_insert_with(|| error.clone());
+        }
+        had_begun
+    }
+
+    /// Commits on every worker that has joined; those. To be called before the coordinator's own commit. Blocks: not for
+    /// the runtime's threads. Not to be cancelled, since the outcome must be known.
+    ///
+    /// # Errors
+    /// A worker has not committed, or nobody knows: the message says what each has done. Workers that have not, have
+    /// rolled back.
+    pub fn commit(&self) -> Result<Vec<WorkerId>, RemoteError> {
+        let transaction = std::mem::take(&mut *lock(&self.transaction));
+        if let Some(broken) = transaction.broken {
+            self.roll_back(transaction.joined);
+            return Err(broken);
+        }
+        if transaction.joined.is_empty() {
+            return Ok(Vec::new());
+        }
+        let outcomes = self
+            .herd
+            .runtime()?
+            .block_on(self.control(transaction.joined, "COMMIT"));
+        judge(outcomes)
+    }
+
+    /// Rolls back on every worker that has joined. Never fails: a worker that cannot be told rolls back when it misses the
+    /// session. Blocks: not for the runtime's threads.
+    pub fn rollback(&self) {
+        let transaction = std::mem::take(&mut *lock(&self.transaction));
+        self.roll_back(transaction.joined);
+    }
+
+    fn roll_back(&self, joined: BTreeMap<WorkerId, Joined>) {
+        if joined.is_empty() {
+            return;
+        }
+        let Ok(runtime) = self.herd.runtime() else { return };
+        for outcome in runtime.block_on(self.control(joined, "ROLLBACK")) {
+            if let Err(error) = outcome.result {
+                tracing::debug!(worker = outcome.worker.0, error = %error.1, "a worker could not be told to roll back");
+            }
+        }
+    }
+
+    /// Ends the workers' transactions.
+    async fn control(&self, joined: BTreeMap<WorkerId, Joined>, sql: &'static str) -> Vec<Outcome> {
+        join_all(joined.into_iter().map(|(worker, joined)| async move {
+            let result = self.control_at(&worker, joined, sql).await;
+            if result.is_err() {
+                // The server closes the session, and rolls back what is open.
+                self.forget(&worker).await;
+            }
+            Outcome { worker, result }
+        }))
+        .await
+    }
+
+    async fn control_at(&self, worker: &WorkerId, joined: Joined, sql: &str) -> Result<(), (Known, RemoteError)> {
+        let slot = lock(&self.workers).get(worker).cloned().unwrap_or_default();
+        let (session, address) = {
+            let slot = slot.lock().await;
+            (slot.session.clone(), slot.address.clone())
+        };
+        let Some(session) = session else {
+            if joined == Joined::Asked {
+                return Ok(());
+            }
+            let error = RemoteError::new(
+                ExceptionType::Connection,
+                "the connection was lost, and with it the transaction",
+            );
+            return Err((Known::RolledBack, named(&worker.0, &address, error)));
+        };
+        let (known, error) = match tokio::time::timeout(CONTROL_TIMEOUT, session.execute(sql)).await {
+            Ok(Ok(_)) => return Ok(()),
+            // It had not begun.
+            Ok(Err(ClientError::Remote(error)))
+                if joined == Joined::Asked && error.message.contains("no transaction is active") =>
+            {
+                return Ok(());
+            }
+            Ok(Err(ClientError::Remote(error))) => (Known::RolledBack, error),
+            Ok(Err(error)) => {
+                self.herd.peers().failed(&address, &error);
+                (Known::No, error.to_remote_error())
+            }
+            Err(_) => (
+                Known::No,
+                RemoteError::new(
+                    ExceptionType::Connection,
+                    format!("no answer to {sql} within {} s", CONTROL_TIMEOUT.as_secs()),
+                ),
+            ),
+        };
+        Err((known, named(&worker.0, &address, error)))
+    }
+}
+
+/// Whether it is known what a worker has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    RolledBack,
+    No,
+}
+
+/// What has come of a COMMIT or ROLLBACK on one worker.
+struct Outcome {
+    worker: WorkerId,
+    result: Result<(), (Known, RemoteError)>,
+}
+
+/// What has come of a COMMIT on all of them.
+fn judge(outcomes: Vec<Outcome>) -> Result<Vec<WorkerId>, RemoteError> {
+    let mut committed = Vec::new();
+    let mut rolled_back = Vec::new();
+    let mut unknown = Vec::new();
+    let mut first: Option<RemoteError> = None;
+    for Outcome { worker, result } in outcomes {
+        match result {
+            Ok(()) => committed.push(worker),
+            Err((known, error)) => {
+                first.get_or_insert(error);
+                match known {
+                    Known::RolledBack => rolled_back.push(worker),
+                    Known::No => unknown.push(worker),
+                }
+            }
+        }
+    }
+    let Some(mut error) = first else { return Ok(committed) };
+    if committed.is_empty() && unknown.is_empty() {
+        return Err(error);
+    }
+    let list = |workers: &[WorkerId]| {
+        let names: Vec<_> = workers.iter().map(|worker| worker.0.as_str()).collect();
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
+    };
+    error.kind = ExceptionType::Transaction;
+    error.message = format!(
+        "the transaction is committed on a part of the workers only. Committed: {}; rolled back: {}; not known: {}. \
+         The first error: {}",
+        list(&committed),
+        list(&rolled_back),
+        list(&unknown),
+        error.message
+    );
+    Err(error)
+}
+
+/// The session was not open any more, so nothing was run.
+fn is_lost(error: &ClientError) -> bool {
+    let ClientError::Remote(error) = error else {
+        return false;
+    };
+    error
+        .extra_info
+        .get(ERROR_SUBTYPE)
+        .is_some_and(|subtype| subtype == SESSION_NOT_OPEN)
+}
+
+pub(super) fn interrupted() -> RemoteError {
+    RemoteError::new(ExceptionType::Interrupt, "Interrupted!")
+}
+
+/// While it lives, its connection runs stages of a query.
+pub struct Running(Arc<HerdSession>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(lock(&self.0.running).take());
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(worker: &str, result: Result<(), Known>) -> Outcome {
+        let error = |known| {
+            (
+                known,
+                RemoteError::new(ExceptionType::Constraint, format!("{worker} says no")),
+            )
+        };
+        Outcome {
+            worker: WorkerId(worker.to_owned()),
+            result: result.map_err(error),
+        }
+    }
+
+    #[test]
+    fn a_commit_that_nobody_has_taken_is_the_workers_error() {
+        let error = judge(vec![
+            outcome("a", Err(Known::RolledBack)),
+            outcome("b", Err(Known::RolledBack)),
+        ])
+        .unwrap_err();
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (ExceptionType::Constraint, "a says no")
+        );
+    }
+
+    #[test]
+    fn a_commit_that_some_have_taken_says_who() {
+        let outcomes = vec![
+            outcome("a", Ok(())),
+            outcome("b", Err(Known::RolledBack)),
+            outcome("c", Err(Known::No)),
+        ];
+        let error = judge(outcomes).unwrap_err();
+        assert_eq!(error.kind, ExceptionType::Transaction);
+        assert!(
+            error.message.contains("Committed: a; rolled back: b; not known: c."),
+            "{error}"
+        );
+        assert!(error.message.contains("b says no"), "{error}");
+    }
+
+    #[test]
+    fn a_commit_that_all_have_taken_is_one() {
+        let all = judge(vec![outcome("a", Ok(())), outcome("b", Ok(()))]).unwrap();
+        assert_eq!(all, [WorkerId("a".into()), WorkerId("b".into())]);
+    }
+}
