@@ -58,25 +58,6 @@ def test_workers(con):
     assert con.execute("SELECT duckherder_stop_local_server()").fetchone()[0].endswith("and 2 workers stopped")
 
 
-def test_a_fork_has_no_workers(child):
-    process = child(
-        """
-        con = connect()
-        con.execute("SELECT duckherder_start_local_server(0, 2)")
-        if (pid := os.fork()) == 0:
-            with connect() as con:
-                try:
-                    con.execute("SELECT duckherder_stop_local_server()")
-                except duckdb.InvalidInputException:
-                    print("none here")
-            os._exit(0)
-        os.waitpid(pid, 0)
-        print(con.execute("SELECT duckherder_stop_local_server()").fetchone()[0][-21:])
-        """
-    )
-    assert process.finish().splitlines() == ["none here", "and 2 workers stopped"]
-
-
 def test_stop_and_start_again_on_the_same_port(con):
     port = free_port()
     for name in ["first", "second"]:
