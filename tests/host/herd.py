@@ -91,7 +91,7 @@ def load(con, name, partitions, everything=False, catalog="dh"):
     directory, _ = data(name)
     for file in sorted(directory.glob("*.parquet")):
         table = file.stem
-        con.execute(f"CREATE TABLE IF NOT EXISTS {table} AS FROM '{file}'")
+        con.execute(f"CREATE OR REPLACE TABLE {table} AS FROM '{file}'")
         columns = con.execute(f"DESCRIBE {table}").fetchall()
         key = KEYS[name].get(table) or (columns[0][0] if everything else None)
         if key and (everything or table in FACTS[name]):
