@@ -21,6 +21,9 @@ use crate::running::blocking;
 use crate::session::{Session, SessionId, Sessions};
 use crate::settings::Settings;
 
+/// The library beneath clients of which one, of LanceDB, takes no result that has more than one endpoint.
+const ONE_ENDPOINT: &str = "grpc-node-js";
+
 /// What a request says about its sender.
 enum Credentials {
     /// A name and a password: nobody checks them yet.
@@ -41,6 +44,8 @@ pub struct Caller {
     sessions: Arc<Sessions>,
     credentials: Credentials,
     pub address: Option<SocketAddr>,
+    /// It may not know what to do with a result of several endpoints.
+    pub wants_one_endpoint: bool,
     /// The session that the request uses, if none is told by its credentials.
     visited: Mutex<Option<Visit>>,
 }
@@ -56,6 +61,10 @@ impl Caller {
             sessions: Arc::clone(sessions),
             credentials: credentials(sessions, headers)?,
             address,
+            wants_one_endpoint: headers
+                .get("user-agent")
+                .and_then(|agent| agent.to_str().ok())
+                .is_some_and(|agent| agent.contains(ONE_ENDPOINT)),
             visited: Mutex::default(),
         })
     }

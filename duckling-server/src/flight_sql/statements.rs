@@ -59,7 +59,7 @@ impl FlightSql {
         let planned = self.plan_to_run(caller, &session, &sql, place).await?;
         let schema = result_schema(&planned, session.flight_sql.mapping())?;
         let outlook = outlook(&planned, &sql, schema.as_ref());
-        let endpoints = self.endpoints(&session, outlook);
+        let endpoints = self.endpoints(caller, &session, outlook);
         let repeatable = is_repeatable(planned.kind, &sql);
         let in_transaction = given(transaction).is_some();
         let handle =
@@ -79,7 +79,7 @@ impl FlightSql {
         let (session, prepared) = prepared(caller, handle)?;
         let parameters = prepared.bound();
         check_bound(&prepared, parameters.is_some())?;
-        let endpoints = self.endpoints(&session, prepared.outlook);
+        let endpoints = self.endpoints(caller, &session, prepared.outlook);
         let handle = session.flight_sql.keep_ticket(
             session.number,
             prepared.sql.clone(),
@@ -136,18 +136,24 @@ impl FlightSql {
     }
 
     /// How many streams a result comes in.
-    fn endpoints(&self, session: &Session, outlook: Outlook) -> u8 {
+    fn endpoints(&self, caller: &Caller, session: &Session, outlook: Outlook) -> u8 {
         if outlook.spread {
-            self.endpoints_at_most(session)
+            self.endpoints_at_most(caller, session)
         } else {
             1
         }
     }
 
-    fn endpoints_at_most(&self, session: &Session) -> u8 {
-        let endpoints = session.flight_sql.endpoints();
-        endpoints
-            .unwrap_or(self.sessions.limits().result_endpoints)
+    fn endpoints_at_most(&self, caller: &Caller, session: &Session) -> u8 {
+        let default = if caller.wants_one_endpoint {
+            1
+        } else {
+            self.sessions.limits().result_endpoints
+        };
+        session
+            .flight_sql
+            .endpoints()
+            .unwrap_or(default)
             .clamp(1, ENDPOINTS_MAX)
     }
 
@@ -404,7 +410,7 @@ impl FlightSql {
         place: Place,
     ) -> Result<Planned, RemoteError> {
         // What has an order, or is wanted in one stream, need not be estimated.
-        let estimates = self.endpoints_at_most(session) > 1 && !is_ordered(sql);
+        let estimates = self.endpoints_at_most(caller, session) > 1 && !is_ordered(sql);
         self.plan(caller, session, sql, place, estimates).await
     }
 
