@@ -13,6 +13,7 @@ use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::reader::RecordBatchDecoder;
 use arrow_flight::FlightData;
+use duckherder_proto::ipc::{check_batch, malformed, message};
 
 use crate::contain::{Panicked, contained};
 
@@ -54,7 +55,7 @@ impl Decoder {
             let batch = message
                 .header_as_record_batch()
                 .ok_or_else(|| malformed("a message is not a record batch"))?;
-            check(&batch, data.data_body.len())?;
+            check_batch(&batch, &data.data_body)?;
             let misaligned = data.data_body.as_ptr().align_offset(BODY_ALIGNMENT) != 0;
             let body = if self.has_dense_union && misaligned {
                 Buffer::from(data.data_body.as_ref())
@@ -70,40 +71,6 @@ impl Decoder {
 
 fn flatten<T>(outcome: Result<Result<T, ArrowError>, Panicked>) -> Result<T, ArrowError> {
     outcome.unwrap_or_else(|Panicked(text)| Err(malformed(&text)))
-}
-
-fn malformed(problem: &str) -> ArrowError {
-    ArrowError::IpcError(problem.to_owned())
-}
-
-fn message(header: &[u8]) -> Result<ipc::Message<'_>, ArrowError> {
-    ipc::root_as_message(header).map_err(|error| malformed(&format!("a message header is malformed: {error}")))
-}
-
-/// Rejects what arrow's reader would panic on, or would believe.
-fn check(batch: &ipc::RecordBatch<'_>, body_bytes: usize) -> Result<(), ArrowError> {
-    // Version 1 of the protocol has no compression, and a claimed size would be allocated before anything is unpacked.
-    if batch.compression().is_some() {
-        return Err(malformed("a record batch is compressed"));
-    }
-    let nodes_are_sane = batch
-        .nodes()
-        .into_iter()
-        .flatten()
-        .all(|node| node.length() >= 0 && node.null_count() >= 0);
-    if batch.length() < 0 || !nodes_are_sane {
-        return Err(malformed("a record batch has a negative length"));
-    }
-    let lies_in_body = |buffer: &ipc::Buffer| {
-        let offset = usize::try_from(buffer.offset()).ok();
-        let end = offset.and_then(|offset| offset.checked_add(usize::try_from(buffer.length()).ok()?));
-        end.is_some_and(|end| end <= body_bytes)
-    };
-    if batch.buffers().into_iter().flatten().all(lies_in_body) {
-        Ok(())
-    } else {
-        Err(malformed("a buffer of a record batch lies outside its message"))
-    }
 }
 
 fn has_dense_union(schema: &Schema) -> bool {

@@ -20,7 +20,7 @@ use arrow_flight::{FlightData, FlightDescriptor, PutResult, SchemaAsIpc};
 use bytes::Bytes;
 use duckherder_proto::command::Command;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{IngestEnd, IngestMode, IngestRequest, IngestResponse};
+use duckherder_proto::v1::{Compression, IngestEnd, IngestMode, IngestRequest, IngestResponse};
 use duckherder_proto::{Message, limits};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
@@ -85,14 +85,21 @@ impl IngestTarget {
     }
 }
 
-/// Uploads `batches` and waits for the server's word that it has kept them. What is handed to the network is counted in
-/// `traffic`.
+/// How rows are sent.
+#[derive(Default)]
+pub(crate) struct Sending {
+    pub(crate) compression: Compression,
+    /// What is handed to the network is counted here.
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// Uploads `batches` and waits for the server's word that it has kept them.
 pub(crate) async fn run<S, E>(
     connection: &Connection,
     request: IngestRequest,
     schema: SchemaRef,
     batches: S,
-    traffic: Arc<Traffic>,
+    sending: Sending,
 ) -> Result<IngestResponse, ClientError>
 where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
@@ -102,7 +109,7 @@ where
     let progress = Arc::new(Progress::default());
     let _abandon_on_drop = progress.abandoned.clone().drop_guard();
     let upload = Upload {
-        messages: encode(&request, &schema, batches, traffic).boxed(),
+        messages: encode(&request, &schema, batches, sending)?.boxed(),
         abandoned: Box::pin(progress.abandoned.clone().cancelled_owned()),
         progress: Arc::clone(&progress),
     };
@@ -270,8 +277,8 @@ fn encode<S, E>(
     request: &IngestRequest,
     schema: &SchemaRef,
     batches: S,
-    traffic: Arc<Traffic>,
-) -> impl Stream<Item = Result<FlightData, ClientError>> + Send + use<S, E>
+    Sending { compression, traffic }: Sending,
+) -> Result<impl Stream<Item = Result<FlightData, ClientError>> + Send + use<S, E>, ClientError>
 where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     E: Into<BoxError> + Send + 'static,
@@ -291,7 +298,9 @@ where
     });
     let exact_schema = exact_schema(schema);
     let mut exact_header = exact_schema.map(|schema| schema.data_header);
-    FlightDataEncoderBuilder::new()
+    let options = compression.write_options().map_err(ClientError::Encode)?;
+    Ok(FlightDataEncoderBuilder::new()
+        .with_options(options)
         .with_schema(SchemaRef::clone(schema))
         .with_flight_descriptor(Some(FlightDescriptor::new_cmd(
             Command::Ingest(request.clone()).encode(),
@@ -315,7 +324,7 @@ where
                 app_metadata: end.encode_to_vec().into(),
                 ..FlightData::default()
             })
-        }))
+        })))
 }
 
 /// The schema message as it should be: the encoder's own loses the metadata of union fields. Dictionary columns have
@@ -393,9 +402,14 @@ mod tests {
 
     async fn messages(schema: Schema, batches: Vec<RecordBatch>) -> Result<Vec<FlightData>, ClientError> {
         let batches = stream::iter(batches.into_iter().map(Ok::<_, BoxError>));
-        encode(&IngestRequest::default(), &Arc::new(schema), batches, Arc::default())
-            .try_collect()
-            .await
+        encode(
+            &IngestRequest::default(),
+            &Arc::new(schema),
+            batches,
+            Sending::default(),
+        )?
+        .try_collect()
+        .await
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use duckherder_proto::v1::Compression;
+
 /// The port of a duckling that was told no other.
 const PORT_DEFAULT: u16 = 8815;
 
@@ -31,6 +33,7 @@ pub struct ClientOptions {
     pub(crate) request_timeout: Duration,
     pub(crate) client_name: String,
     pub(crate) duckdb_version: String,
+    pub(crate) compression: Compression,
 }
 
 impl ClientOptions {
@@ -43,6 +46,7 @@ impl ClientOptions {
             request_timeout: REQUEST_TIMEOUT_DEFAULT,
             client_name: concat!("duckherder-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             duckdb_version: String::new(),
+            compression: Compression::None,
         }
     }
 
@@ -73,6 +77,14 @@ impl ClientOptions {
     #[must_use]
     pub fn duckdb_version(mut self, version: impl Into<String>) -> Self {
         self.duckdb_version = version.into();
+        self
+    }
+
+    /// How rows are compressed on the wire, in both directions, if the duckling can. Default: not at all, which is the
+    /// fastest within a machine or a fast network.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
 

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use duckherder_proto::history::{HistoryId, Traffic};
-use duckherder_proto::v1;
+use duckherder_proto::v1::{self, Compression};
 use duckherder_proto::version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use futures::{Stream, TryStreamExt};
 use tokio::runtime::Handle;
@@ -96,6 +96,8 @@ struct Inner {
     connection: Connection,
     server: ServerInfo,
     session_id: Bytes,
+    /// Of uploads.
+    compression: Compression,
     statements: AtomicU64,
     closed: AtomicBool,
     runtime: Handle,
@@ -114,6 +116,7 @@ impl Session {
             client_name: options.client_name.clone(),
             duckdb_version: options.duckdb_version.clone(),
             settings,
+            compression: options.compression.into(),
         };
         let answer = connection.request(&hello).await?;
         let version = answer.protocol_version;
@@ -392,7 +395,11 @@ impl Session {
     {
         let mut request = target.into_request(self.id().clone(), self.next_statement_id());
         request.history_id = id_bytes(options.history_id);
-        ingest::run(&self.0.connection, request, schema, batches, options.traffic).await
+        let sending = ingest::Sending {
+            compression: self.0.compression,
+            traffic: options.traffic,
+        };
+        ingest::run(&self.0.connection, request, schema, batches, sending).await
     }
 
     /// Closes the session on the server now, for all clones. An open transaction is rolled back; what still runs is
@@ -438,6 +445,7 @@ impl Inner {
                 .abort_handle()
         });
         Self {
+            compression: hello.compression(),
             server: ServerInfo {
                 address: connection.address().to_owned(),
                 protocol_version: hello.protocol_version,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use duckherder_client::ClientOptions;
+use duckherder_proto::v1::Compression;
 
 use crate::error::{Result, invalid_input};
 
 /// The options there are, for the error message.
-const KNOWN: &str = "server_host, server_port, connect_timeout_ms";
+const KNOWN: &str = "server_host, server_port, connect_timeout_ms, compression";
 
 /// Where a duckling is, as the user says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct AttachOptions {
     pub server_port: u16,
     /// How long to try to connect.
     pub connect_timeout: Duration,
+    /// How rows are compressed on the wire.
+    pub compression: Compression,
 }
 
 impl AttachOptions {
@@ -29,11 +32,13 @@ impl AttachOptions {
         let mut server_host = None;
         let mut server_port = None;
         let mut connect_timeout = Duration::from_secs(10);
+        let mut compression = Compression::None;
         for (name, value) in options {
             match name.to_ascii_lowercase().as_str() {
                 "server_host" => server_host = Some((*value).to_owned()),
                 "server_port" => server_port = Some(parse_port(value)?),
                 "connect_timeout_ms" => connect_timeout = parse_timeout(value)?,
+                "compression" => compression = parse_compression(value)?,
                 _ => {
                     return Err(invalid_input(format!(
                         "unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}"
@@ -52,6 +57,7 @@ impl AttachOptions {
                 .ok_or_else(|| missing("server_host"))?,
             server_port: server_port.ok_or_else(|| missing("server_port"))?,
             connect_timeout,
+            compression,
         })
     }
 
@@ -61,6 +67,7 @@ impl AttachOptions {
             .connect_timeout(self.connect_timeout)
             .client_name(concat!("duckherder-ext ", env!("CARGO_PKG_VERSION")))
             .duckdb_version(duckdb_version)
+            .compression(self.compression)
     }
 }
 
@@ -85,6 +92,12 @@ fn parse_timeout(value: &str) -> Result<Duration> {
         })
 }
 
+fn parse_compression(value: &str) -> Result<Compression> {
+    value
+        .parse()
+        .map_err(|_| invalid_input(format!("compression must be 'none', 'lz4' or 'zstd', not '{value}'")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +114,8 @@ mod tests {
         assert!(message(&[("server_prot", "1")]).contains("known are server_host, server_port"));
         assert!(message(&[("server_host", "h")]).contains("needs the option server_port"));
         assert!(message(&[("server_host", "h"), ("server_port", "70000")]).contains("1 to 65535"));
+        let compression = [("server_host", "h"), ("server_port", "1"), ("compression", "gzip")];
+        assert!(message(&compression).contains("'none', 'lz4' or 'zstd'"));
         assert!(message(&[("server_host", " "), ("server_port", "1")]).contains("needs the option server_host"));
     }
 }

@@ -12,6 +12,7 @@ pub mod action;
 pub mod command;
 pub mod error;
 pub mod history;
+pub mod ipc;
 pub mod limits;
 pub mod types;
 pub mod version;

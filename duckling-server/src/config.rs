@@ -58,6 +58,8 @@ pub struct Limits {
     pub session_statements_max: usize,
     /// Arrow bytes a result is read ahead of its reader.
     pub read_ahead_bytes: usize,
+    /// Arrow bytes of all results that are waiting for their readers; beyond it each is read ahead by one message only.
+    pub results_bytes_max: usize,
     /// Arrow bytes of an unread result held when the session's next statement needs its connection.
     pub transaction_buffer_bytes: usize,
     /// Rows in one record batch, at most.
@@ -102,6 +104,7 @@ impl Default for Limits {
             statement_wait_timeout: Duration::from_secs(60),
             session_statements_max: 16,
             read_ahead_bytes: 16 * 1024 * 1024,
+            results_bytes_max: 2 * 1024 * 1024 * 1024,
             transaction_buffer_bytes: 1024 * 1024 * 1024,
             // A quarter of DuckDB's row group.
             batch_rows: 30 * 1024,

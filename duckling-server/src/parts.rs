@@ -7,11 +7,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow_flight::FlightData;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::{StreamExt, stream};
 use tonic::Status;
 
+use crate::message::Message;
 use crate::queue::{Close, Consumer};
 use crate::running::Answer;
 
@@ -29,7 +29,7 @@ pub struct Parts {
 #[derive(Default)]
 struct State {
     /// Every stream begins with it.
-    schema: Option<FlightData>,
+    schema: Option<Message>,
     outcome: Option<Result<(), RemoteError>>,
     given_up: bool,
     /// Not yet there while the statement waits for its turn.
@@ -67,7 +67,7 @@ impl Parts {
     }
 
     /// Takes the next message out of the queue: `None` at the result's end, which all streams see.
-    async fn take(&self, consumer: &mut Consumer) -> Option<Result<FlightData, RemoteError>> {
+    async fn take(&self, consumer: &mut Consumer) -> Option<Result<Message, RemoteError>> {
         if let Some(outcome) = self.lock().outcome.clone() {
             return outcome.err().map(Err);
         }
@@ -138,7 +138,7 @@ impl Part {
         Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
     }
 
-    async fn next(&mut self) -> Option<Result<FlightData, Status>> {
+    async fn next(&mut self) -> Option<Result<Message, Status>> {
         if self.ended {
             return None;
         }
@@ -170,18 +170,15 @@ mod tests {
     use futures::TryStreamExt;
 
     use super::*;
-    use crate::queue::{self, Producer};
+    use crate::queue::{Producer, Queues};
 
-    fn message(number: u8) -> FlightData {
-        FlightData {
-            data_body: vec![number; 10].into(),
-            ..FlightData::default()
-        }
+    fn message(number: u8) -> Message {
+        Message::of_metadata(vec![number; 10])
     }
 
     /// A result of a schema and the numbers from one on.
     fn result(numbers: u8) -> (Producer, Arc<Parts>) {
-        let (producer, consumer) = queue::bounded(1 << 20);
+        let (producer, consumer) = Queues::new(1 << 20, usize::MAX).open();
         for number in 0..=numbers {
             producer.send(message(number)).unwrap();
         }
@@ -190,7 +187,7 @@ mod tests {
 
     async fn read(part: Part) -> Result<Vec<u8>, Status> {
         let messages: Vec<_> = part.start().await?.try_collect().await?;
-        Ok(messages.iter().map(|message| message.data_body[0]).collect())
+        Ok(messages.iter().map(|message| message.app_metadata[0]).collect())
     }
 
     #[tokio::test]

@@ -3,16 +3,21 @@
 //! Bounded by bytes. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream). A consumer
 //! that goes away is noticed by the producer at once, and the statement is interrupted.
 //!
+//! All queues of a server share a bound as well. When that is reached each holds no more than one message, so that every
+//! statement goes on as fast as its client reads, and none needs more memory for it.
+//!
 //! A little is held back for a moment, unless the producer flushes it: the count of a write, its summary and its end leave
 //! together, as one write to the network and one wake-up of the client.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow_flight::FlightData;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::Notify;
+
+use crate::message::Message;
 
 /// Fewer queued bytes than this are held back.
 const HELD_BYTES: usize = 64 * 1024;
@@ -20,8 +25,52 @@ const HELD_BYTES: usize = 64 * 1024;
 /// For so long.
 const HELD_FOR: Duration = Duration::from_millis(2);
 
+/// What makes queues, and what they hold together.
+#[derive(Clone)]
+pub struct Queues {
+    queue_bytes_max: usize,
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl Queues {
+    /// Queues that hold `queue_bytes_max` bytes each, and about `bytes_max` together.
+    pub fn new(queue_bytes_max: usize, bytes_max: usize) -> Self {
+        let pool = Arc::new(Pool {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+        });
+        Self { queue_bytes_max, pool }
+    }
+
+    /// A new one; one message may always pass, however large.
+    #[must_use]
+    pub fn open(&self) -> (Producer, Consumer) {
+        let state = State {
+            messages: VecDeque::new(),
+            bytes: 0,
+            bytes_max: self.queue_bytes_max,
+            outcome: None,
+            closed: false,
+            flushed: false,
+            hurried: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            pool: Arc::clone(&self.pool),
+            room: Condvar::new(),
+            news: Notify::new(),
+        });
+        (Producer(Arc::clone(&shared)), Consumer(shared))
+    }
+}
+
 struct State {
-    messages: VecDeque<FlightData>,
+    messages: VecDeque<Message>,
     bytes: usize,
     bytes_max: usize,
     /// `Some` once the producer is done; the outcome is handed out after the last message.
@@ -35,6 +84,7 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
+    pool: Arc<Pool>,
     room: Condvar,
     news: Notify,
 }
@@ -44,11 +94,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_full(&self, state: &State) -> bool {
+        state.bytes >= state.bytes_max
+            || (state.bytes > 0 && self.pool.bytes.load(Ordering::Relaxed) >= self.pool.bytes_max)
+    }
+
     fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.messages.clear();
-        state.bytes = 0;
+        self.pool
+            .bytes
+            .fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
         drop(state);
         self.room.notify_all();
     }
@@ -67,38 +124,15 @@ pub struct Hurry(Arc<Shared>);
 /// Ends a queue as its consumer's going away does, while the consumer may still wait for the producer's outcome.
 pub struct Close(Arc<Shared>);
 
-/// A queue that holds `bytes_max` bytes; one message may always pass, however large.
-#[must_use]
-pub fn bounded(bytes_max: usize) -> (Producer, Consumer) {
-    let state = State {
-        messages: VecDeque::new(),
-        bytes: 0,
-        bytes_max,
-        outcome: None,
-        closed: false,
-        flushed: false,
-        hurried: false,
-    };
-    let shared = Arc::new(Shared {
-        state: Mutex::new(state),
-        room: Condvar::new(),
-        news: Notify::new(),
-    });
-    (Producer(Arc::clone(&shared)), Consumer(shared))
-}
-
-fn size(message: &FlightData) -> usize {
-    message.data_body.len() + message.data_header.len() + message.app_metadata.len()
-}
-
 impl Producer {
     /// Queues a message, waiting for room.
     ///
     /// # Errors
     /// `INTERRUPT` if the consumer has gone; `Out of Memory` if the queue was hurried and is full.
-    pub fn send(&self, message: FlightData) -> Result<(), RemoteError> {
+    pub fn send(&self, message: Message) -> Result<(), RemoteError> {
         let mut state = self.0.lock();
-        while !state.closed && !state.hurried && state.bytes >= state.bytes_max {
+        // Whoever waits here has something queued, so its own consumer wakes it.
+        while !state.closed && !state.hurried && self.0.is_full(&state) {
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
@@ -107,17 +141,19 @@ impl Producer {
                 "the client has stopped reading",
             ));
         }
-        if state.hurried && state.bytes >= state.bytes_max {
+        if state.hurried && self.0.is_full(&state) {
             return Err(RemoteError::new(
                 ExceptionType::OutOfMemory,
                 format!(
                     "an earlier result of this transaction is still being read and exceeds the {} MiB that the server \
-                     buffers for it; read it to its end before the next statement",
-                    state.bytes_max >> 20
+                     buffers for it, or the {} MiB for all; read it to its end before the next statement",
+                    state.bytes_max >> 20,
+                    self.0.pool.bytes_max >> 20
                 ),
             ));
         }
-        state.bytes += size(&message);
+        state.bytes += message.bytes();
+        self.0.pool.bytes.fetch_add(message.bytes(), Ordering::Relaxed);
         let is_first = state.messages.is_empty();
         state.messages.push_back(message);
         state.flushed |= state.bytes >= HELD_BYTES.min(state.bytes_max);
@@ -185,7 +221,7 @@ impl Hurry {
 
 impl Consumer {
     /// The next message; `None` after the last one of a stream that ended well.
-    pub async fn next(&mut self) -> Option<Result<FlightData, RemoteError>> {
+    pub async fn next(&mut self) -> Option<Result<Message, RemoteError>> {
         loop {
             match self.try_next(false) {
                 Next::Item(item) => return item,
@@ -214,7 +250,8 @@ impl Consumer {
             return Next::Held;
         }
         if let Some(message) = state.messages.pop_front() {
-            state.bytes -= size(&message);
+            state.bytes -= message.bytes();
+            self.0.pool.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
             // One that was waited for takes along what is behind it.
             state.flushed = !state.messages.is_empty();
             drop(state);
@@ -238,7 +275,7 @@ impl Consumer {
 /// What there is for the consumer.
 enum Next {
     /// A message, an error, or the end.
-    Item(Option<Result<FlightData, RemoteError>>),
+    Item(Option<Result<Message, RemoteError>>),
     /// A little, for which more may come in a moment.
     Held,
     Nothing,
@@ -267,11 +304,16 @@ mod tests {
 
     use super::*;
 
-    fn message(bytes: usize) -> FlightData {
-        FlightData {
-            data_body: vec![0; bytes].into(),
-            ..Default::default()
-        }
+    fn bounded(bytes_max: usize) -> (Producer, Consumer) {
+        Queues::new(bytes_max, usize::MAX).open()
+    }
+
+    fn message(bytes: usize) -> Message {
+        Message::of_metadata(vec![0; bytes])
+    }
+
+    fn size(message: &Message) -> usize {
+        message.bytes()
     }
 
     #[tokio::test]
@@ -289,8 +331,8 @@ mod tests {
     #[tokio::test]
     async fn a_little_is_held_for_a_moment_unless_it_is_flushed() {
         let (producer, mut consumer) = bounded(10 * HELD_BYTES);
-        let at_once = |next: Poll<Option<Result<FlightData, RemoteError>>>| match next {
-            Poll::Ready(Some(Ok(message))) => Some(size(&message)),
+        let at_once = |next: Poll<Option<Result<Message, RemoteError>>>| match next {
+            Poll::Ready(Some(Ok(message))) => Some(message.bytes()),
             _ => None,
         };
         producer.send(message(1)).unwrap();
@@ -328,6 +370,28 @@ mod tests {
         producer.send(message(5)).unwrap();
         assert_eq!(producer.send(message(5)).unwrap_err().kind, ExceptionType::OutOfMemory);
         assert!(consumer.next().await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn when_all_together_are_full_each_still_holds_one_message() {
+        let queues = Queues::new(100, 50);
+        let (first, first_consumer) = queues.open();
+        let (second, mut second_consumer) = queues.open();
+        first.send(message(60)).unwrap();
+        second.send(message(10)).unwrap();
+        let waiting = std::thread::spawn(move || {
+            second.send(message(10)).unwrap();
+            second.finish(Ok(()));
+        });
+        assert_eq!(size(&second_consumer.next().await.unwrap().unwrap()), 10);
+        assert_eq!(size(&second_consumer.next().await.unwrap().unwrap()), 10);
+        assert!(second_consumer.next().await.is_none());
+        waiting.join().unwrap();
+        assert_eq!(queues.pool.bytes.load(Ordering::Relaxed), 60);
+        first.hurry().hurry(1000);
+        assert_eq!(first.send(message(1)).unwrap_err().kind, ExceptionType::OutOfMemory);
+        drop(first_consumer);
+        assert_eq!(queues.pool.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

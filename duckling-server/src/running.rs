@@ -9,6 +9,7 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use duckherder_proto::history::Traffic;
+use duckherder_proto::ipc::check_message;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
@@ -18,8 +19,9 @@ use tracing::{Instrument, debug, info_span};
 
 use crate::history::Recording;
 use crate::ingest::{self, Target, Upload};
+use crate::message::Message;
 use crate::parts::{Cancel, Parts};
-use crate::queue::{self, Consumer, Producer};
+use crate::queue::{Consumer, Producer};
 use crate::session::{Lease, Place, Registration, Session, Sessions};
 use crate::statement::{self, Job};
 
@@ -62,7 +64,7 @@ impl Turn {
 }
 
 /// The messages that answer `DoGet`.
-pub type Answer = BoxStream<'static, Result<FlightData, Status>>;
+pub type Answer = BoxStream<'static, Result<Message, Status>>;
 
 /// Runs a job; its result is read from the stream. Returns when the first message is there.
 ///
@@ -75,7 +77,7 @@ pub async fn stream(
     statement_id: u64,
     recording: Recording,
 ) -> Result<Answer, Status> {
-    let (producer, consumer) = queue::bounded(sessions.limits().read_ahead_bytes);
+    let (producer, consumer) = sessions.queues().open();
     let cancel = begin(sessions, session, job, statement_id, recording, producer).await;
     let cancel = CancelOnDrop(cancel);
     AnswerStream { consumer, cancel }.start().await
@@ -207,7 +209,7 @@ pub async fn upload(
         statement_id,
         end,
     } = upload;
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
+    let mut batches = checked_batches(data);
     // The first item tells the schema, also of a stream without batches.
     let first = next_batch(&mut batches).await?;
     let schema = batches.schema().cloned().ok_or_else(|| {
@@ -254,6 +256,17 @@ pub async fn blocking<T: Send + 'static>(
         .in_current_span()
         .await
         .map_err(|_| RemoteError::new(ExceptionType::Io, "the server failed while running this request"))?
+}
+
+/// The batches of what a client sends. What the library that decodes would believe, and should not, is an error of the
+/// stream.
+pub fn checked_batches(data: BoxStream<'static, Result<FlightData, FlightError>>) -> FlightRecordBatchStream {
+    let checked = data.map(|message| {
+        let message = message?;
+        check_message(&message).map_err(FlightError::Arrow)?;
+        Ok(message)
+    });
+    FlightRecordBatchStream::new_from_flight_data(checked)
 }
 
 /// The next batch of an upload. The library that decodes panics on some malformed data: that is an error here.
@@ -342,7 +355,7 @@ impl AnswerStream {
     }
 
     /// The next message, and what answers after it: nothing after the end or an error.
-    async fn next(mut self) -> (Option<Result<FlightData, Status>>, Option<Self>) {
+    async fn next(mut self) -> (Option<Result<Message, Status>>, Option<Self>) {
         match self.consumer.next().await {
             Some(Ok(message)) => (Some(Ok(message)), Some(self)),
             Some(Err(error)) => {

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_flight::flight_service_server::FlightServiceServer;
 use duckherder_proto::{RemoteError, limits};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -19,6 +18,7 @@ use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::connections::incoming;
 use crate::duckdb::{Database, HAS_ICU, TableSource};
 use crate::error::ServerError;
+use crate::get::Flight;
 use crate::herd::registry::Place;
 use crate::herd::statistics::{self, Statistics, StatisticsTable};
 use crate::herd::tables::{self, PartitionsTable, WorkersTable};
@@ -205,9 +205,6 @@ impl Duckling {
     fn router(&self) -> Result<tonic::transport::server::Router, ServerError> {
         let service = DucklingService::new(Arc::clone(&self.sessions), Arc::clone(&self.registry))
             .map_err(ServerError::FlightSql)?;
-        let service = FlightServiceServer::new(service)
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
         Ok(Server::builder()
             .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
@@ -215,7 +212,7 @@ impl Duckling {
             .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
-            .add_service(service))
+            .add_service(Flight::new(service)))
     }
 
     /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.

@@ -36,7 +36,7 @@ use crate::herd::{Registry, WorkerInfo, exchange, stages};
 use crate::history::{Recording, Sender};
 use crate::ingest::Upload;
 use crate::plain::Mapping;
-use crate::running::{self, UploadJob, blocking};
+use crate::running::{self, Answer, UploadJob, blocking};
 use crate::session::{Lease, Place, Session, Sessions};
 use crate::statement::Job;
 use crate::{catalog, settings, statement};
@@ -72,9 +72,11 @@ impl DucklingService {
     async fn hello(&self, request: HelloRequest) -> Result<HelloResponse, RemoteError> {
         let protocol_version = version::negotiate(&request)?;
         settings::check(&request.settings)?;
+        // One that is not known is as none.
+        let compression = request.compression();
         let sessions = Arc::clone(&self.sessions);
         let (session, database_name, duckdb_version) = blocking(move || {
-            let session = sessions.open(request.settings)?;
+            let session = sessions.open(request.settings, compression)?;
             let mut connection = sessions.database().connect()?;
             let database_name = catalog::current_database(&mut connection)?;
             Ok((session, database_name, catalog::duckdb_version(&mut connection)?))
@@ -92,6 +94,7 @@ impl DucklingService {
             duckdb_version,
             database_name,
             catalog_epoch: self.sessions.epoch(),
+            compression: session.compression.into(),
             session_idle_timeout_ms: u64::try_from(self.sessions.limits().session_idle_timeout.as_millis())
                 .unwrap_or(u64::MAX),
         })
@@ -210,11 +213,7 @@ impl DucklingService {
         })
     }
 
-    async fn execute(
-        &self,
-        request: ExecuteRequest,
-        client: Option<SocketAddr>,
-    ) -> Result<BoxStream<'static, Result<FlightData, Status>>, Status> {
+    async fn execute(&self, request: ExecuteRequest, client: Option<SocketAddr>) -> Result<Answer, Status> {
         let session = self.sessions.get(&request.session_id)?;
         let recording = self.record(&request.history_id, &session, client, &request.sql);
         let job = Job {
@@ -224,6 +223,25 @@ impl DucklingService {
             mapping: Mapping::Link,
         };
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
+    }
+
+    /// Answers `DoGet`: [`crate::get`] sends the messages.
+    pub async fn get(&self, request: Request<Ticket>) -> Result<Response<Answer>, Status> {
+        let client = request.remote_addr();
+        match Command::decode(&request.get_ref().ticket)? {
+            Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
+            Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
+            Some(Command::ReadExchange(request)) => {
+                let message_bytes = self.sessions.limits().message_bytes;
+                let exchanges = self.sessions.herd().exchanges();
+                Ok(Response::new(exchanges.serve(request, message_bytes).await?))
+            }
+            Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
+            None => {
+                let caller = self.caller(&request)?;
+                self.flight_sql.do_get(&caller, request.into_inner()).await
+            }
+        }
     }
 
     async fn ingest(
@@ -418,21 +436,8 @@ impl FlightService for DucklingService {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let client = request.remote_addr();
-        match Command::decode(&request.get_ref().ticket)? {
-            Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
-            Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
-            Some(Command::ReadExchange(request)) => {
-                let message_bytes = self.sessions.limits().message_bytes;
-                let exchanges = self.sessions.herd().exchanges();
-                Ok(Response::new(exchanges.serve(request, message_bytes).await?))
-            }
-            Some(Command::Ingest(_)) => Err(Status::invalid_argument("an ingest command belongs into DoPut")),
-            None => {
-                let caller = self.caller(&request)?;
-                self.flight_sql.do_get(&caller, request.into_inner()).await
-            }
-        }
+        let answer = self.get(request).await?;
+        Ok(answer.map(|messages| messages.map_ok(FlightData::from).boxed()))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::v1::Compression;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
@@ -19,7 +20,7 @@ use crate::duckdb::{Connection, Database, Interrupter};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
-use crate::queue::Hurry;
+use crate::queue::{Hurry, Queues};
 use crate::routing::may_run_beside;
 use crate::settings::{Settings, SettledConnection};
 
@@ -41,6 +42,7 @@ pub struct Sessions {
     /// Counts changes to the catalog, by whatever session.
     epoch: AtomicU64,
     statements: Arc<Semaphore>,
+    queues: Queues,
     history: Arc<History>,
     /// The number of the session opened last.
     opened: AtomicU64,
@@ -50,6 +52,7 @@ pub struct Sessions {
 impl Sessions {
     pub fn new(database: Database, limits: Arc<Limits>, herd: Arc<Herd>) -> Self {
         let statements = Arc::new(Semaphore::new(limits.statements_max));
+        let queues = Queues::new(limits.read_ahead_bytes, limits.results_bytes_max);
         // A restarted server must not repeat the epochs of the one before it.
         let epoch = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -62,11 +65,12 @@ impl Sessions {
             limits,
             epoch: AtomicU64::new(epoch),
             statements,
+            queues,
             by_id: Mutex::default(),
         }
     }
 
-    pub fn open(&self, settings: Settings) -> Result<Arc<Session>, RemoteError> {
+    pub fn open(&self, settings: Settings, compression: Compression) -> Result<Arc<Session>, RemoteError> {
         let connection = self.database.connect()?;
         let mut by_id = lock(&self.by_id);
         if by_id.len() >= self.limits.sessions_max {
@@ -81,7 +85,7 @@ impl Sessions {
         let session = Arc::new(Session::new(
             self.opened.fetch_add(1, Ordering::Relaxed) + 1,
             connection,
-            settings,
+            (settings, compression),
             self.database.clone(),
             Arc::clone(&self.herd),
             Arc::clone(&self.limits),
@@ -173,6 +177,11 @@ impl Sessions {
         &self.limits
     }
 
+    /// What results wait in.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }
@@ -224,6 +233,8 @@ pub struct Session {
     pub id: SessionId,
     /// Its name in the history, for everybody to see.
     pub number: u64,
+    /// Of the results of our own clients.
+    pub compression: Compression,
     database: Database,
     herd: Arc<Herd>,
     limits: Arc<Limits>,
@@ -251,7 +262,7 @@ impl Session {
     fn new(
         number: u64,
         connection: Connection,
-        settings: Settings,
+        (settings, compression): (Settings, Compression),
         database: Database,
         herd: Arc<Herd>,
         limits: Arc<Limits>,
@@ -259,6 +270,7 @@ impl Session {
         Ok(Self {
             id: *uuid::Uuid::new_v4().as_bytes(),
             number,
+            compression,
             database,
             primary: Arc::new(AsyncMutex::new(SettledConnection::new(connection, &herd)?)),
             primary_queue: Mutex::default(),

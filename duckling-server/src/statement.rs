@@ -6,18 +6,18 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_flight::FlightData;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{ColumnDescription, ResultKind, StatementSummary};
-use duckherder_proto::{ExceptionType, Message, RemoteError};
+use duckherder_proto::v1::{ColumnDescription, Compression, ResultKind, StatementSummary};
+use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
 use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
+use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::ddl;
 use crate::history::Recording;
+use crate::message::Message;
 use crate::plain::{Mapping, Plain};
 use crate::queue::Producer;
 use crate::routing::TransactionControl;
@@ -27,9 +27,6 @@ use crate::session::{Lease, Place, Registration, Sessions};
 const ROLLBACKS_MAX: usize = 8;
 
 const NO_STATEMENT: &str = "there is no SQL statement to run";
-
-/// Bytes that every client accepts as one message: tonic's and grpc-js's default, less a margin for the envelope.
-const MESSAGE_BYTES_ACCEPTED: usize = 4 * 1024 * 1024 - 64 * 1024;
 
 /// Statements to run, as some protocol asked for them.
 pub struct Job {
@@ -90,7 +87,13 @@ pub fn run(
         return refuse_commit(sessions, lease);
     }
     commit_on_workers(sessions, lease, &last)?;
-    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping);
+    let compression = match job.mapping {
+        Mapping::Link => lease.session.compression,
+        // Not every client of Flight SQL can unpack.
+        Mapping::Generic | Mapping::Lossless => Compression::None,
+    };
+    let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression)?;
+    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping, encoder);
     let outcome = if defines(&last) {
         let sink = RefCell::new(&mut sink);
         let mut run = |connection: &mut Connection, statement: &Statement| {
@@ -113,10 +116,7 @@ pub fn run(
     if let Some(producer) = producer
         && job.mapping == Mapping::Link
     {
-        producer.send(FlightData {
-            app_metadata: summary.encode_to_vec().into(),
-            ..FlightData::default()
-        })?;
+        producer.send(Message::of_metadata(summary.encode_to_vec()))?;
     }
     Ok(summary.rows_changed)
 }
@@ -337,13 +337,19 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn new(limits: &'a Limits, traffic: &'a Traffic, producer: Option<&'a Producer>, mapping: Mapping) -> Self {
+    fn new(
+        limits: &'a Limits,
+        traffic: &'a Traffic,
+        producer: Option<&'a Producer>,
+        mapping: Mapping,
+        encoder: BatchEncoder,
+    ) -> Self {
         Self {
             limits,
             traffic,
             producer,
             mapping,
-            encoder: BatchEncoder::new(limits.message_bytes),
+            encoder,
             plain: None,
             summary: StatementSummary::default(),
         }
@@ -442,90 +448,11 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn send(
-    message: FlightData,
-    traffic: &Traffic,
-    producer: Option<&Producer>,
-    sent: &mut u64,
-) -> Result<(), RemoteError> {
-    let bytes = (message.data_body.len() + message.data_header.len()) as u64;
+fn send(message: Message, traffic: &Traffic, producer: Option<&Producer>, sent: &mut u64) -> Result<(), RemoteError> {
+    let bytes = message.arrow_bytes() as u64;
     *sent += bytes;
     traffic.add_sent(0, bytes);
     producer.map_or(Ok(()), |producer| producer.send(message))
-}
-
-/// Record batches to Flight messages of bounded size.
-pub struct BatchEncoder {
-    generator: IpcDataGenerator,
-    options: IpcWriteOptions,
-    dictionaries: DictionaryTracker,
-    context: IpcWriteContext,
-    message_bytes: usize,
-}
-
-impl BatchEncoder {
-    /// Messages get about `message_bytes` of Arrow data; a single row is never split.
-    pub fn new(message_bytes: usize) -> Self {
-        Self {
-            generator: IpcDataGenerator::default(),
-            options: IpcWriteOptions::default(),
-            dictionaries: DictionaryTracker::new(false),
-            context: IpcWriteContext::default(),
-            message_bytes,
-        }
-    }
-
-    /// The schema message: before all batches, as it gives their dictionaries numbers.
-    pub fn schema(&mut self, schema: &SchemaRef) -> FlightData {
-        self.generator
-            .schema_to_bytes_with_dictionary_tracker(schema, &mut self.dictionaries, &self.options)
-            .into()
-    }
-
-    /// Hands the messages of one batch to `send`.
-    pub fn encode(
-        &mut self,
-        batch: &RecordBatch,
-        send: &mut dyn FnMut(FlightData) -> Result<(), RemoteError>,
-    ) -> Result<(), RemoteError> {
-        let bytes = batch.get_array_memory_size();
-        let pieces = bytes
-            .div_ceil(self.message_bytes.max(1))
-            .clamp(1, batch.num_rows().max(1));
-        let rows = batch.num_rows().div_ceil(pieces).max(1);
-        let mut offset = 0;
-        loop {
-            let piece = batch.slice(offset, rows.min(batch.num_rows() - offset));
-            self.encode_piece(&piece, send)?;
-            offset += rows;
-            if offset >= batch.num_rows() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// One message, or more if rows of very different size make it larger than others may accept.
-    fn encode_piece(
-        &mut self,
-        piece: &RecordBatch,
-        send: &mut dyn FnMut(FlightData) -> Result<(), RemoteError>,
-    ) -> Result<(), RemoteError> {
-        let (dictionaries, encoded) = self
-            .generator
-            .encode(piece, &mut self.dictionaries, &self.options, &mut self.context)
-            .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
-        for message in dictionaries {
-            send(message.into())?;
-        }
-        let rows = piece.num_rows();
-        let message = FlightData::from(encoded);
-        if message.data_body.len() + message.data_header.len() <= MESSAGE_BYTES_ACCEPTED || rows < 2 {
-            return send(message);
-        }
-        let half = rows / 2;
-        self.encode_piece(&piece.slice(0, half), send)?;
-        self.encode_piece(&piece.slice(half, rows - half), send)
-    }
 }
 
 /// What is known of `sql`, which is not run.

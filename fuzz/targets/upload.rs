@@ -1,5 +1,5 @@
 //! Arrow data of uploads and parameters, as the server reads it: decoded, unwrapped, checked. Like the server
-//! (`running::next_batch`), it takes a panic of the decoder for an error; none may come from our own code.
+//! (`running::checked_batches`, `next_batch`), it takes a panic of the decoder for an error; none may come from our own code.
 
 #![no_main]
 
@@ -17,13 +17,16 @@ mod variant;
 use std::panic::AssertUnwindSafe;
 
 use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use duckherder_proto::ipc::check_message;
 use duckherder_fuzz::{expect_panics, messages};
 use futures::{FutureExt, StreamExt, stream};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     expect_panics();
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(stream::iter(messages(bytes).map(Ok)));
+    let checked = messages(bytes).map(|message| check_message(&message).map(|()| message).map_err(FlightError::Arrow));
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(stream::iter(checked));
     let mut next = || futures::executor::block_on(AssertUnwindSafe(batches.next()).catch_unwind());
     while let Ok(Some(Ok(batch))) = next() {
         let Ok(batch) = unions::unwrapped(batch) else { return };

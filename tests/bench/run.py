@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from xml.etree import ElementTree
 
 import data
 from processes import HERE, Contender, Failed, Server, output_of
@@ -185,6 +186,28 @@ class Bench:
         self.stored_server = Server(sys.executable, HERE / "flight_server.py", "serve-stored", stored)
         self._servers["stored"] = self.stored_server
 
+    def failed_herd_tests(self):
+        """Runs the tests of TPC-H and TPC-DS on a herd at this scale; the number of those that fail."""
+        directory = self.options.directory / f"tpc-{self.options.scale}"
+        for name in ("tpch", "tpcds"):
+            if not (directory / name / "queries.json").exists():
+                generate = [self.options.tpc_python, HERE.parent / "tpc/generate.py", name, self.options.scale]
+                subprocess.run([*generate, directory / name], check=True)
+        environment = {
+            "DUCKHERDER_EXTENSION": self.options.extension,
+            "DUCKLING": self.options.duckling,
+            "DUCKHERDER_TPC": str(directory),
+        }
+        report = self._work / "herd-tests.xml"
+        tests = [HERE.parent / "host/test_herd_tpc.py", "-o", "faulthandler_timeout=3600", f"--junitxml={report}"]
+        subprocess.run(
+            [self.options.host_python, "-m", "pytest", *tests], env=os.environ | environment, cwd=HERE.parents[1]
+        )
+        suite = ElementTree.parse(report).getroot()[0]
+        if suite.get("tests") == "0" or suite.get("skipped") != "0":
+            raise Failed("the tests of TPC-H and TPC-DS on a herd did not run")
+        return int(suite.get("failures")) + int(suite.get("errors"))
+
     def scalar(self, contender, sql):
         return self.contenders[contender].rows(sql=sql)["rows"][0][0]
 
@@ -212,12 +235,13 @@ def free_port():
 
 
 def measure(bench, scenario, rounds):
-    """The measurements of each contender, one a round; one more round before them is not counted."""
+    """The measurements of each contender, one a round; one more round before them is not counted, if there are several."""
     bench.start(scenario.measure)
     if scenario.prepare:
         scenario.prepare(bench)
     figures = {contender: [] for contender in scenario.measure}
-    for number in range(rounds + 1):
+    first = 0 if scenario.rounds is None else 1
+    for number in range(first, (scenario.rounds or rounds) + 1):
         for contender, once in scenario.measure.items():
             figure = once(bench)
             if number > 0:
@@ -268,6 +292,8 @@ def parse():
     parser.add_argument("--duckling", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--drain", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--quack-python", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--host-python", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--tpc-python", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--directory", required=True, type=pathlib.Path, help=argparse.SUPPRESS)
     names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--scenario", action="append", choices=names, help="only this one; may be repeated")

@@ -40,8 +40,9 @@ class Scenario:
     measure: dict
     bar: Bar
     #: Measurements of each contender in a round, of which the best counts.
-    best_of: int = 1
     prepare: object = field(default=None)
+    #: How often it is measured, if not as often as the others: for what does not vary.
+    rounds: int | None = None
 
 
 def seconds(before, timed, **on):
@@ -156,6 +157,11 @@ def tpch(contender, wrap=lambda sql: sql, use=None):
         return sum(min(pair) for pair in zip(*runs))
 
     return once
+
+
+def wrong_results(bench):
+    """How many ways to spread the tables, of 12, make a query of TPC-H or TPC-DS yield something else than locally."""
+    return bench.failed_herd_tests()
 
 
 # --- the wire -------------------------------------------------------------------------------------------------------
@@ -299,6 +305,14 @@ SCENARIOS = [
             HERD: median_ms(HERD, POINT.format("hd.")),
         },
         Bar(1.5, DUCKHERDER, ours=HERD),
+    ),
+    Scenario(
+        "herd-results",
+        "TPC-H and TPC-DS, layouts with wrong results, of 12",
+        "layouts",
+        {DUCKHERDER: wrong_results},
+        Bar(0),
+        rounds=1,
     ),
     Scenario(
         "raw",

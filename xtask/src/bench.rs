@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 
 use crate::extension::{self, Profile};
 use crate::process;
-use crate::python::{self, BENCH, BENCH_QUACK};
+use crate::python::{self, BENCH, BENCH_QUACK, HOST, TPC};
 use crate::workspace::Workspace;
 
 /// The raw-transfer client, an example of the client crate.
 const DRAIN: &str = "drain";
 
-/// Builds with optimizations, makes the two Python environments, and measures. `arguments` go to `tests/bench/run.py`.
+/// Builds with optimizations, makes the Python environments, and measures. `arguments` go to `tests/bench/run.py`.
 ///
 /// # Errors
 /// If something could not be built or run, or a bar is missed.
@@ -21,6 +21,8 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let build = extension::build(workspace, Profile::Release)?;
     let python = python::environment(workspace, &BENCH)?;
     let quack_python = python::environment(workspace, &BENCH_QUACK)?;
+    let host_python = python::environment(workspace, &HOST)?;
+    let tpc_python = python::environment(workspace, &TPC)?;
     let drain = build_drain(workspace)?;
     let mut bench = Command::new(python);
     bench
@@ -33,6 +35,10 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         .arg(drain)
         .arg("--quack-python")
         .arg(quack_python)
+        .arg("--host-python")
+        .arg(host_python)
+        .arg("--tpc-python")
+        .arg(tpc_python)
         .arg("--directory")
         .arg(workspace.target.join("bench"))
         .args(arguments);

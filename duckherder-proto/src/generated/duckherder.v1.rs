@@ -16,6 +16,9 @@ pub struct HelloRequest {
     /// The session's settings, as in ChangeSettings.
     #[prost(btree_map = "string, string", tag = "5")]
     pub settings: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// How the record batches of results are to be compressed.
+    #[prost(enumeration = "Compression", tag = "6")]
+    pub compression: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloResponse {
@@ -37,6 +40,10 @@ pub struct HelloResponse {
     /// The session is closed when the server has not heard of it for so long.
     #[prost(uint64, tag = "7")]
     pub session_idle_timeout_ms: u64,
+    /// What results of the session are compressed with, and uploads may be. A server that does not know what was asked for
+    /// names none.
+    #[prost(enumeration = "Compression", tag = "8")]
+    pub compression: i32,
 }
 /// Says which DuckDB settings hold for the session's statements from here on, name to value: those that are not named any
 /// more are reset. One that the server's DuckDB does not have is left out until it has it.
@@ -550,6 +557,36 @@ pub struct ErrorDetail {
     #[prost(btree_map = "string, string", tag = "3")]
     pub extra_info:
         ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+}
+/// How the buffers of record batches are compressed, as Arrow's IPC format has it (BodyCompression).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Compression {
+    None = 0,
+    Lz4Frame = 1,
+    Zstd = 2,
+}
+impl Compression {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::None => "COMPRESSION_NONE",
+            Self::Lz4Frame => "COMPRESSION_LZ4_FRAME",
+            Self::Zstd => "COMPRESSION_ZSTD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMPRESSION_NONE" => Some(Self::None),
+            "COMPRESSION_LZ4_FRAME" => Some(Self::Lz4Frame),
+            "COMPRESSION_ZSTD" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
 }
 /// What a statement gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

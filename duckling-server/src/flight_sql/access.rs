@@ -11,6 +11,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use duckherder_proto::v1::Compression;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Response, Status};
@@ -89,7 +90,7 @@ impl Caller {
             return Ok(Arc::clone(&visit.session));
         }
         let sessions = Arc::clone(&self.sessions);
-        let session = blocking(move || sessions.open(default_settings())).await?;
+        let session = blocking(move || sessions.open(default_settings(), Compression::None)).await?;
         if !matches!(self.credentials, Credentials::FreshCookie) {
             // Whether anybody comes back for it is not known.
             session.set_unconfirmed();
@@ -231,7 +232,7 @@ pub async fn handshake(
 ) -> Result<String, Status> {
     let log_in = || {
         let sessions = Arc::clone(sessions);
-        blocking(move || sessions.open(default_settings()))
+        blocking(move || sessions.open(default_settings(), Compression::None))
     };
     if let Some(header) = headers.get(AUTHORIZATION) {
         return match Authorization::read(header)? {

@@ -33,7 +33,7 @@ use arrow_flight::{
     SchemaAsIpc, SchemaResult, Ticket,
 };
 use bytes::Bytes;
-use duckherder_proto::{ExceptionType, Message, RemoteError};
+use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tonic::{Response, Status};
@@ -42,9 +42,10 @@ pub use access::Caller;
 pub use state::State;
 
 use crate::catalog::identifier;
+use crate::encode::BatchEncoder;
+use crate::message::Message;
 use crate::running::Answer;
 use crate::session::Sessions;
-use crate::statement::BatchEncoder;
 use handle::Handle;
 use messages::{CloseSessionResult, CloseSessionStatus, GetSessionOptionsResult, SetSessionOptionsRequest};
 use statements::Announced;
@@ -190,7 +191,7 @@ impl FlightSql {
         let response = caller.answer(Response::new(answer));
         // The session stays open for as long as its result is read.
         let visit = caller.take_visit();
-        let keep = move |_: &Result<FlightData, Status>| {
+        let keep = move |_: &Result<Message, Status>| {
             let _ = &visit;
         };
         Ok(response.map(|answer| answer.inspect(keep).boxed()))
@@ -405,11 +406,11 @@ fn unpack<M: ProstMessageExt>(body: &Bytes) -> Result<M, Status> {
 }
 
 /// The message that an action's body is.
-fn raw<M: Message + Default>(body: &Bytes) -> Result<M, Status> {
+fn raw<M: prost::Message + Default>(body: &Bytes) -> Result<M, Status> {
     M::decode(body.clone()).map_err(|error| malformed("action", &error))
 }
 
-fn packed(name: &str, message: &impl Message) -> Bytes {
+fn packed(name: &str, message: &impl prost::Message) -> Bytes {
     let any = Any {
         type_url: format!("type.googleapis.com/arrow.flight.protocol.sql.{name}"),
         value: message.encode_to_vec().into(),
@@ -473,7 +474,7 @@ fn info(
 /// A small result as a stream.
 fn encoded(batches: &[RecordBatch], message_bytes: usize) -> Result<Answer, RemoteError> {
     let mut encoder = BatchEncoder::new(message_bytes);
-    let mut messages: Vec<Result<FlightData, Status>> = Vec::new();
+    let mut messages: Vec<Result<Message, Status>> = Vec::new();
     for (index, batch) in batches.iter().enumerate() {
         if index == 0 {
             messages.push(Ok(encoder.schema(&batch.schema())));

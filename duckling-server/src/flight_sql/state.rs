@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::handle::{Handle, malformed};
 use crate::parts::{Part, Parts};
 use crate::plain::Mapping;
-use crate::queue::{self, Producer};
+use crate::queue::{Producer, Queues};
 use crate::statement::Values;
 
 /// Prepared statements of one session.
@@ -123,11 +123,11 @@ pub enum Fetch {
 }
 
 impl Ticketed {
-    /// Takes the right to read an endpoint. A result that streams share is queued up to `read_ahead_bytes`.
+    /// Takes the right to read an endpoint. A result that streams share is put into one of `queues`.
     ///
     /// # Errors
     /// `Invalid Input`, if there is no such endpoint, or it must not be read again.
-    pub fn fetch(&self, endpoint: u8, read_ahead_bytes: usize) -> Result<Fetch, RemoteError> {
+    pub fn fetch(&self, endpoint: u8, queues: &Queues) -> Result<Fetch, RemoteError> {
         if endpoint >= self.endpoints {
             return Err(malformed());
         }
@@ -147,7 +147,7 @@ impl Ticketed {
         let fetch = match &fetched.parts {
             Some(parts) => Fetch::Further(parts.part()),
             None => {
-                let (producer, consumer) = queue::bounded(read_ahead_bytes);
+                let (producer, consumer) = queues.open();
                 let parts = Arc::new(Parts::new(consumer));
                 fetched.parts = Some(Arc::clone(&parts));
                 Fetch::First(parts, producer)

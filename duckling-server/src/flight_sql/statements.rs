@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, CommandStatementIngest, EndTransaction, TableExistsOption,
@@ -27,7 +26,7 @@ use crate::duckdb::StatementKind;
 use crate::history::{Recording, Sender};
 use crate::ingest::{Create, Target, Upload};
 use crate::plain::{Mapping, Plain};
-use crate::running::{self, Answer, UploadJob, blocking, next_batch, unless_cancelled};
+use crate::running::{self, Answer, UploadJob, blocking, checked_batches, next_batch, unless_cancelled};
 use crate::session::{Place, Session};
 use crate::statement::{self, Job, Planned, Values};
 
@@ -123,7 +122,7 @@ impl FlightSql {
                 mapping: ticket.mapping,
             })
         };
-        match ticket.fetch(endpoint, self.sessions.limits().read_ahead_bytes)? {
+        match ticket.fetch(endpoint, self.sessions.queues())? {
             Fetch::Alone => self.stream(caller, &session, job(&ticket)?, ticket.statement_id).await,
             Fetch::First(parts, producer) => {
                 let job = job(&ticket)?;
@@ -503,7 +502,7 @@ async fn read_parameters(session: &Session, prepared: &Prepared, data: Flight) -
             .is_ok_and(|message| message.data_header.is_empty() && message.data_body.is_empty());
         futures::future::ready(!empty)
     });
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(data.boxed());
+    let mut batches = checked_batches(data.boxed());
     let mut values = Values {
         batches: Vec::new(),
         memory: Vec::new(),

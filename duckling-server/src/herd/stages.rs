@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow_flight::FlightData;
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary};
-use duckherder_proto::{ExceptionType, Message, RemoteError};
+use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use futures::{StreamExt, stream};
 use tonic::Status;
 use tracing::{debug, info_span};
@@ -20,13 +19,15 @@ use super::exchange::{Outputs, Part, query_id};
 use super::running::{RunningQuery, schema_of};
 use crate::config::Limits;
 use crate::duckdb::{Connection, Parameters, Statement, StatementKind};
+use crate::encode::BatchEncoder;
 use crate::history::{Recording, Sender};
+use crate::message::Message;
 use crate::plain::{Mapping, Plain};
-use crate::queue::{self, Producer};
+use crate::queue::Producer;
 use crate::routing::may_run_beside;
 use crate::running::{Answer, AnswerStream, Turn, recorded};
 use crate::session::{Place, Sessions};
-use crate::statement::{BatchEncoder, begin, in_own_transaction};
+use crate::statement::{begin, in_own_transaction};
 
 /// Stages of one request, and exchanges that they read.
 const STAGES_MAX: usize = 256;
@@ -79,7 +80,7 @@ pub async fn run(
     let (recording, turn) = recorded(recording, turn)?;
     part.outputs.stop_with(turn.registration.abandoner());
     let limits = sessions.limits();
-    let (producer, consumer) = queue::bounded(limits.read_ahead_bytes);
+    let (producer, consumer) = sessions.queues().open();
     let answer = AnswerStream::new(consumer, &turn.registration);
     let outputs = Arc::clone(&part.outputs);
     let idle_timeout = limits.exchange_idle_timeout;
@@ -249,10 +250,7 @@ fn run_turn(
     // As for a statement: the connection is free, and the history true, before the end is told.
     drop((registration, lease, permit));
     recording.end(outcome.as_ref().map(|_| None));
-    producer.send(FlightData {
-        app_metadata: outcome?.encode_to_vec().into(),
-        ..FlightData::default()
-    })
+    producer.send(Message::of_metadata(outcome?.encode_to_vec()))
 }
 
 fn runs_no_gather(request: &RunStagesRequest) -> bool {
@@ -319,8 +317,8 @@ impl<'a> StageAnswer<'a> {
         messages.into_iter().try_for_each(|message| self.send(message))
     }
 
-    fn send(&mut self, message: FlightData) -> Result<(), RemoteError> {
-        let bytes = (message.data_header.len() + message.data_body.len()) as u64;
+    fn send(&mut self, message: Message) -> Result<(), RemoteError> {
+        let bytes = message.arrow_bytes() as u64;
         self.bytes += bytes;
         self.traffic.add_sent(0, bytes);
         self.producer.send(message)

@@ -1,7 +1,7 @@
 //! The client crate against a real server.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -366,6 +366,53 @@ async fn many_clients_at_once() {
     let outcomes: Vec<_> = within(DEADLINE, stream::iter(clients).buffer_unordered(32).collect()).await;
     assert_eq!(outcomes, vec![(1000, 100_000); 32]);
     assert_eq!(number(&client, "SELECT count(*) FROM t").await, 32_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_clients_make_progress_fairly() {
+    const CLIENTS: usize = 64;
+    const ROUND: Duration = Duration::from_secs(3);
+    let (duckling, client) = start().await;
+    client
+        .execute("CREATE TABLE t (i BIGINT PRIMARY KEY, text VARCHAR); INSERT INTO t SELECT i, 'row ' || i FROM range(10_000) r(i)")
+        .await
+        .unwrap();
+    // Results that nobody reads, and statements that take all cores.
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        let other = Client::connect(duckling.options()).await.unwrap();
+        unread.push(
+            other
+                .query("SELECT repeat('x', 1000) FROM range(100_000_000)")
+                .await
+                .unwrap(),
+        );
+        unread.push(
+            other
+                .query("SELECT sum(sqrt(i)) FROM range(100_000_000_000) r(i)")
+                .await
+                .unwrap(),
+        );
+    }
+    let work = |id: usize| {
+        let options = duckling.options();
+        async move {
+            let client = Client::connect(options).await.unwrap();
+            let (started, mut done) = (Instant::now(), 0_u32);
+            while started.elapsed() < ROUND {
+                let key = (id * 97 + done as usize) % 10_000;
+                let found = number(&client, &format!("SELECT i FROM t WHERE i = {key}")).await;
+                assert_eq!(found, key as i64);
+                done += 1;
+            }
+            done
+        }
+    };
+    let clients = stream::iter((0..CLIENTS).map(work)).buffer_unordered(CLIENTS);
+    let mut done: Vec<u32> = within(DEADLINE, clients.collect()).await;
+    done.sort_unstable();
+    let (least, median) = (done[0], done[CLIENTS / 2]);
+    assert!(least > 0 && least * 4 >= median, "{done:?}");
 }
 
 #[test]

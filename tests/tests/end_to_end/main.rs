@@ -10,6 +10,7 @@
 )]
 
 mod client;
+mod compression;
 mod differential;
 mod faults;
 mod flight_sql;

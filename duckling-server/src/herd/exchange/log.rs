@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow_flight::FlightData;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::Notify;
 
 use super::budget::{Budget, Charge};
 use super::spill::{Spill, Spilled};
-use crate::statement::BatchEncoder;
+use crate::encode::BatchEncoder;
+use crate::message::Message;
 
 /// A batch that is kept.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl Stored {
     ///
     /// # Errors
     /// The disk's.
-    pub fn messages(&self, encoder: &mut BatchEncoder) -> Result<Vec<FlightData>, RemoteError> {
+    pub fn messages(&self, encoder: &mut BatchEncoder) -> Result<Vec<Message>, RemoteError> {
         match self {
             Self::Memory(batch, _) => {
                 let mut messages = Vec::new();

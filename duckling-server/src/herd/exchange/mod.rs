@@ -30,8 +30,8 @@ use self::log::{Log, Progress};
 use self::spill::Spill;
 use self::split::{Coalescer, Splitter};
 use crate::config::Limits;
+use crate::encode::BatchEncoder;
 use crate::session::SessionId;
-use crate::statement::BatchEncoder;
 
 /// Names a query, and is the permission to read its exchanges.
 pub type QueryId = [u8; 16];
@@ -512,8 +512,7 @@ impl Writer {
         } else {
             (None, Arc::clone(schema))
         };
-        let mut encoder = BatchEncoder::new(message_bytes);
-        encoder.schema(&schema);
+        let encoder = BatchEncoder::new(message_bytes);
         for log in &output.logs {
             log.begin(&schema);
         }

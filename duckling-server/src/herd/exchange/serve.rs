@@ -1,14 +1,14 @@
 //! Answering a peer that reads an exchange.
 
-use arrow_flight::FlightData;
 use duckherder_proto::v1::{ExchangeSummary, ReadExchangeRequest};
-use duckherder_proto::{Message, RemoteError};
+use duckherder_proto::{Message as _, RemoteError};
 use futures::stream::{self, StreamExt};
 use tonic::Status;
 
 use super::{Exchanges, LogReader, query_id};
+use crate::encode::BatchEncoder;
+use crate::message::Message;
 use crate::running::{Answer, blocking};
-use crate::statement::BatchEncoder;
 
 impl Exchanges {
     /// The messages of an exchange, as they are made. Resolves with the first.
@@ -21,7 +21,7 @@ impl Exchanges {
             .open(id, request.stage, &request.destination, request.reader)
             .await?;
         let schema = reader.schema().await?;
-        let mut encoder = BatchEncoder::new(message_bytes);
+        let encoder = BatchEncoder::new(message_bytes);
         let first = encoder.schema(&schema);
         let serving = Serving {
             reader,
@@ -39,8 +39,8 @@ impl Exchanges {
     }
 }
 
-fn size(message: &FlightData) -> u64 {
-    (message.data_header.len() + message.data_body.len()) as u64
+fn size(message: &Message) -> u64 {
+    message.arrow_bytes() as u64
 }
 
 struct Serving {
@@ -51,7 +51,7 @@ struct Serving {
 
 impl Serving {
     /// The next messages, and what comes after them: nothing after the summary or an error.
-    async fn next(mut self) -> (Vec<Result<FlightData, Status>>, Option<Self>) {
+    async fn next(mut self) -> (Vec<Result<Message, Status>>, Option<Self>) {
         match self.batch().await {
             Ok((Some(messages), encoder)) => {
                 self.encoder = encoder;
@@ -59,10 +59,7 @@ impl Serving {
                 (messages.into_iter().map(Ok).collect(), Some(self))
             }
             Ok((None, _)) => {
-                let message = FlightData {
-                    app_metadata: self.summary.encode_to_vec().into(),
-                    ..FlightData::default()
-                };
+                let message = Message::of_metadata(self.summary.encode_to_vec());
                 (vec![Ok(message)], None)
             }
             Err(error) => (vec![Err(Status::from(error))], None),
@@ -70,7 +67,7 @@ impl Serving {
     }
 
     /// The messages of the next batch, which is read and encoded on a blocking thread.
-    async fn batch(&mut self) -> Result<(Option<Vec<FlightData>>, BatchEncoder), RemoteError> {
+    async fn batch(&mut self) -> Result<(Option<Vec<Message>>, BatchEncoder), RemoteError> {
         let mut encoder = std::mem::replace(&mut self.encoder, BatchEncoder::new(0));
         let Some(stored) = self.reader.next().await? else {
             return Ok((None, encoder));

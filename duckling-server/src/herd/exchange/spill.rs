@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::iter;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use arrow_flight::FlightData;
 use arrow_flight::utils::flight_data_to_arrow_batch;
 use duckherder_proto::{ExceptionType, RemoteError};
 
 use super::budget::{Budget, Charge};
-use crate::statement::BatchEncoder;
+use crate::encode::BatchEncoder;
+use crate::message::Message;
 
 /// Where batches of one query go when memory is short. The file is made when it is needed.
 pub struct Spill {
@@ -65,20 +66,20 @@ impl Spill {
             messages.push(message);
             Ok(())
         })?;
-        let bytes = messages.iter().map(size).sum();
+        let bytes = messages.iter().map(|message| message.arrow_bytes() as u64).sum();
         let (file, mut offset) = self.reserve(bytes)?;
         let mut pieces = Vec::with_capacity(messages.len());
         for message in &messages {
-            let (header, body) = (&message.data_header, &message.data_body);
-            file.write_all_at(header, offset)
-                .and_then(|()| file.write_all_at(body, offset + header.len() as u64))
-                .map_err(|error| self.failed("writing", &error))?;
             pieces.push(Piece {
                 offset,
-                header_bytes: header.len(),
-                body_bytes: body.len(),
+                header_bytes: message.header.len(),
+                body_bytes: message.body_bytes(),
             });
-            offset += size(message);
+            for bytes in iter::once(&message.header).chain(message.body()) {
+                file.write_all_at(bytes, offset)
+                    .map_err(|error| self.failed("writing", &error))?;
+                offset += bytes.len() as u64;
+            }
         }
         let spilled = Spilled {
             file,
@@ -135,16 +136,12 @@ impl Spill {
     }
 }
 
-fn size(message: &FlightData) -> u64 {
-    (message.data_header.len() + message.data_body.len()) as u64
-}
-
 impl Spilled {
     /// The batch's Arrow messages. Blocks.
     ///
     /// # Errors
     /// The disk's.
-    pub fn messages(&self) -> Result<Vec<FlightData>, RemoteError> {
+    pub fn messages(&self) -> Result<Vec<Message>, RemoteError> {
         self.pieces.iter().map(|piece| self.read(*piece)).collect()
     }
 
@@ -157,8 +154,10 @@ impl Spilled {
         let no_dictionaries = HashMap::new();
         let batches = self
             .messages()?
-            .iter()
-            .map(|message| flight_data_to_arrow_batch(message, Arc::clone(schema), &no_dictionaries).map_err(failed))
+            .into_iter()
+            .map(|message| {
+                flight_data_to_arrow_batch(&message.into(), Arc::clone(schema), &no_dictionaries).map_err(failed)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         match batches.as_slice() {
             [one] => Ok(one.clone()),
@@ -166,7 +165,7 @@ impl Spilled {
         }
     }
 
-    fn read(&self, piece: Piece) -> Result<FlightData, RemoteError> {
+    fn read(&self, piece: Piece) -> Result<Message, RemoteError> {
         let read = |offset, bytes| {
             let mut buffer = vec![0; bytes];
             self.file
@@ -174,10 +173,8 @@ impl Spilled {
                 .map(|()| buffer)
                 .map_err(|error| RemoteError::new(ExceptionType::Io, format!("an exchange's rows on disk: {error}")))
         };
-        Ok(FlightData {
-            data_header: read(piece.offset, piece.header_bytes)?.into(),
-            data_body: read(piece.offset + piece.header_bytes as u64, piece.body_bytes)?.into(),
-            ..FlightData::default()
-        })
+        let header = read(piece.offset, piece.header_bytes)?;
+        let body = read(piece.offset + piece.header_bytes as u64, piece.body_bytes)?;
+        Ok(Message::of_arrow(header, vec![body.into()]))
     }
 }

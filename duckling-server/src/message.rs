@@ -1,0 +1,196 @@
+//! Flight messages on their way to clients.
+
+use arrow_flight::FlightData;
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Pieces of a body that are smaller are copied together: a frame of HTTP/2 has its price too.
+const PIECE_BYTES_MIN: usize = 4 * 1024;
+
+/// Bytes of a gRPC message's prefix: whether it is compressed, and its length.
+/// [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), "Length-Prefixed-Message".
+const PREFIX_BYTES: usize = 5;
+
+/// Tags of the fields of `FlightData` (`Flight.proto`), all with a length: `(number << 3) | 2`, as varints.
+const TAG_DATA_HEADER: &[u8] = &[0x12];
+const TAG_APP_METADATA: &[u8] = &[0x1A];
+const TAG_DATA_BODY: &[u8] = &[0xC2, 0x3E];
+
+/// Bytes of a varint, at most.
+const VARINT_BYTES_MAX: usize = 10;
+
+/// What a [`FlightData`] is, with a body in pieces: Arrow's buffers as they are, without a copy that brings them together.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// An encapsulated Arrow message's metadata.
+    pub header: Bytes,
+    pub app_metadata: Bytes,
+    body: Vec<Bytes>,
+    body_bytes: usize,
+}
+
+impl Message {
+    /// One with nothing of Arrow's.
+    pub fn of_metadata(app_metadata: impl Into<Bytes>) -> Self {
+        Self {
+            app_metadata: app_metadata.into(),
+            ..Self::default()
+        }
+    }
+
+    /// An Arrow message.
+    pub fn of_arrow(header: impl Into<Bytes>, body: Vec<Bytes>) -> Self {
+        Self {
+            header: header.into(),
+            app_metadata: Bytes::new(),
+            body_bytes: body.iter().map(Bytes::len).sum(),
+            body,
+        }
+    }
+
+    /// The body's pieces.
+    pub fn body(&self) -> &[Bytes] {
+        &self.body
+    }
+
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Bytes of Arrow's: header and body.
+    pub fn arrow_bytes(&self) -> usize {
+        self.header.len() + self.body_bytes
+    }
+
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.arrow_bytes() + self.app_metadata.len()
+    }
+
+    /// Bytes of the message in gRPC, without its prefix.
+    pub fn encoded_bytes(&self) -> usize {
+        let field = |tag: &[u8], bytes: usize| {
+            if bytes == 0 {
+                0
+            } else {
+                tag.len() + varint(bytes).len() + bytes
+            }
+        };
+        field(TAG_DATA_HEADER, self.header.len())
+            + field(TAG_APP_METADATA, self.app_metadata.len())
+            + field(TAG_DATA_BODY, self.body_bytes)
+    }
+
+    /// Appends the message as gRPC has it, prefix included, to `frames`: what is small to `gathered`, which goes before
+    /// what is large, and is left with what comes last. The message must be shorter than 4 GiB.
+    pub fn encode(self, gathered: &mut BytesMut, frames: &mut impl Extend<Bytes>) {
+        let encoded_bytes = self.encoded_bytes();
+        gathered.reserve(
+            PREFIX_BYTES + self.header.len() + self.app_metadata.len() + 3 * (VARINT_BYTES_MAX + TAG_DATA_BODY.len()),
+        );
+        gathered.put_u8(0);
+        gathered.put_u32(u32::try_from(encoded_bytes).unwrap_or(u32::MAX));
+        for (tag, value) in [(TAG_DATA_HEADER, &self.header), (TAG_APP_METADATA, &self.app_metadata)] {
+            if !value.is_empty() {
+                gathered.extend_from_slice(tag);
+                gathered.extend_from_slice(&varint(value.len()));
+                gathered.extend_from_slice(value);
+            }
+        }
+        if self.body_bytes == 0 {
+            return;
+        }
+        gathered.extend_from_slice(TAG_DATA_BODY);
+        gathered.extend_from_slice(&varint(self.body_bytes));
+        for piece in self.body {
+            if piece.len() < PIECE_BYTES_MIN {
+                gathered.extend_from_slice(&piece);
+            } else {
+                frames.extend(
+                    [gathered.split().freeze(), piece]
+                        .into_iter()
+                        .filter(|frame| !frame.is_empty()),
+                );
+            }
+        }
+    }
+}
+
+/// A length as protocol buffers have it.
+fn varint(value: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(VARINT_BYTES_MAX);
+    prost::encoding::encode_varint(value as u64, &mut bytes);
+    bytes
+}
+
+impl From<FlightData> for Message {
+    fn from(data: FlightData) -> Self {
+        let body = if data.data_body.is_empty() {
+            Vec::new()
+        } else {
+            vec![data.data_body]
+        };
+        Self {
+            app_metadata: data.app_metadata,
+            ..Self::of_arrow(data.data_header, body)
+        }
+    }
+}
+
+impl From<Message> for FlightData {
+    /// Copies the body together, if it has several pieces.
+    fn from(message: Message) -> Self {
+        let data_body = match message.body.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            pieces => pieces.concat().into(),
+        };
+        Self {
+            data_header: message.header,
+            app_metadata: message.app_metadata,
+            data_body,
+            flight_descriptor: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+
+    use super::*;
+
+    fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Bytes>> {
+        let large = bytes(8).prop_map(|seed| Bytes::from(seed.repeat(2000)));
+        proptest::collection::vec(prop_oneof![bytes(300), large], 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_encoded_as_protocol_buffers_are(
+            header in bytes(300),
+            app_metadata in bytes(20),
+            body in pieces(),
+            before in bytes(20),
+        ) {
+            let message = Message { app_metadata, ..Message::of_arrow(header, body) };
+            let expected = FlightData::from(message.clone());
+            let (mut gathered, mut frames) = (BytesMut::from(&*before), Vec::new());
+            prop_assert_eq!(message.encoded_bytes(), expected.encoded_len());
+            message.encode(&mut gathered, &mut frames);
+            frames.push(gathered.freeze());
+            let all = frames.concat();
+            let (found_before, rest) = all.split_at(before.len());
+            prop_assert_eq!(found_before, &*before);
+            let (prefix, rest) = rest.split_at(PREFIX_BYTES);
+            prop_assert_eq!(prefix[0], 0);
+            prop_assert_eq!(u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize, rest.len());
+            prop_assert_eq!(FlightData::decode(rest).unwrap(), expected);
+        }
+    }
+}
