@@ -19,7 +19,7 @@ const TAG_DATA_BODY: &[u8] = &[0xC2, 0x3E];
 const VARINT_BYTES_MAX: usize = 10;
 
 /// What a [`FlightData`] is, with a body in pieces: Arrow's buffers as they are, without a copy that brings them together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
     /// An encapsulated Arrow message's metadata.
     pub header: Bytes,

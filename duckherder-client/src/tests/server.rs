@@ -52,6 +52,7 @@ pub(super) fn hello() -> v1::HelloResponse {
         database_name: "pond".to_owned(),
         catalog_epoch: 1,
         session_idle_timeout_ms: 60_000,
+        ..v1::HelloResponse::default()
     }
 }
 

@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use duckherder_proto::Message;
+use arrow_flight::FlightData;
+use duckherder_proto::Message as _;
 use duckherder_proto::v1::{ExchangeSummary, HerdDestination, ReadExchangeRequest};
 use futures::StreamExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::message::Message;
 
 const ID: QueryId = [7; 16];
 const SESSION: SessionId = [1; 16];
@@ -379,12 +381,10 @@ async fn peers_are_served_messages_and_a_summary() {
         let (summary, arrow) = messages.split_last().unwrap();
         let summary = ExchangeSummary::decode(&*summary.app_metadata).unwrap();
         assert_eq!(summary.rows, 70_005);
-        let bytes: usize = arrow
-            .iter()
-            .map(|message| message.data_header.len() + message.data_body.len())
-            .sum();
+        let bytes: usize = arrow.iter().map(Message::arrow_bytes).sum();
         assert_eq!(summary.bytes, bytes as u64);
-        let batches = arrow_flight::utils::flight_data_to_batches(arrow).unwrap();
+        let arrow: Vec<FlightData> = arrow.iter().cloned().map(FlightData::from).collect();
+        let batches = arrow_flight::utils::flight_data_to_batches(&arrow).unwrap();
         let found: Vec<_> = batches.iter().flat_map(numbers).collect();
         assert_eq!(found, (0..70_005).collect::<Vec<_>>());
         part.outputs.drained(LONG).await.unwrap();
