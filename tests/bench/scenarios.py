@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 
 import data
+import scaling
 
 LOCAL, QUACK, DUCKHERDER, PYARROW = "local", "quack", "duckherder", "pyarrow"
 #: A coordinator with two workers.
@@ -42,6 +43,8 @@ class Scenario:
     #: Measurements of each contender in a round, of which the best counts.
     best_of: int = 1
     prepare: object = field(default=None)
+    #: It takes its rounds by itself, and needs these contenders only.
+    once_with: tuple | None = None
 
 
 def seconds(before, timed, **on):
@@ -299,6 +302,14 @@ SCENARIOS = [
             HERD: median_ms(HERD, POINT.format("hd.")),
         },
         Bar(1.5, DUCKHERDER, ours=HERD),
+    ),
+    Scenario(
+        "herd-scaling",
+        "TPC-H, CPU time on the critical path, 8 workers",
+        "s",
+        {LOCAL: scaling.one_node, HERD: scaling.herds},
+        Bar(1.0, LOCAL, ours=HERD),
+        once_with=(LOCAL,),
     ),
     Scenario(
         "raw",

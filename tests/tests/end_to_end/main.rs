@@ -15,6 +15,7 @@ mod faults;
 mod flight_sql;
 mod fuzz;
 mod herd_exchange;
+mod herd_faults;
 mod herd_membership;
 mod herd_tables;
 mod history;
