@@ -477,7 +477,10 @@ impl Registry {
             if placing.leaving.as_ref() == Some(worker) || members.find(&now, &worker.0).is_none() {
                 return Err(RemoteError::new(
                     ExceptionType::Connection,
-                    format!("worker {} is being unregistered: the table can be made without it now", worker.0),
+                    format!(
+                        "worker {} is being unregistered: the table can be made without it now",
+                        worker.0
+                    ),
                 ));
             }
         }
