@@ -209,18 +209,27 @@ Value RegisterWorker(ClientContext &context, const vector<Value> &arguments) {
 	return "worker " + id.ToString() + " at " + address.ToString() + " registered";
 }
 
-Value UnregisterWorker(ClientContext &context, const vector<Value> &arguments) {
+//! "worker … at …", which is none any more.
+string TakeWorkerOut(ClientContext &context, const vector<Value> &arguments, const char *function, bool lost) {
 	if (arguments[0].IsNull()) {
-		throw InvalidInputException("duckherder_unregister_worker: the worker's id or address must not be NULL");
+		throw InvalidInputException("%s: the worker's id or address must not be NULL", function);
 	}
 	auto &catalog = CatalogOf(context, arguments, 1);
 	auto worker = StringValue::Get(arguments[0]);
 	Buffer id, address;
 	Check([&](DhBuffer *error) {
-		return Api().worker_unregister(catalog.Remote()->Get(), Text(worker), InterruptOf(context), id.Slot(),
+		return Api().worker_unregister(catalog.Remote()->Get(), Text(worker), lost, InterruptOf(context), id.Slot(),
 		                               address.Slot(), error);
 	});
-	return "worker " + id.ToString() + " at " + address.ToString() + " unregistered";
+	return "worker " + id.ToString() + " at " + address.ToString();
+}
+
+Value UnregisterWorker(ClientContext &context, const vector<Value> &arguments) {
+	return TakeWorkerOut(context, arguments, "duckherder_unregister_worker", false) + " unregistered";
+}
+
+Value ForgetWorker(ClientContext &context, const vector<Value> &arguments) {
+	return TakeWorkerOut(context, arguments, "duckherder_forget_worker", true) + " forgotten";
 }
 
 Value GetWorkerCount(ClientContext &context, const vector<Value> &arguments) {
@@ -272,6 +281,7 @@ void RegisterActions(ExtensionLoader &loader) {
 	RegisterAction<RegisterOrReplaceDriver>(loader, "duckherder_register_or_replace_driver", {{text, text}});
 	RegisterAction<RegisterWorker>(loader, "duckherder_register_worker", {{text}, {text, text}});
 	RegisterAction<UnregisterWorker>(loader, "duckherder_unregister_worker", {{text}, {text, text}});
+	RegisterAction<ForgetWorker>(loader, "duckherder_forget_worker", {{text}, {text, text}});
 	RegisterAction<GetWorkerCount>(loader, "duckherder_get_worker_count", {{}, {text}}, LogicalType::BIGINT);
 	RegisterAction<LoadExtension>(loader, "duckherder_load_extension", {{text}, {text, text}});
 	RegisterAction<ClearQueryRecorderStats>(loader, "duckherder_clear_query_recorder_stats", {{}});

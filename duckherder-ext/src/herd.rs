@@ -23,14 +23,21 @@ pub fn register_worker(interrupt: &dyn InterruptCheck, remote: &Remote, address:
     })
 }
 
-/// Takes a worker, named by its id or its address, out of the herd. Returns its id and its address.
+/// Takes a worker, named by its id or its address, out of the herd; one that is lost with the rows that it holds. Returns
+/// its id and its address.
 ///
 /// # Errors
-/// There is none, or it holds rows.
-pub fn unregister_worker(interrupt: &dyn InterruptCheck, remote: &Remote, worker: &str) -> Result<(String, String)> {
+/// There is none, it holds rows and is not lost, or is there and should be.
+pub fn unregister_worker(
+    interrupt: &dyn InterruptCheck,
+    remote: &Remote,
+    worker: &str,
+    lost: bool,
+) -> Result<(String, String)> {
     let node = node(remote)?;
     let request = UnregisterWorkerRequest {
         worker: worker.to_owned(),
+        lost,
     };
     runtime::wait(interrupt, async move {
         let answer = node.request(&request).await.map_err(ForUser::for_user)?;

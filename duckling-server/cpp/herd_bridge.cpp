@@ -3,23 +3,30 @@
 #include "duckdb/common/types/value.hpp"
 #include "duckdb/parser/parser.hpp"
 
+#include <atomic>
+
 namespace herd {
 
 using namespace duckdb;
 
 static constexpr const char *STATE = "duckherder_herd";
-static const HerdApi *api = nullptr;
+//! Set before anything is made that calls it.
+static std::atomic<const HerdApi *> api {nullptr};
 
 const HerdApi &Api() {
-	return *api;
+	return *api.load();
 }
 
 void SetApi(const HerdApi *given) {
 	api = given;
 }
 
+shared_ptr<SessionState> SessionState::Get(ClientContext &context) {
+	return context.registered_state->Get<SessionState>(STATE);
+}
+
 const HerdSession *SessionState::Find(ClientContext &context) {
-	auto state = context.registered_state->Get<SessionState>(STATE);
+	auto state = Get(context);
 	return state ? state->session : nullptr;
 }
 
@@ -33,12 +40,12 @@ const HerdSession *SessionState::Of(ClientContext &context) {
 }
 
 bool SessionState::ChangesDefinitions(ClientContext &context) {
-	auto state = context.registered_state->Get<SessionState>(STATE);
+	auto state = Get(context);
 	return state && state->changes_definitions;
 }
 
 void SessionState::SetChangesDefinitions(ClientContext &context, bool changes) {
-	auto state = context.registered_state->Get<SessionState>(STATE);
+	auto state = Get(context);
 	if (state) {
 		state->changes_definitions = changes;
 	}

@@ -5,6 +5,7 @@
 #include "duckdb/common/error_data.hpp"
 #include "duckdb/main/client_context.hpp"
 #include "duckdb/main/client_context_state.hpp"
+#include "herd_cpu.hpp"
 #include "herd_ffi.h"
 
 #include <utility>
@@ -89,12 +90,23 @@ public:
 	static const HerdSession *Of(duckdb::ClientContext &context);
 	//! The same, or null.
 	static const HerdSession *Find(duckdb::ClientContext &context);
+	//! What a connection has, or null.
+	static duckdb::shared_ptr<SessionState> Get(duckdb::ClientContext &context);
 
 	//! Whether statements may change the definitions of a herd's tables here, since whoever runs them sees to the workers.
 	static bool ChangesDefinitions(duckdb::ClientContext &context);
 	static void SetChangesDefinitions(duckdb::ClientContext &context, bool changes);
 
+	void OnTaskStart(duckdb::ClientContext &) override {
+		cpu_time.Enter();
+	}
+	void OnTaskStop(duckdb::ClientContext &) override {
+		cpu_time.Leave();
+	}
+
 	const HerdSession *session;
+	//! Of the stage that the connection runs.
+	CpuTime cpu_time;
 
 private:
 	bool changes_definitions = false;

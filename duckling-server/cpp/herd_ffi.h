@@ -109,6 +109,10 @@ struct HerdApi {
 //! with `herd_error_free`.
 char *herd_install(void *connection, const HerdApi *api);
 //! Gives a `duckdb::Connection` its session, which it frees.
-char *herd_bind_session(void *connection, const HerdSession *session);
+char *herd_bind_session(void *connection, const HerdApi *api, const HerdSession *session);
+//! From here on, the CPU time is counted of this thread, and of whatever DuckDB's threads do for the connection …
+void herd_cpu_begin(void *connection);
+//! … until here, on the same thread: in nanoseconds, or -1 if it is not known.
+int64_t herd_cpu_end(void *connection);
 void herd_error_free(char *error);
 }

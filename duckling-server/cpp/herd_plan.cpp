@@ -392,7 +392,7 @@ private:
 
 	string AggregateKind(LogicalAggregate &aggregate) {
 		auto single_set = aggregate.grouping_sets.size() <= 1 && aggregate.grouping_functions.empty();
-		auto two_phase = single_set;
+		auto two_phase = true;
 		auto order_free = true;
 		// What keeps it from two phases is DISTINCT only, and this is the one argument.
 		optional_ptr<const Expression> distinct;

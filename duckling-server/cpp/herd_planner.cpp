@@ -96,6 +96,19 @@ char *Caught(WORK work) {
 	}
 }
 
+//! Calls `work` with the connection's count, if it has a session.
+template <class WORK>
+void WithCpuTime(void *connection, WORK work) {
+	auto error = Caught([&]() {
+		auto state = SessionState::Get(*static_cast<Connection *>(connection)->context);
+		if (state) {
+			work(state->cpu_time);
+		}
+	});
+	// Nothing is counted then.
+	free(error); // NOLINT
+}
+
 } // namespace
 
 } // namespace herd
@@ -109,8 +122,22 @@ char *herd_install(void *connection, const HerdApi *api) {
 	});
 }
 
-char *herd_bind_session(void *connection, const HerdSession *session) {
-	return herd::Caught([&]() { herd::BindSession(*static_cast<duckdb::Connection *>(connection), session); });
+char *herd_bind_session(void *connection, const HerdApi *api, const HerdSession *session) {
+	return herd::Caught([&]() {
+		// A database without the herd's planner has sessions all the same, and frees them.
+		herd::SetApi(api);
+		herd::BindSession(*static_cast<duckdb::Connection *>(connection), session);
+	});
+}
+
+void herd_cpu_begin(void *connection) {
+	herd::WithCpuTime(connection, [](herd::CpuTime &cpu_time) { cpu_time.Begin(); });
+}
+
+int64_t herd_cpu_end(void *connection) {
+	int64_t spent_ns = -1;
+	herd::WithCpuTime(connection, [&](herd::CpuTime &cpu_time) { spent_ns = cpu_time.End(); });
+	return spent_ns;
 }
 
 void herd_error_free(char *error) {

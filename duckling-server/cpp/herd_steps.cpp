@@ -21,6 +21,8 @@
 #include "duckdb/planner/column_binding_map.hpp"
 #include "duckdb/planner/expression/bound_cast_expression.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
+#include "duckdb/planner/expression/bound_constant_expression.hpp"
+#include "duckdb/planner/expression/bound_operator_expression.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
 #include "duckdb/planner/operator/logical_aggregate.hpp"
 #include "duckdb/planner/operator/logical_comparison_join.hpp"
@@ -398,11 +400,22 @@ private:
 		auto partial =
 		    make_uniq<LogicalAggregate>(binder.GenerateTableIndex(), binder.GenerateTableIndex(), vector<unique_ptr<Expression>>());
 		partial->groups = std::move(upper.groups);
-		partial->grouping_sets = upper.grouping_sets;
+		auto several_sets = upper.grouping_sets.size() > 1;
+		if (several_sets) {
+			// All groups there are; the second phase makes the sets of them.
+			GroupingSet all;
+			for (auto index : ProjectionIndex::GetIndexes(partial->groups.size())) {
+				all.insert(index);
+			}
+			partial->grouping_sets.push_back(std::move(all));
+		} else {
+			partial->grouping_sets = upper.grouping_sets;
+		}
 		upper.groups.clear();
 		// The first phase, and what the second does with each of its columns.
 		vector<string> second;
 		vector<vector<idx_t>> parts;
+		vector<bool> counts;
 		auto add = [&](unique_ptr<BoundAggregateExpression> first, const string &then) {
 			partial->expressions.push_back(std::move(first));
 			second.push_back(then);
@@ -411,6 +424,7 @@ private:
 		for (auto &expression : upper.expressions) {
 			auto aggregate = unique_ptr_cast<Expression, BoundAggregateExpression>(std::move(expression));
 			auto name = aggregate->Function().GetName().GetIdentifierName();
+			counts.push_back(name == "count" || name == "count_star");
 			if (name == "avg" || name == "mean") {
 				vector<unique_ptr<Expression>> summands, counted;
 				summands.push_back(aggregate->GetChildren()[0]->Copy());
@@ -466,8 +480,20 @@ private:
 			if (parts[i].size() == 2) {
 				column = BindDivision(std::move(column), result(parts[i][1]));
 			}
-			columns.push_back(
-			    BoundCastExpression::AddCastToType(context, std::move(column), old_types[upper.groups.size() + i]));
+			auto &type = old_types[upper.groups.size() + i];
+			column = BoundCastExpression::AddCastToType(context, std::move(column), type);
+			if (several_sets && counts[i]) {
+				// The set of no groups has a row also if the first phase has none.
+				auto count = make_uniq<BoundOperatorExpression>(ExpressionType::OPERATOR_COALESCE, type);
+				count->GetChildrenMutable().push_back(std::move(column));
+				count->GetChildrenMutable().push_back(make_uniq<BoundConstantExpression>(Value::Numeric(type, 0)));
+				column = std::move(count);
+			}
+			columns.push_back(std::move(column));
+		}
+		for (auto index : ProjectionIndex::GetIndexes(upper.grouping_functions.size())) {
+			columns.push_back(make_uniq<BoundColumnRefExpression>(LogicalType::BIGINT,
+			                                                      ColumnBinding(upper.groupings_index, index)));
 		}
 		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
 		if (upper.has_estimated_cardinality) {

@@ -76,7 +76,8 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// How long running statements may take to finish after a shutdown began; then they are interrupted.
     pub drain_timeout: Duration,
-    /// Arrow bytes of exchanges that a worker keeps in memory; more go to disk.
+    /// Arrow bytes of exchanges that a worker keeps in memory; more go to disk. At most a quarter of DuckDB's memory
+    /// limit, if one is given.
     pub exchange_memory_bytes: u64,
     /// Bytes of exchanges that a worker keeps on disk.
     pub exchange_disk_bytes: u64,

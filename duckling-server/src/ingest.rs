@@ -119,7 +119,9 @@ pub fn run(
         }
         outcome
     } else {
-        in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
+        let outcome = in_own_transaction(connection, |connection| herd.end_writes(work(connection)));
+        herd.ended();
+        outcome
     };
     if target.create != Create::No && !target.temporary {
         sessions.advance_epoch();

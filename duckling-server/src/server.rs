@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duckherder_proto::{RemoteError, limits};
+use duckherder_proto::{ExceptionType, RemoteError, limits};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use tonic_health::ServingStatus;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{debug, info, warn};
 
+use crate::catalog::rows;
 use crate::config::{DucklingConfig, IN_MEMORY};
 use crate::connections::incoming;
 use crate::duckdb::{Database, HAS_ICU, TableSource};
@@ -34,6 +35,9 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long interrupted statements get to notice before the server stops anyway.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
+
+/// The part of DuckDB's memory limit, where one is given, that exchanges may take beside it.
+const EXCHANGE_SHARE: u64 = 4;
 
 /// What `grpc.health.v1` is asked about: the server, and its service.
 const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
@@ -65,7 +69,12 @@ impl Duckling {
             path: config.database.clone(),
             source,
         })?;
-        let limits = Arc::new(config.limits);
+        let mut limits = config.limits;
+        if config.database_options.memory_limit.is_some() {
+            let memory_limit = memory_limit(&database).map_err(ServerError::Functions)?;
+            limits.exchange_memory_bytes = limits.exchange_memory_bytes.min(memory_limit / EXCHANGE_SHARE);
+        }
+        let limits = Arc::new(limits);
         let registry = Registry::open(database.clone(), has_file, Arc::clone(&limits)).map_err(ServerError::Herd)?;
         let registry = Arc::new(registry);
         let directory = config.exchange_directory.unwrap_or_else(std::env::temp_dir);
@@ -249,6 +258,32 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, ServerE
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(ServerError::Reflection)
+}
+
+/// DuckDB's memory limit in bytes, which it tells as people read it: `372.5 MiB`.
+fn memory_limit(database: &Database) -> Result<u64, RemoteError> {
+    let found = rows(&mut database.connect()?, "SELECT current_setting('memory_limit')")?;
+    let text = found.first().and_then(|row| row.text(0)).unwrap_or_default();
+    bytes(text).ok_or_else(|| {
+        RemoteError::new(
+            ExceptionType::InvalidInput,
+            format!("DuckDB's memory limit cannot be read: '{text}'"),
+        )
+    })
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = text.trim().split_once(' ')?;
+    let power = match unit {
+        "bytes" | "byte" => 0,
+        "KiB" => 1,
+        "MiB" => 2,
+        "GiB" => 3,
+        "TiB" => 4,
+        "PiB" => 5,
+        _ => return None,
+    };
+    Some((number.parse::<f64>().ok()? * 1024_f64.powi(power)) as u64)
 }
 
 /// Whether the database has ICU. A server that was built without loads it where it is installed.

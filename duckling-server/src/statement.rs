@@ -151,6 +151,9 @@ fn run_or_define(
         in_own_transaction(connection, |connection| herd.end_writes(work(connection)))
     };
     let outcome = ddl::run(lease.connection()?, &herd, statement, &mut in_transaction, run);
+    if !is_open {
+        herd.ended();
+    }
     if outcome.is_err() && is_open {
         // What has been done of it is not to be committed.
         lease.session.abort_transaction();

@@ -17,6 +17,7 @@ import time
 from xml.etree import ElementTree
 
 import data
+from herd import Herd
 from processes import HERE, Contender, Failed, Server, output_of
 from scenarios import DUCKHERDER, HERD, LOCAL, PYARROW, QUACK, SCENARIOS
 
@@ -33,12 +34,14 @@ class Bench:
         self.random = random.Random(1)
         self.rate_seconds = options.rate_seconds
         self.details = {}
+        #: Tables of their own, in Markdown.
+        self.reports = []
         self.contenders = {}
         self.stored_server = None
         self._servers = {}
         self._queries = None
-        self._work = options.directory / f"run-{os.getpid()}"
-        self._work.mkdir(parents=True)
+        self.work = options.directory / f"run-{os.getpid()}"
+        self.work.mkdir(parents=True)
 
     def start(self, names):
         for name in names:
@@ -46,25 +49,25 @@ class Bench:
                 self.contenders[name] = getattr(self, f"_start_{name}")()
         if PYARROW in names and PYARROW not in self._servers:
             self._servers[PYARROW] = Server(
-                sys.executable, HERE / "flight_server.py", "serve", self._files / "lineitem.parquet", 16 * 1024
+                sys.executable, HERE / "flight_server.py", "serve", self.files / "lineitem.parquet", 16 * 1024
             )
 
     @property
-    def _files(self):
+    def files(self):
         tool = pathlib.Path(sys.executable).with_name("tpchgen-cli")
         return data.parquet(self.options.directory, tool, self.options.scale)
 
     def _database(self, python, version):
-        return data.database(self.options.directory, python, version, self._files)
+        return data.database(self.options.directory, python, version, self.files)
 
     def _start_local(self):
-        database = data.copy(self._database(sys.executable, "2.0.0"), self._work, "bench")
+        database = data.copy(self._database(sys.executable, "2.0.0"), self.work, "bench")
         return Contender(sys.executable, database)
 
     def duckling(self):
         """The server that the scenarios share."""
         if DUCKHERDER not in self._servers:
-            database = data.copy(self._database(sys.executable, "2.0.0"), self._work, "duckling")
+            database = data.copy(self._database(sys.executable, "2.0.0"), self.work, "duckling")
             self._servers[DUCKHERDER] = Server(
                 self.options.duckling, "serve", "--listen", "127.0.0.1:0", "--database", database
             )
@@ -83,38 +86,9 @@ class Bench:
         return contender
 
     def _start_herd(self):
-        """A coordinator and two workers with the tables: facts by order or part, small ones on every worker."""
-        server = [self.options.duckling, "serve", "--listen", "127.0.0.1:0"]
-        coordinator = Server(*server, "--database", self._work / "coordinator.duckdb")
-        self._servers[HERD] = coordinator
-        for number in range(HERD_WORKERS):
-            self._servers[f"worker {number}"] = Server(
-                *server, "--join", coordinator.address, "--database", self._work / f"worker{number}.duckdb"
-            )
-        contender = Contender(
-            sys.executable, config={"allow_unsigned_extensions": "true"}, extensions=[self.options.extension]
-        )
-        contender.run(
-            statements=[f"ATTACH 'hd' (TYPE duckherder, server_host '127.0.0.1', server_port {coordinator.port})"]
-        )
-        joined = "FROM hd.query('SELECT count(*) FROM duckling_workers() WHERE state = $$alive$$')"
-        deadline = time.monotonic() + 30
-        while contender.rows(sql=joined)["rows"][0][0] < HERD_WORKERS:
-            if time.monotonic() > deadline:
-                raise Failed("the herd's workers have not joined")
-            time.sleep(0.1)
-        for table, key in data.PARTITION_KEYS.items():
-            rows = f"FROM '{self._files / table}.parquet'" if table in data.TABLES else data.ACCOUNTS_SELECT
-            contender.run(statements=[f"CREATE OR REPLACE TEMP VIEW source AS {rows}"])
-            columns = contender.rows(sql="SELECT column_name, column_type FROM (DESCRIBE source)")["rows"]
-            definition = ", ".join(f"{name} {column_type}" for name, column_type in columns)
-            if table == "accounts":
-                definition += ", PRIMARY KEY (id)"
-            clause = f"PARTITIONED BY ({key}) WITH (partitions = 8)" if key else "WITH (distribution = 'replicated')"
-            contender.run(
-                statements=[f"CREATE TABLE hd.{table} ({definition}) {clause}", f"INSERT INTO hd.{table} FROM source"]
-            )
-        return contender
+        herd = Herd(self.options.duckling, self.options.extension, self.work / "herd", self.files, HERD_WORKERS)
+        self._servers.update({HERD: herd.coordinator}, **{f"worker {i}": w for i, w in enumerate(herd.workers)})
+        return herd.client
 
     def _start_quack(self):
         python = self.options.quack_python
@@ -122,7 +96,7 @@ class Bench:
             next(pathlib.Path(python).parents[1].glob(f"lib/python*/site-packages/**/{name}.duckdb_extension"))
             for name in ("httpfs", "quack")
         ]
-        database = data.copy(self._database(python, "1.5.5"), self._work, "quack")
+        database = data.copy(self._database(python, "1.5.5"), self.work, "quack")
         server = Contender(python, database, extensions=extensions)
         self._servers[QUACK] = server
         port = free_port()
@@ -166,7 +140,7 @@ class Bench:
             output_of(
                 self.options.drain,
                 f"127.0.0.1:{server.port}",
-                f"CREATE TABLE lineitem_in_memory AS FROM '{self._files / 'lineitem.parquet'}'",
+                f"CREATE TABLE lineitem_in_memory AS FROM '{self.files / 'lineitem.parquet'}'",
             )
         return self._servers["in memory"]
 
@@ -180,7 +154,7 @@ class Bench:
 
     def serve_batches_of_duckling(self, sql):
         """Starts a server of pyarrow's, with the batches that ADBC's driver gets from the duckling in memory."""
-        stored = self._work / "batches.arrow"
+        stored = self.work / "batches.arrow"
         uri = f"grpc://127.0.0.1:{self._in_memory().port}"
         output_of(sys.executable, HERE / "adbc_client.py", "store", uri, sql, stored)
         self.stored_server = Server(sys.executable, HERE / "flight_server.py", "serve-stored", stored)
@@ -223,7 +197,7 @@ class Bench:
     def close(self):
         for process in [*self.contenders.values(), *self._servers.values()]:
             process.close()
-        shutil.rmtree(self._work, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
 
 
 def free_port():
@@ -235,13 +209,14 @@ def free_port():
 
 
 def measure(bench, scenario, rounds):
-    """The measurements of each contender, one a round; one more round before them is not counted, if there are several."""
-    bench.start(scenario.measure)
+    """The measurements of each contender, one a round; one more round before them is not counted."""
+    bench.start(scenario.measure if scenario.once_with is None else scenario.once_with)
     if scenario.prepare:
         scenario.prepare(bench)
     figures = {contender: [] for contender in scenario.measure}
-    first = 0 if scenario.rounds is None else 1
-    for number in range(first, (scenario.rounds or rounds) + 1):
+    if scenario.once_with is not None:
+        return {contender: [once(bench)] for contender, once in scenario.measure.items()}
+    for number in range(rounds + 1):
         for contender, once in scenario.measure.items():
             figure = once(bench)
             if number > 0:
@@ -330,6 +305,8 @@ def main():
     finally:
         bench.close()
     print("\n" + table(rows))
+    for report in bench.reports:
+        print("\n" + report)
     if options.json:
         content = {"machine": machine(), "scale": options.scale, "results": results, "details": bench.details}
         options.json.write_text(json.dumps(content, indent=1))

@@ -4,6 +4,7 @@ import statistics
 from dataclasses import dataclass, field
 
 import data
+import scaling
 
 LOCAL, QUACK, DUCKHERDER, PYARROW = "local", "quack", "duckherder", "pyarrow"
 #: A coordinator with two workers.
@@ -41,8 +42,8 @@ class Scenario:
     bar: Bar
     #: Measurements of each contender in a round, of which the best counts.
     prepare: object = field(default=None)
-    #: How often it is measured, if not as often as the others: for what does not vary.
-    rounds: int | None = None
+    #: It takes its rounds by itself, and needs these contenders only.
+    once_with: tuple | None = None
 
 
 def seconds(before, timed, **on):
@@ -312,7 +313,15 @@ SCENARIOS = [
         "layouts",
         {DUCKHERDER: wrong_results},
         Bar(0),
-        rounds=1,
+        once_with=(),
+    ),
+    Scenario(
+        "herd-scaling",
+        "TPC-H, CPU time on the critical path, 8 workers",
+        "s",
+        {LOCAL: scaling.one_node, HERD: scaling.herds},
+        Bar(1.0, LOCAL, ours=HERD),
+        once_with=(LOCAL,),
     ),
     Scenario(
         "raw",

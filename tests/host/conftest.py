@@ -48,6 +48,17 @@ def poll(condition, what, deadline_s=DEADLINE_S):
         time.sleep(0.02)
 
 
+def memory_mib(process, what="VmRSS"):
+    """Resident memory of a `Duckling` in MiB: now, or the most since `forget_peak` (`VmHWM`)."""
+    status = pathlib.Path(f"/proc/{process.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:")) / 1024
+
+
+def forget_peak(process):
+    """The most of memory so far does not count."""
+    pathlib.Path(f"/proc/{process.process.pid}/clear_refs").write_text("5")
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -38,10 +38,11 @@ FACTS = {
 class Herd:
     """A coordinator and workers, each a process of its own."""
 
-    def __init__(self, directory, workers=3, *arguments):
+    def __init__(self, directory, workers=3, *arguments, coordinator_arguments=()):
         self._directory = pathlib.Path(directory)
         self._arguments = arguments
-        self.coordinator = Duckling(self._directory / "coordinator.db")
+        self._coordinator_arguments = coordinator_arguments
+        self.coordinator = Duckling(self._directory / "coordinator.db", 0, *coordinator_arguments)
         self.workers = [self._worker(number) for number in range(workers)]
 
     def _worker(self, number, port=0):
@@ -66,7 +67,7 @@ class Herd:
         else:
             self.coordinator.terminate()
         self.coordinator.close()
-        self.coordinator = Duckling(self._directory / "coordinator.db", port)
+        self.coordinator = Duckling(self._directory / "coordinator.db", port, *self._coordinator_arguments)
 
     def connect(self, name="dh"):
         con = connect()

@@ -1,12 +1,13 @@
 """What a herd does when its members die, stop and come back, as whole processes."""
 
+import json
 import threading
 import time
 
 import duckdb
 import pytest
 
-from conftest import DEADLINE_S, connect, poll
+from conftest import DEADLINE_S, attach_sql, connect, forget_peak, memory_mib, poll
 from herd import Herd
 
 
@@ -112,3 +113,90 @@ def test_a_transaction_whose_worker_dies_is_not_committed(herd, con):
     count = other.execute("SELECT count(*) FROM dh.t WHERE v = 'new'").fetchone()[0]
     assert count < 100, "not all of it can be there: one worker had died before"
     other.close()
+
+
+def test_a_coordinator_killed_while_it_writes_leaves_whole_parts(herd, con):
+    con.execute("CREATE TABLE dh.w (k BIGINT, batch INTEGER) PARTITIONED BY (k) WITH (partitions = 6)")
+    acknowledged = []
+
+    def write():
+        for batch in range(10_000):
+            try:
+                con.execute(f"INSERT INTO dh.w SELECT range, {batch} FROM range(3000)")
+            except duckdb.Error:
+                return
+            acknowledged.append(batch)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    poll(lambda: len(acknowledged) > 3, "rows are written")
+    herd.restart_coordinator(kill=True)
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    again = herd.connect()
+    batches = dict(again.execute("SELECT batch, count(*) FROM dh.w GROUP BY ALL").fetchall())
+    assert all(batches.pop(batch) == 3000 for batch in acknowledged)
+    assert len(batches) <= 1, "only one was under way"
+    # Of that one, every worker has its part or nothing.
+    for worker in herd.workers:
+        own = connect()
+        own.execute(attach_sql(worker.port, "w"))
+        parts = dict(own.execute("SELECT batch, count(*) FROM w.w GROUP BY ALL").fetchall())
+        assert len(set(parts.values())) == 1, parts
+        own.close()
+    # Nothing of it holds anybody up.
+    assert again.execute("INSERT INTO dh.w SELECT range, -1 FROM range(3000)").fetchall() == [(3000,)]
+    assert again.execute("DELETE FROM dh.w WHERE batch = -1").fetchall() == [(3000,)]
+    again.close()
+
+
+def test_default_partitions_spread_tables_without_clauses(tmp_path):
+    herd = Herd(tmp_path, 2, coordinator_arguments=["--default-partitions", "5"])
+    con = herd.connect()
+    con.execute("CREATE TABLE dh.keyed (id BIGINT PRIMARY KEY, s VARCHAR)")
+    con.execute("INSERT INTO dh.keyed SELECT range, 'x' FROM range(1000)")
+    con.execute("CREATE TABLE dh.made AS SELECT range AS n FROM range(1000)")
+    for table, keyed in (("keyed", True), ("made", False)):
+        partitions = con.execute(f"SELECT partition, rows FROM duckherder_partitions('{table}')").fetchall()
+        assert len(partitions) == 5
+        if keyed:
+            assert sum(rows for _, rows in partitions) == 1000
+        assert con.execute(f"SELECT count(*) FROM dh.{table}").fetchall() == [(1000,)]
+    counts = []
+    for worker in herd.workers:
+        own = connect()
+        own.execute(attach_sql(worker.port, "w"))
+        counts.append(own.execute("SELECT (SELECT count(*) FROM w.keyed), (SELECT count(*) FROM w.made)").fetchone())
+        own.close()
+    assert [sum(column) for column in zip(*counts)] == [1000, 1000] and all(map(all, counts)), counts
+    con.close()
+    herd.close()
+
+
+def test_a_shuffle_larger_than_memory_stays_below_the_limit(tmp_path):
+    limit_mib, rows = 400, 3_000_000
+    herd = Herd(tmp_path, 2, "--memory-limit", f"{limit_mib}MiB")
+    con = herd.connect()
+    bare = max(memory_mib(worker) for worker in herd.workers)
+    con.execute("CREATE TABLE dh.t (k BIGINT, v BIGINT, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 4)")
+    # Made on the coordinator; different texts, so that they are no smaller in DuckDB.
+    con.execute(
+        "FROM dh.query('INSERT INTO t SELECT i, hash(i) % 3_000_000, repeat(md5(i::VARCHAR), 8) "
+        f"FROM range({rows}) r(i)')"
+    )
+    for worker in herd.workers:
+        forget_peak(worker)
+    # Every row goes to the worker of its v: 780 MB, half of them to the other one.
+    longest = "SELECT max(length(s)), count(*) FROM (SELECT v, s, row_number() OVER (PARTITION BY v ORDER BY k) AS n FROM dh.t)"
+    assert con.execute(longest).fetchall() == [(256, rows)]
+    stages = con.execute(
+        "SELECT execution_mode, bytes_moved, stages FROM duckherder_get_query_execution_stats() "
+        "ORDER BY execution_start_time DESC LIMIT 1"
+    ).fetchone()
+    spilled = sum(stage["spilled_bytes"] for stage in json.loads(stages[2]))
+    assert stages[0] == "shuffle" and spilled > 0, stages
+    # DuckDB's limit, the quarter of it that exchanges may have, and the program.
+    peaks = [memory_mib(worker, "VmHWM") for worker in herd.workers]
+    assert max(peaks) < bare + 1.25 * limit_mib, f"{bare} MiB bare, {peaks} MiB at most"
+    con.close()
+    herd.close()

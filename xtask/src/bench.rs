@@ -51,7 +51,9 @@ pub fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
 
 fn build_drain(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
-    cargo.args(["build", "--release", "-p", "duckherder-client", "--example", DRAIN]);
+    // Together with what has just been built: by itself it would be built with other features of its dependencies.
+    cargo.args(["build", "--release", "-p", "duckherder-ext", "-p", "duckling-server"]);
+    cargo.args(["-p", "duckherder-client", "--example", DRAIN]);
     process::run(&mut cargo)?;
     Ok(workspace.target.join("release/examples").join(DRAIN))
 }

@@ -70,6 +70,9 @@ enum Task {
         /// Where to begin; random if not given, and printed
         #[arg(long)]
         seed: Option<u64>,
+        /// The duckling is a coordinator with workers, and its tables are spread over them
+        #[arg(long)]
+        herd: bool,
     },
     /// Fuzz what reads bytes from clients, guided by coverage
     FuzzDecoders {
@@ -116,7 +119,7 @@ fn run(task: Task) -> Result<()> {
         Task::Shell { database } => match shell::run(&workspace, database.as_deref())? {},
         Task::Test { filter } => ci::run(&workspace, filter.as_deref()),
         Task::Ci => ci::run(&workspace, None),
-        Task::Fuzz { seconds, seed } => fuzz::run(&workspace, seconds, seed),
+        Task::Fuzz { seconds, seed, herd } => fuzz::run(&workspace, seconds, seed, herd),
         Task::FuzzDecoders { target, seconds } => decoders::run(&workspace, target.as_deref(), seconds),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Codegen { check } => codegen::run(&workspace, if check { Mode::Check } else { Mode::Write }),

@@ -295,10 +295,12 @@ typedef struct DhApi {
                                    struct DhBuffer *address,
                                    struct DhBuffer *error);
   /**
-   * Takes a worker, named by its id or its address, out of a herd; its id goes to `id`, its address to `address`.
+   * Takes a worker, named by its id or its address, out of a herd, one that is `lost` with its rows; its id goes to
+   * `id`, its address to `address`.
    */
   enum DhStatus (*worker_unregister)(const struct DhRemote *remote,
                                      struct DhText worker,
+                                     bool lost,
                                      struct DhInterrupt interrupt,
                                      struct DhBuffer *id,
                                      struct DhBuffer *address,

@@ -56,10 +56,12 @@ pub struct DhApi {
         address: *mut DhBuffer,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Takes a worker, named by its id or its address, out of a herd; its id goes to `id`, its address to `address`.
+    /// Takes a worker, named by its id or its address, out of a herd, one that is `lost` with its rows; its id goes to
+    /// `id`, its address to `address`.
     pub worker_unregister: unsafe extern "C" fn(
         remote: *const DhRemote,
         worker: DhText,
+        lost: bool,
         interrupt: DhInterrupt,
         id: *mut DhBuffer,
         address: *mut DhBuffer,

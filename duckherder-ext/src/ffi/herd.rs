@@ -29,13 +29,15 @@ pub(super) unsafe extern "C" fn worker_register(
     })
 }
 
-/// Takes a worker, named by its id or its address, out of the herd; its id goes to `id`, its address to `address`.
+/// Takes a worker, named by its id or its address, out of the herd, one that is `lost` with its rows; its id goes to `id`,
+/// its address to `address`.
 ///
 /// # Safety
 /// As for [`worker_register`].
 pub(super) unsafe extern "C" fn worker_unregister(
     remote: *const DhRemote,
     worker: DhText,
+    lost: bool,
     interrupt: DhInterrupt,
     id: *mut DhBuffer,
     address: *mut DhBuffer,
@@ -44,7 +46,7 @@ pub(super) unsafe extern "C" fn worker_unregister(
     guard(error, || {
         // SAFETY: the caller's promise.
         let (remote, worker) = unsafe { (&(*remote).0, worker.to_owned()?) };
-        let unregistered = herd::unregister_worker(&interrupt, remote, &worker)?;
+        let unregistered = herd::unregister_worker(&interrupt, remote, &worker, lost)?;
         // SAFETY: the caller's promise.
         unsafe {
             id.write(DhBuffer::new(unregistered.0));

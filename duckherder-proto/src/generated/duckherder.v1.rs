@@ -373,7 +373,7 @@ pub struct HerdStageSummary {
     pub bytes: u64,
     #[prost(uint64, tag = "4")]
     pub elapsed_us: u64,
-    /// CPU time of all threads; absent where it is not known.
+    /// CPU time of all threads that ran it, but not of the network's; absent where it is not known.
     #[prost(uint64, optional, tag = "5")]
     pub cpu_us: ::core::option::Option<u64>,
     /// Bytes that were written to disk.
@@ -483,6 +483,9 @@ pub struct UnregisterWorkerRequest {
     /// Its id, or its address.
     #[prost(string, tag = "1")]
     pub worker: ::prost::alloc::string::String,
+    /// It is gone for good, and what it has of tables with it: those are no reason to refuse. Refused while it is there.
+    #[prost(bool, tag = "2")]
+    pub lost: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnregisterWorkerResponse {

@@ -222,6 +222,11 @@ impl Connection {
         self.handle.raw
     }
 
+    /// Whoever has it keeps the connection open.
+    pub(super) fn handle(&self) -> Arc<ConnectionHandle> {
+        Arc::clone(&self.handle)
+    }
+
     /// The same connection as the C API v1 knows it, for what v2 lacks (the appender).
     pub(super) fn v1(&mut self) -> libduckdb_sys::duckdb_connection {
         // DuckDB 2.0.0: a v1 handle is a `duckdb::Connection *`; a v2 handle is a `CV2Connection *`, which derives from

@@ -3,6 +3,7 @@
 //! C++ calls Rust through a table of functions, [`API`]; nothing unwinds into it, and no C++ exception comes out of it.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::{ExceptionType, RemoteError};
 
-use super::connection::Connection;
+use super::connection::{Connection, ConnectionHandle};
 use super::herd_write::{self, Target};
 use crate::herd::write::{Execution, Write, WriteTarget};
 use crate::herd::{BatchSource, Next};
@@ -186,7 +187,9 @@ static API: Api = Api {
 #[expect(improper_ctypes, reason = "C++ only keeps the pointers")]
 unsafe extern "C" {
     fn herd_install(connection: *mut c_void, api: *const Api) -> *mut c_char;
-    fn herd_bind_session(connection: *mut c_void, session: *const Session) -> *mut c_char;
+    fn herd_bind_session(connection: *mut c_void, api: *const Api, session: *const Session) -> *mut c_char;
+    fn herd_cpu_begin(connection: *mut c_void);
+    fn herd_cpu_end(connection: *mut c_void) -> i64;
     fn herd_error_free(error: *mut c_char);
 }
 
@@ -207,7 +210,52 @@ impl Connection {
     pub fn bind_herd(&mut self, hooks: Arc<dyn HerdHooks>) -> Result<(), RemoteError> {
         let session = Box::into_raw(Box::new(Session(hooks)));
         // SAFETY: as above; the session is C++'s, which frees it with the connection.
-        told(unsafe { herd_bind_session(self.v1().cast(), session) })
+        told(unsafe { herd_bind_session(self.v1().cast(), &raw const API, session) })
+    }
+
+    /// Counts the CPU time of this thread, and of what DuckDB's threads do for the connection, from here on.
+    pub fn count_cpu_time(&mut self) -> CpuTime {
+        let connection = self.v1();
+        // SAFETY: the connection is live.
+        unsafe { herd_cpu_begin(connection.cast()) };
+        CpuTime {
+            connection,
+            counts: true,
+            _open: self.handle(),
+            _thread: PhantomData,
+        }
+    }
+}
+
+/// CPU time that is being counted; see [`Connection::count_cpu_time`]. It stays on its thread, as its end counts for that.
+pub struct CpuTime {
+    connection: libduckdb_sys::duckdb_connection,
+    counts: bool,
+    _open: Arc<ConnectionHandle>,
+    _thread: PhantomData<*const ()>,
+}
+
+impl CpuTime {
+    /// What has been spent: nothing runs on the connection any more. `None` where the system does not tell.
+    #[must_use]
+    pub fn end(mut self) -> Option<Duration> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Option<Duration> {
+        if !std::mem::take(&mut self.counts) {
+            return None;
+        }
+        // SAFETY: the connection is kept open, and this is the thread that began.
+        let spent_ns = unsafe { herd_cpu_end(self.connection.cast()) };
+        u64::try_from(spent_ns).ok().map(Duration::from_nanos)
+    }
+}
+
+impl Drop for CpuTime {
+    fn drop(&mut self) {
+        // The thread must not go on counting.
+        let _ = self.stop();
     }
 }
 
@@ -442,4 +490,69 @@ unsafe extern "C" fn source_free(source: *mut Source) {
         // SAFETY: made by `Box::into_raw`.
         drop(unsafe { Box::from_raw(source) });
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::IN_MEMORY;
+    use crate::duckdb::{Database, DatabaseOptions};
+    use crate::herd::{Herd, HerdSession, Planning, Registry};
+
+    fn bound(database: &Database) -> (Connection, Arc<HerdSession>) {
+        let registry = Registry::open(database.clone(), false, Arc::default()).unwrap();
+        let session = HerdSession::new(Herd::new(Arc::new(registry), std::env::temp_dir()));
+        let mut connection = database.connect().unwrap();
+        connection
+            .bind_herd(Arc::new(Planning::new(Arc::clone(&session))))
+            .unwrap();
+        (connection, session)
+    }
+
+    #[test]
+    fn a_connection_frees_its_session_without_the_planner_too() {
+        let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+        let (connection, session) = bound(&database);
+        assert_eq!(Arc::strong_count(&session), 2);
+        drop(connection);
+        assert_eq!(Arc::strong_count(&session), 1);
+    }
+
+    const BUSY: &str = "SELECT sum(hash(i) % 7) FROM range(3_000_000) r(i)";
+
+    #[test]
+    fn cpu_time_is_that_of_the_connections_own_work() {
+        let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+        let (mut connection, _session) = bound(&database);
+        let count = |connection: &mut Connection, sql: &str| {
+            let cpu_time = connection.count_cpu_time();
+            connection.execute(sql).unwrap();
+            cpu_time.end().unwrap()
+        };
+        let idle = count(&mut connection, "SELECT 1");
+        let busy = count(&mut connection, BUSY);
+        assert!(busy > idle * 3, "{busy:?} beside {idle:?}");
+        // What another connection does at the same time, on the same threads of DuckDB, is not in it.
+        let (mut other, _other_session) = bound(&database);
+        let thread = std::thread::spawn(move || {
+            for _ in 0..3 {
+                other.execute(BUSY).unwrap();
+            }
+        });
+        let beside = count(&mut connection, "SELECT 1");
+        thread.join().unwrap();
+        assert!(beside < busy, "{beside:?} beside {busy:?}");
+    }
+
+    #[test]
+    fn a_count_that_is_given_up_leaves_nothing_behind() {
+        let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+        let (mut connection, _session) = bound(&database);
+        drop(connection.count_cpu_time());
+        connection.execute(BUSY).unwrap();
+        let cpu_time = connection.count_cpu_time();
+        connection.execute(BUSY).unwrap();
+        let spent = cpu_time.end().unwrap();
+        assert!(spent > Duration::from_millis(1), "{spent:?}");
+    }
 }

@@ -265,6 +265,7 @@ impl Runner<'_> {
         let shadow = connection.shadow_table(statement, &tag, beside.as_deref())?;
         let made = beside.as_deref().unwrap_or(&create.name);
         let workers = placement.workers();
+        self.herd.place_on(&workers)?;
         in_transaction(connection, &mut |connection| {
             connection.changing_definitions(|connection| {
                 if create.from_query {
@@ -363,7 +364,9 @@ impl Runner<'_> {
 
     fn drop_on_workers(&self, table: &Table) -> Result<(), RemoteError> {
         let sql = format!("DROP TABLE IF EXISTS {}", table.qualified());
-        self.on_workers(&table.placed()?.workers(), &[sql])
+        // What a lost worker had of it is gone.
+        let workers = self.herd.herd().registry().members_of(table.placed()?.workers());
+        self.on_workers(&workers, &[sql])
     }
 
     /// Runs statements on each of these workers, one after the other.

@@ -41,7 +41,7 @@ pub struct TaskStatistics {
     pub bytes: u64,
     /// How long it took.
     pub elapsed_us: u64,
-    /// CPU time, where it is known.
+    /// CPU time of all threads that ran it, where it is known.
     pub cpu_us: Option<u64>,
     /// Bytes written to disk.
     pub spilled_bytes: u64,
@@ -114,6 +114,9 @@ fn told(stage: &StageStatistics) -> String {
     for task in &stage.tasks {
         let time = Duration::from_micros(task.elapsed_us);
         let _ = write!(text, "\n{}: {} rows in {time:.1?}", task.worker.0, task.rows);
+        if let Some(cpu_us) = task.cpu_us {
+            let _ = write!(text, ", CPU {:.1?}", Duration::from_micros(cpu_us));
+        }
     }
     text
 }

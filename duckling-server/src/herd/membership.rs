@@ -606,6 +606,36 @@ mod tests {
         assert_eq!((info.state, info.since), (WorkerState::Alive, at(start, 600.0).wall));
     }
 
+    proptest! {
+        /// Nothing that a worker sends has a time in it, and the coordinator's own clock may be set: only what has passed
+        /// on the clock that goes forward counts.
+        #[test]
+        fn no_clock_on_the_wall_decides_anything(
+            times in proptest::collection::vec((0.0_f64..20.0, any::<bool>(), -1e9_f64..1e9), 1..30),
+        ) {
+            let start = start();
+            let (mut plain, mut skewed) = (membership(), membership());
+            plain.register(start, registration("a", 1, "h:1"));
+            skewed.register(start, registration("a", 1, "h:1"));
+            let mut passed = 0.0;
+            for (seconds, is_heard, skew) in times {
+                passed += seconds;
+                let now = at(start, passed);
+                let wall = match Duration::try_from_secs_f64(skew.abs()) {
+                    Ok(by) if skew < 0.0 => now.wall.checked_sub(by),
+                    Ok(by) => now.wall.checked_add(by),
+                    Err(_) => None,
+                };
+                let wrong = Moment { wall: wall.unwrap_or(now.wall), ..now };
+                if is_heard {
+                    prop_assert_eq!(plain.hear(now, &id("a"), &[1]), skewed.hear(wrong, &id("a"), &[1]));
+                }
+                prop_assert_eq!(state(&plain, now, "a"), state(&skewed, wrong, "a"));
+                prop_assert_eq!(plain.address(&now, &id("a")), skewed.address(&wrong, &id("a")));
+            }
+        }
+    }
+
     #[test]
     fn statements_go_to_the_suspected_and_not_to_the_dead() {
         let start = start();

@@ -4,6 +4,7 @@
 //! A duckling is a coordinator as soon as a worker registers, and a worker as soon as a coordinator claims it; it is not
 //! both.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,6 +44,44 @@ pub struct Place {
     pub runtime: Handle,
 }
 
+/// Where tables that are being made are to have rows.
+#[derive(Default)]
+struct Placing {
+    /// By how many such tables each worker is held.
+    held: BTreeMap<WorkerId, usize>,
+    /// The worker that is being unregistered.
+    leaving: Option<WorkerId>,
+}
+
+/// Holds workers for a table that is being made; see [`Registry::place_on`].
+pub struct PlaceHold {
+    workers: Vec<WorkerId>,
+    placing: Arc<Mutex<Placing>>,
+}
+
+impl Drop for PlaceHold {
+    fn drop(&mut self) {
+        let mut placing = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in &self.workers {
+            if let Some(count) = placing.held.get_mut(worker) {
+                *count -= 1;
+                if *count == 0 {
+                    placing.held.remove(worker);
+                }
+            }
+        }
+    }
+}
+
+/// A worker is being unregistered. There is one at most, as `Registry::changing` is held.
+struct Leaving(Arc<Mutex<Placing>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).leaving = None;
+    }
+}
+
 /// Who this duckling is.
 struct Own {
     id: WorkerId,
@@ -62,6 +101,7 @@ pub struct Registry {
     incarnation: [u8; 16],
     own: Mutex<Own>,
     members: Mutex<Membership>,
+    placing: Arc<Mutex<Placing>>,
     /// Held while what is kept changes.
     changing: AsyncMutex<()>,
     place: OnceLock<Place>,
@@ -102,6 +142,7 @@ impl Registry {
             versions,
             incarnation: *uuid::Uuid::new_v4().as_bytes(),
             members: Mutex::new(members),
+            placing: Arc::default(),
             changing: AsyncMutex::default(),
             place: OnceLock::new(),
             joining: Joining::default(),
@@ -419,10 +460,66 @@ impl Registry {
         })
     }
 
+    fn placing(&self) -> MutexGuard<'_, Placing> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A table with rows on these workers is being made: none of them can be unregistered until what is returned is
+    /// dropped, after the transaction that makes it.
+    ///
+    /// # Errors
+    /// One of them has just been unregistered, or is about to be.
+    pub fn place_on(&self, workers: &[WorkerId]) -> Result<PlaceHold, RemoteError> {
+        let members = self.members();
+        let now = Moment::now();
+        let mut placing = self.placing();
+        for worker in workers {
+            if placing.leaving.as_ref() == Some(worker) || members.find(&now, &worker.0).is_none() {
+                return Err(RemoteError::new(
+                    ExceptionType::Connection,
+                    format!(
+                        "worker {} is being unregistered: the table can be made without it now",
+                        worker.0
+                    ),
+                ));
+            }
+        }
+        for worker in workers {
+            *placing.held.entry(worker.clone()).or_default() += 1;
+        }
+        Ok(PlaceHold {
+            workers: workers.to_vec(),
+            placing: Arc::clone(&self.placing),
+        })
+    }
+
+    /// From here on no table is placed on a worker. Held until that is not to be so any more.
+    fn leaving(&self, worker: &WorkerId) -> Result<Leaving, RemoteError> {
+        let mut placing = self.placing();
+        if placing.held.contains_key(worker) {
+            return Err(RemoteError::new(
+                ExceptionType::Dependency,
+                format!(
+                    "worker {} is to hold rows of a table that is being made by a transaction which has not ended",
+                    worker.0
+                ),
+            ));
+        }
+        placing.leaving = Some(worker.clone());
+        Ok(Leaving(Arc::clone(&self.placing)))
+    }
+
+    /// Those of these workers that the herd has. The others were lost, with their rows.
+    #[must_use]
+    pub fn members_of(&self, workers: Vec<WorkerId>) -> Vec<WorkerId> {
+        workers.into_iter().filter(|worker| self.is_member(worker)).collect()
+    }
+
     /// Takes a worker out of the herd.
     ///
     /// # Errors
-    /// There is none with that id or address, or tables have partitions there.
+    /// There is none with that id or address, or tables have partitions there and it is not lost; or it should be lost,
+    /// and is there.
     pub async fn unregister(&self, request: UnregisterWorkerRequest) -> Result<UnregisterWorkerResponse, RemoteError> {
         let _changing = self.changing.lock().await;
         let named = request.worker.parse::<ClientOptions>().map(|options| options.address());
@@ -439,14 +536,24 @@ impl Registry {
                 request.worker
             )));
         };
+        if request.lost && worker.state.is_usable() {
+            return Err(invalid(format!(
+                "worker {} at {} is {}, and not lost: drop what is there, and unregister it",
+                worker.id.0,
+                worker.address,
+                worker.state.name()
+            )));
+        }
+        let _leaving = self.leaving(&worker.id)?;
         let (id, is_lasting) = (worker.id.clone(), self.is_lasting);
         self.on_database(move |connection| {
             let tables = placements::tables_on(connection, &id)?;
-            if !tables.is_empty() {
+            if !tables.is_empty() && !request.lost {
                 return Err(RemoteError::new(
                     ExceptionType::Dependency,
                     format!(
-                        "worker {} holds rows of {}: drop what is there first",
+                        "worker {} holds rows of {}: drop what is there first, or, if it is gone for good, call \
+                         duckherder_forget_worker()",
                         id.0,
                         placements::list(&tables)
                     ),

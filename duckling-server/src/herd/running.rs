@@ -1,10 +1,12 @@
 //! As a worker: the query whose stages a connection runs, and the exchanges that they read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::query::{Column, StageId};
+use duckherder_proto::error::HERD_WORKER;
 use duckherder_proto::v1::{ColumnDescription, HerdExchange, ReadExchangeRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
@@ -194,7 +196,13 @@ impl RunningQuery {
                 format!("the address of worker {producer} was not told"),
             )
         })?;
-        let of_producer = |error| named(producer, address, error);
+        let of_producer = |mut error: RemoteError| {
+            if error.kind == ExceptionType::Connection && !error.extra_info.contains_key(HERD_WORKER) {
+                // It may be only these two that do not reach each other.
+                let _ = write!(error.message, " (worker {} was reading from it)", self.worker);
+            }
+            named(producer, address, error)
+        };
         let client = herd
             .peers()
             .client(herd.registry(), address)

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::gather::{self, GatherStatistics};
 use super::peers::named;
+use super::registry::PlaceHold;
 use super::running::RunningQuery;
 use super::statistics::QueryStatistics;
 use super::{BatchSource, Herd};
@@ -47,6 +48,8 @@ pub struct HerdSession {
     /// Whether the statement that runs is to stop.
     cancelled: watch::Sender<bool>,
     statement: Mutex<Statement>,
+    /// Workers that are to hold rows of tables which the transaction makes.
+    holds: Mutex<Vec<PlaceHold>>,
     /// Held while a query of the transaction gets its connection on each worker.
     starting: Arc<AsyncMutex<()>>,
 }
@@ -105,6 +108,7 @@ impl HerdSession {
             upload: Mutex::default(),
             cancelled: watch::Sender::new(false),
             statement: Mutex::default(),
+            holds: Mutex::default(),
             starting: Arc::default(),
         })
     }
@@ -386,6 +390,21 @@ impl HerdSession {
 
     // The transaction.
 
+    /// Holds workers for a table that the transaction makes, until it has ended here ([`HerdSession::ended`]).
+    ///
+    /// # Errors
+    /// One of them is being unregistered.
+    pub(super) fn place_on(&self, workers: &[WorkerId]) -> Result<(), RemoteError> {
+        let hold = self.herd.registry().place_on(workers)?;
+        lock(&self.holds).push(hold);
+        Ok(())
+    }
+
+    /// The coordinator's own transaction has ended, in whatever way.
+    pub fn ended(&self) {
+        lock(&self.holds).clear();
+    }
+
     /// Whether a transaction is open that workers join.
     #[must_use]
     pub fn in_transaction(&self) -> bool {
@@ -498,6 +517,7 @@ impl HerdSession {
     pub fn rollback(&self) {
         let transaction = std::mem::take(&mut *lock(&self.transaction));
         self.roll_back(transaction.joined);
+        self.ended();
     }
 
     fn roll_back(&self, joined: BTreeMap<WorkerId, Joined>) {

@@ -325,6 +325,10 @@ impl<'a> StageAnswer<'a> {
     }
 }
 
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn same_types(planned: &SchemaRef, found: &SchemaRef) -> Result<(), RemoteError> {
     let types = |schema: &SchemaRef| -> Vec<_> {
         let fields = schema.fields().iter();
@@ -359,13 +363,15 @@ impl Runner<'_> {
             return Err(error);
         }
         let started = Instant::now();
+        let cpu_time = connection.count_cpu_time();
         let mut summary = if stage.output() == OutputKind::Gather {
             self.gather(connection, statement)?
         } else {
             self.exchange(connection, stage, statement)?
         };
         summary.stage = stage.stage;
-        summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        summary.cpu_us = cpu_time.end().map(microseconds);
+        summary.elapsed_us = microseconds(started.elapsed());
         self.summaries.push(summary);
         Ok(())
     }

@@ -31,6 +31,8 @@ pub struct StageStatistics {
     pub bytes: u64,
     /// How long the slowest worker took for it.
     pub duration_us: u64,
+    /// CPU time that it took the worker that it took the most; `None` where it is not known.
+    pub cpu_us: Option<u64>,
     /// Bytes that did not fit into the workers' memory.
     pub spilled_bytes: u64,
     /// Each worker's part.
@@ -58,6 +60,7 @@ impl StageStatistics {
             stage.rows += task.rows;
             stage.bytes += task.bytes;
             stage.duration_us = stage.duration_us.max(task.elapsed_us);
+            stage.cpu_us = stage.cpu_us.max(task.cpu_us);
             stage.spilled_bytes += task.spilled_bytes;
             stage.tasks.push(task.clone());
         }
@@ -108,6 +111,17 @@ pub struct QueryStatistics {
 }
 
 impl QueryStatistics {
+    /// CPU time of all workers, in microseconds; `None` where it is not known.
+    fn cpu_us(&self) -> Option<u64> {
+        let tasks = self.stages.iter().flat_map(|stage| &stage.tasks);
+        tasks.map(|task| task.cpu_us).sum()
+    }
+
+    /// CPU time if each stage waited for the worker that it took the most, in microseconds.
+    fn critical_path_cpu_us(&self) -> Option<u64> {
+        self.stages.iter().map(|stage| stage.cpu_us).sum()
+    }
+
     /// Of a statement that has run these distributed queries; `None` if it has run none.
     #[must_use]
     pub fn of(id: HistoryId, sql: &str, gathers: &[GatherStatistics], error: Option<&RemoteError>) -> Option<Self> {
@@ -209,6 +223,8 @@ impl TableSource for StatisticsTable {
             (c"fallback_reason", ColumnType::Text),
             (c"rows_moved", ColumnType::Unsigned),
             (c"bytes_moved", ColumnType::Unsigned),
+            (c"cpu_time_ms", ColumnType::Double),
+            (c"critical_path_cpu_time_ms", ColumnType::Double),
             (c"stages", ColumnType::Text),
             (c"error", ColumnType::Text),
         ]
@@ -217,6 +233,10 @@ impl TableSource for StatisticsTable {
     fn rows(&self, _: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
         Ok(self.0.lock().iter().map(row).collect())
     }
+}
+
+fn milliseconds(microseconds: Option<u64>) -> Cell {
+    microseconds.map_or(Cell::Null, |time| Cell::Double(time as f64 / 1e3))
 }
 
 fn row(query: &QueryStatistics) -> Vec<Cell> {
@@ -232,6 +252,8 @@ fn row(query: &QueryStatistics) -> Vec<Cell> {
         query.fallback_reason.as_deref().map_or(Cell::Null, text),
         Cell::Unsigned(query.rows_moved),
         Cell::Unsigned(query.bytes_moved),
+        milliseconds(query.cpu_us()),
+        milliseconds(query.critical_path_cpu_us()),
         // Numbers only: it cannot fail.
         serde_json::to_string(&query.stages).map_or(Cell::Null, |json| text(&json)),
         query.error.as_deref().map_or(Cell::Null, text),
@@ -240,6 +262,8 @@ fn row(query: &QueryStatistics) -> Vec<Cell> {
 
 #[cfg(test)]
 mod tests {
+    use duckherder_catalog::herd::placement::WorkerId;
+
     use super::*;
     use crate::config::IN_MEMORY;
     use crate::duckdb::{Database, DatabaseOptions};
@@ -282,6 +306,34 @@ mod tests {
                      AND fallback_reason IS NULL AND bytes_moved = 96 AND json_extract_string(stages, '$[0].duration_us') = '900' \
                      THEN 1 ELSE error('they are not') END FROM duckling_execution_stats()";
         connection.execute(check).unwrap();
+    }
+
+    #[test]
+    fn the_critical_path_is_of_the_slowest_workers() {
+        let task = |stage, worker: &str, cpu_us| TaskStatistics {
+            stage,
+            worker: WorkerId(worker.to_owned()),
+            rows: 1,
+            bytes: 8,
+            elapsed_us: 10,
+            cpu_us,
+            spilled_bytes: 0,
+            edges: Vec::new(),
+        };
+        let of = |tasks: &[TaskStatistics]| {
+            let mut query = query("SELECT 1");
+            query.stages = StageStatistics::of(tasks);
+            (query.cpu_us(), query.critical_path_cpu_us())
+        };
+        let mut tasks = vec![
+            task(1, "a", Some(5)),
+            task(1, "b", Some(7)),
+            task(2, "a", Some(30)),
+            task(2, "b", Some(20)),
+        ];
+        assert_eq!(of(&tasks), (Some(62), Some(37)));
+        tasks.push(task(3, "a", None));
+        assert_eq!(of(&tasks), (None, None));
     }
 
     #[test]

@@ -90,8 +90,13 @@ async fn register(coordinator: u16, worker: u16) -> Result<v1::RegisterWorkerRes
 }
 
 async fn unregister(coordinator: u16, worker: &str) -> Result<v1::UnregisterWorkerResponse, ClientError> {
+    take_out(coordinator, worker, false).await
+}
+
+async fn take_out(coordinator: u16, worker: &str, lost: bool) -> Result<v1::UnregisterWorkerResponse, ClientError> {
     let request = v1::UnregisterWorkerRequest {
         worker: worker.to_owned(),
+        lost,
     };
     node(coordinator).await.request(&request).await
 }
@@ -346,6 +351,126 @@ async fn the_unregistered_stay_away() {
 }
 
 #[tokio::test]
+async fn a_lost_worker_is_forgotten_with_its_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = LocalDuckling::start_with(impatient()).unwrap();
+    let port = coordinator.port();
+    let (_database, mut connection) = attach(port);
+    let file = directory.path().join("lost.duckdb");
+    let mut lost = DucklingProcess::start(&file).unwrap();
+    let kept = LocalDuckling::start_with(impatient()).unwrap();
+    register(port, kept.port()).await.unwrap();
+    let registered = register(port, lost.port()).await.unwrap();
+    let id = registered.worker_id;
+    connection
+        .run("CREATE TABLE dh.t (k INTEGER) PARTITIONED BY (k) WITH (partitions = 4)")
+        .unwrap();
+    connection.run("INSERT INTO dh.t FROM range(100)").unwrap();
+    let forget = format!("SELECT duckherder_forget_worker('{id}')");
+
+    let message = connection.lines(&forget).unwrap_err().0;
+    assert!(message.contains("is alive, and not lost"), "{message}");
+    lost.kill().unwrap();
+    until("it is down", || states(&coordinator).contains(&WorkerState::Down)).await;
+    for sql in ["SELECT count(*) FROM dh.t", "DROP TABLE dh.t"] {
+        let message = connection.lines(sql).unwrap_err().0;
+        assert!(message.contains(&id), "{sql}: {message}");
+    }
+    let message = refused(unregister(port, &id).await);
+    assert!(message.contains("duckherder_forget_worker"), "{message}");
+    assert_eq!(
+        connection.lines(&forget).unwrap(),
+        [format!("worker {id} at {} forgotten", registered.address)]
+    );
+    let message = connection.lines("SELECT count(*) FROM dh.t").unwrap_err().0;
+    assert!(message.contains("is not registered here"), "{message}");
+    // It comes back after all.
+    let mut lost = DucklingProcess::start(&file).unwrap();
+    assert_eq!(register(port, lost.port()).await.unwrap().worker_id, id);
+    assert_eq!(connection.lines("SELECT count(*) FROM dh.t").unwrap(), ["100"]);
+    lost.kill().unwrap();
+    until("it is down again", || states(&coordinator).contains(&WorkerState::Down)).await;
+    connection.run(&forget).unwrap();
+    // New tables do without it, and the old one can go.
+    connection.run("DROP TABLE dh.t").unwrap();
+    connection
+        .run("CREATE TABLE dh.t (k INTEGER) PARTITIONED BY (k) WITH (partitions = 4)")
+        .unwrap();
+    connection.run("INSERT INTO dh.t FROM range(10)").unwrap();
+    assert_eq!(connection.lines("SELECT count(*) FROM dh.t").unwrap(), ["10"]);
+}
+
+#[tokio::test]
+async fn a_worker_stays_while_a_table_is_made_there() {
+    let coordinator = LocalDuckling::start_with(impatient()).unwrap();
+    let port = coordinator.port();
+    let (_database, mut connection) = attach(port);
+    let worker = LocalDuckling::start_with(impatient()).unwrap();
+    let id = register(port, worker.port()).await.unwrap().worker_id;
+    for end in ["ROLLBACK", "COMMIT"] {
+        connection.run("BEGIN").unwrap();
+        connection
+            .run("CREATE TABLE dh.t (k INTEGER) WITH (partitions = 4)")
+            .unwrap();
+        let message = refused(unregister(port, &id).await);
+        assert!(message.contains("a table that is being made"), "{message}");
+        connection.run(end).unwrap();
+    }
+    let message = refused(unregister(port, &id).await);
+    assert!(message.contains("holds rows of main.t"), "{message}");
+    connection.run("DROP TABLE dh.t").unwrap();
+    // One that fails, and one that is made outside a transaction, hold nobody up afterwards.
+    connection
+        .run("CREATE TABLE dh.t WITH (partitions = 4) AS SELECT error('no') AS k")
+        .unwrap_err();
+    connection
+        .run("CREATE TABLE dh.t WITH (partitions = 4) AS SELECT 1 AS k")
+        .unwrap();
+    connection.run("DROP TABLE dh.t").unwrap();
+    unregister(port, &id).await.unwrap();
+    let message = connection
+        .run("CREATE TABLE dh.t (k INTEGER) WITH (partitions = 4)")
+        .unwrap_err()
+        .0;
+    assert!(message.contains("no live worker"), "{message}");
+}
+
+/// Tables are made while workers come and go: no table ever has rows on one that is not registered.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_never_made_on_a_worker_that_goes() {
+    let coordinator = LocalDuckling::start_with(impatient()).unwrap();
+    let port = coordinator.port();
+    let workers = [(); 2].map(|()| LocalDuckling::start_with(impatient()).unwrap());
+    let mut ids = Vec::new();
+    for worker in &workers {
+        ids.push(register(port, worker.port()).await.unwrap().worker_id);
+    }
+    let makes = tokio::task::spawn_blocking(move || {
+        let (_database, mut connection) = attach(port);
+        let mut made = 0;
+        for _ in 0..30 {
+            match connection.run("CREATE TABLE dh.t (k INTEGER) WITH (partitions = 4)") {
+                Ok(_) => {
+                    made += 1;
+                    assert_eq!(connection.lines("SELECT count(*) FROM dh.t").unwrap(), ["0"]);
+                    connection.run("DROP TABLE dh.t").unwrap();
+                }
+                Err(error) => assert!(error.0.contains("unregistered"), "{error}"),
+            }
+        }
+        made
+    });
+    let mut gone = 0;
+    while !makes.is_finished() {
+        if unregister(port, &ids[1]).await.is_ok() {
+            gone += 1;
+            register(port, workers[1].port()).await.unwrap();
+        }
+    }
+    assert!(makes.await.unwrap() > 0 && gone > 0, "it was never tried");
+}
+
+#[tokio::test]
 async fn an_id_can_be_taken_over() {
     let coordinator = LocalDuckling::start_with(impatient()).unwrap();
     let join = JoinConfig {
@@ -410,7 +535,8 @@ async fn sql_tells_who_is_there() {
         connection.lines(columns).unwrap(),
         [
             "id,sql,execution_mode,merge_strategy,query_duration_ms,num_workers_used,num_tasks_generated,\
-          execution_start_time,fallback_reason,rows_moved,bytes_moved,stages,error"
+          execution_start_time,fallback_reason,rows_moved,bytes_moved,cpu_time_ms,\
+          critical_path_cpu_time_ms,stages,error"
         ]
     );
     let message = connection

@@ -2,7 +2,7 @@
 
 use duckherder_tests::duckdb::{Connection, Output, SqlError};
 
-use super::statements::{Shape, Statement};
+use super::statements::Shape;
 
 /// More rows than this are not written out in reports.
 const ROWS_SHOWN_MAX: usize = 30;
@@ -26,10 +26,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Runs the statement.
-    pub fn of(connection: &mut Connection, statement: &Statement) -> Self {
-        match connection.run(&statement.sql) {
-            Ok(output) => Self::of_output(&output, statement.shape),
+    /// Runs a statement.
+    pub fn of(connection: &mut Connection, sql: &str, shape: Shape) -> Self {
+        match connection.run(sql) {
+            Ok(output) => Self::of_output(&output, shape),
             Err(error) => Self::of_error(&error),
         }
     }

@@ -98,6 +98,21 @@ const DIFFERENCES: &[Known] = &[
     ),
 ];
 
+/// What a herd refuses, for all rows of a table are not in one place.
+const REFUSED_BY_HERD: &[&str] = &[
+    "the herd's table",
+    "table of the herd",
+    "says in which partition a row is",
+    "of a partitioned table must contain",
+    "a table that is spread evenly cannot have",
+    "a table cannot be PARTITIONED BY",
+];
+
+/// Whether a herd has refused a statement, and done nothing.
+pub fn is_refused_by_herd(duckherder: &Outcome) -> bool {
+    REFUSED_BY_HERD.iter().any(|text| duckherder.fails_with(text))
+}
+
 /// The name of the known difference that this is.
 pub fn known(statement: &Statement, plain: &Outcome, duckherder: &Outcome) -> Option<&'static str> {
     DIFFERENCES

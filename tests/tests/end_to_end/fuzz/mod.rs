@@ -5,7 +5,10 @@
 //! attached as `dh`, the other a duckling, so both get the same text. Every outcome is compared: rows, names and types
 //! of columns, counts of changed rows, errors.
 //!
-//! `cargo xtask fuzz` runs it. `DUCKHERDER_FUZZ_SEED` is the first case's seed, the next case has the next number;
+//! With a herd, the duckling is a coordinator whose workers have the rows of all tables that can be spread, in every way in
+//! which they can be. What a herd refuses is not run on the other side.
+//!
+//! `cargo xtask fuzz [--herd]` runs it. `DUCKHERDER_FUZZ_SEED` is the first case's seed, the next case has the next number;
 //! `DUCKHERDER_FUZZ_SECONDS` is for how long cases are begun. A difference is reported with the statements that lead to
 //! it, as few as deleting can make them.
 
@@ -24,13 +27,16 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duckherder_tests::duckdb::{Connection, DuckDb};
-use duckherder_tests::duckling::LocalDuckling;
+use duckherder_tests::duckling::{LocalDuckling, config};
+use duckling_server::DucklingConfig;
 
 use self::compare::Outcome;
 use self::statements::{CONNECTIONS, Generator, Shape, Statement};
 
 const SEED: &str = "DUCKHERDER_FUZZ_SEED";
 const SECONDS: &str = "DUCKHERDER_FUZZ_SECONDS";
+/// The duckling is a herd, if it is set.
+const HERD: &str = "DUCKHERDER_FUZZ_HERD";
 /// At most so many cases, if it is set.
 const CASES: &str = "DUCKHERDER_FUZZ_CASES";
 const DEFAULT_SECONDS: u64 = 60;
@@ -42,16 +48,26 @@ const STATEMENT_DEADLINE: Duration = Duration::from_secs(90);
 /// For how long a difference is made smaller.
 const MINIMISING: Duration = Duration::from_secs(60);
 
+/// A herd's workers.
+const WORKERS: usize = 3;
+/// Partitions of its tables, where nothing else is said: not as many on each worker.
+const PARTITIONS: usize = 5;
+
 /// Plain DuckDB and Duckherder, side by side.
 struct Pair {
     plain: Vec<Connection>,
     duckherder: Vec<Connection>,
-    _duckling: LocalDuckling,
+    is_herd: bool,
+    _ducklings: Vec<LocalDuckling>,
 }
 
 impl Pair {
-    fn new() -> Self {
-        let duckling = LocalDuckling::start().unwrap();
+    fn new(is_herd: bool) -> Self {
+        let duckling = LocalDuckling::start_with(DucklingConfig {
+            default_partitions: if is_herd { PARTITIONS } else { 0 },
+            ..config()
+        });
+        let duckling = duckling.unwrap();
         let open = |database: &DuckDb, attach: &str| {
             let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| database.connect().unwrap()).collect();
             connections[0].run(attach).unwrap();
@@ -61,17 +77,37 @@ impl Pair {
             "ATTACH 'dh' (TYPE duckherder, server_host '127.0.0.1', server_port {})",
             duckling.port()
         );
+        let plain = open(&DuckDb::plain().unwrap(), "ATTACH ':memory:' AS dh");
+        let mut duckherder = open(&DuckDb::with_duckherder().unwrap(), &attach);
+        let mut ducklings = vec![duckling];
+        for _ in 0..if is_herd { WORKERS } else { 0 } {
+            let worker = LocalDuckling::start().unwrap();
+            let register = format!("SELECT duckherder_register_worker('127.0.0.1:{}')", worker.port());
+            duckherder[0].run(&register).unwrap();
+            ducklings.push(worker);
+        }
         Self {
-            plain: open(&DuckDb::plain().unwrap(), "ATTACH ':memory:' AS dh"),
-            duckherder: open(&DuckDb::with_duckherder().unwrap(), &attach),
-            _duckling: duckling,
+            plain,
+            duckherder,
+            is_herd,
+            _ducklings: ducklings,
         }
     }
 
+    /// The outcomes on plain DuckDB and Duckherder; what a herd refuses has the same one twice.
     fn run(&mut self, statement: &Statement) -> (Outcome, Outcome) {
+        let connection = statement.connection;
+        if self.is_herd {
+            let duckherder = Outcome::of(&mut self.duckherder[connection], &statement.on_herd(), statement.shape);
+            if gaps::is_refused_by_herd(&duckherder) {
+                return (duckherder.clone(), duckherder);
+            }
+            let plain = Outcome::of(&mut self.plain[connection], &statement.sql, statement.shape);
+            return (plain, duckherder);
+        }
         (
-            Outcome::of(&mut self.plain[statement.connection], statement),
-            Outcome::of(&mut self.duckherder[statement.connection], statement),
+            Outcome::of(&mut self.plain[connection], &statement.sql, statement.shape),
+            Outcome::of(&mut self.duckherder[connection], &statement.sql, statement.shape),
         )
     }
 }
@@ -101,6 +137,7 @@ fn judge(statement: &Statement, plain: &Outcome, duckherder: &Outcome) -> Verdic
 
 /// What was found, and the statements that lead there.
 struct Difference {
+    is_herd: bool,
     log: Vec<Statement>,
     plain: Outcome,
     duckherder: Outcome,
@@ -146,9 +183,9 @@ impl Log {
 }
 
 /// Runs one case.
-fn case(seed: u64, tally: &mut Tally, alive: &mpsc::Sender<String>) -> Result<(), Box<Difference>> {
-    let mut generator = Generator::new(seed);
-    let mut pair = Pair::new();
+fn case(seed: u64, is_herd: bool, tally: &mut Tally, alive: &mpsc::Sender<String>) -> Result<(), Box<Difference>> {
+    let mut generator = Generator::new(seed, is_herd);
+    let mut pair = Pair::new(is_herd);
     let mut log = Log::begin(seed, alive.clone());
     let count = generator.rng.usize(STATEMENTS);
     tally.cases += 1;
@@ -178,6 +215,10 @@ fn compare_one(
     let (plain, duckherder) = pair.run(statement);
     tally.statements += 1;
     tally.errors += u64::from(plain.is_error());
+    if pair.is_herd && gaps::is_refused_by_herd(&duckherder) {
+        *tally.known.entry("refused by the herd").or_default() += 1;
+        return Ok(Some(false));
+    }
     match judge(statement, &plain, &duckherder) {
         Verdict::Same => Ok(Some(!plain.is_error())),
         Verdict::Known(name) => {
@@ -189,6 +230,7 @@ fn compare_one(
             Ok(None)
         }
         Verdict::Different => Err(Box::new(Difference {
+            is_herd: pair.is_herd,
             log: std::mem::take(&mut log.statements),
             plain,
             duckherder,
@@ -197,8 +239,8 @@ fn compare_one(
 }
 
 /// The outcomes of the last of `statements`, if they differ on a fresh pair, and the ones before it do not.
-fn replay(statements: &[Statement], alive: &mpsc::Sender<String>) -> Option<(Outcome, Outcome)> {
-    let mut pair = Pair::new();
+fn replay(statements: &[Statement], is_herd: bool, alive: &mpsc::Sender<String>) -> Option<(Outcome, Outcome)> {
+    let mut pair = Pair::new(is_herd);
     let (last, before) = statements.split_last()?;
     for statement in before {
         alive.send(statement.sql.clone()).unwrap();
@@ -246,36 +288,42 @@ fn as_script(statements: &[Statement]) -> String {
             0 => String::new(),
             number => format!("-- on connection {number}:\n"),
         };
-        writeln!(script, "{connection}{};", statement.sql).unwrap();
+        let herd = match &statement.herd_clause {
+            None => String::new(),
+            Some(_) => format!("-- on the herd: {}\n", statement.on_herd()),
+        };
+        writeln!(script, "{connection}{herd}{};", statement.sql).unwrap();
     }
     script
 }
 
 fn report(seed: u64, difference: Difference, alive: &mpsc::Sender<String>) -> String {
     let Difference {
+        is_herd,
         log,
         mut plain,
         mut duckherder,
     } = difference;
     let all = log.len();
-    let (log, note) = match replay(&log, alive) {
+    let (log, note) = match replay(&log, is_herd, alive) {
         None => (log, "it does not show again on fresh databases"),
         Some(_) => {
             let shown = |log: &[Statement]| {
-                replay(log, alive).is_some_and(|(a, b)| a.is_like(&plain) && b.is_like(&duckherder))
+                replay(log, is_herd, alive).is_some_and(|(a, b)| a.is_like(&plain) && b.is_like(&duckherder))
             };
             (minimise(log, shown, Instant::now() + MINIMISING), "made smaller")
         }
     };
-    if let Some(outcomes) = replay(&log, alive) {
+    if let Some(outcomes) = replay(&log, is_herd, alive) {
         (plain, duckherder) = outcomes;
     }
     format!(
         "a difference with seed {seed}, after {all} statements ({note}):\n\n{}\nplain DuckDB: {}\n\nduckherder: {}\n\n\
-         again: cargo xtask fuzz --seed {seed} --seconds 0\n",
+         again: cargo xtask fuzz{} --seed {seed} --seconds 0\n",
         as_script(&log),
         plain.describe(&duckherder),
-        duckherder.describe(&plain)
+        duckherder.describe(&plain),
+        if is_herd { " --herd" } else { "" }
     )
 }
 
@@ -289,12 +337,18 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs cases until the time is over; the first difference as a report.
-fn run(first: u64, cases: u64, duration: Duration, alive: &mpsc::Sender<String>) -> Result<Tally, String> {
+fn run(
+    first: u64,
+    cases: u64,
+    duration: Duration,
+    is_herd: bool,
+    alive: &mpsc::Sender<String>,
+) -> Result<Tally, String> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let mut seed = first;
     loop {
-        case(seed, &mut tally, alive).map_err(|difference| report(seed, *difference, alive))?;
+        case(seed, is_herd, &mut tally, alive).map_err(|difference| report(seed, *difference, alive))?;
         seed = seed.wrapping_add(1);
         if started.elapsed() >= duration || seed.wrapping_sub(first) >= cases {
             return Ok(tally);
@@ -317,7 +371,8 @@ fn nothing_differs_from_plain_duckdb() {
     );
     let (alive, heartbeats) = mpsc::channel();
     let cases = number(CASES).unwrap_or(u64::MAX);
-    let worker = std::thread::spawn(move || run(seed, cases, duration, &alive));
+    let is_herd = std::env::var_os(HERD).is_some();
+    let worker = std::thread::spawn(move || run(seed, cases, duration, is_herd, &alive));
     let mut last = String::new();
     loop {
         match heartbeats.recv_timeout(STATEMENT_DEADLINE) {
@@ -356,6 +411,7 @@ fn a_difference_is_seen_and_made_small() {
     let statement = |sql: &str, shape| Statement {
         connection: 0,
         sql: sql.to_owned(),
+        herd_clause: None,
         shape,
     };
     let (alive, _heartbeats) = mpsc::channel();
@@ -364,14 +420,22 @@ fn a_difference_is_seen_and_made_small() {
         statement("INSERT INTO dh.t VALUES (1), (2)", Shape::Changes),
         statement("SELECT i FROM dh.t", Shape::Rows),
     ];
-    assert!(replay(&log, &alive).is_none());
+    for is_herd in [false, true] {
+        assert!(replay(&log, is_herd, &alive).is_none());
+    }
     // Only one of the two has this function.
     log.push(statement(
         "SELECT count(*) FROM duckherder_get_query_history()",
         Shape::Rows,
     ));
-    let (plain, duckherder) = replay(&log, &alive).unwrap();
-    let report = report(7, Difference { log, plain, duckherder }, &alive);
+    let (plain, duckherder) = replay(&log, false, &alive).unwrap();
+    let difference = Difference {
+        is_herd: false,
+        log,
+        plain,
+        duckherder,
+    };
+    let report = report(7, difference, &alive);
     assert!(report.contains("seed 7"), "{report}");
     assert!(!report.contains("CREATE TABLE"), "{report}");
     assert!(report.contains("plain DuckDB: Catalog Error"), "{report}");

@@ -1,5 +1,6 @@
 //! Random statements, one after another, each made for what the earlier ones have left behind.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use fastrand::Rng;
@@ -34,7 +35,22 @@ pub struct Statement {
     /// Below [`CONNECTIONS`].
     pub connection: usize,
     pub sql: String,
+    /// What a herd gets besides: where in the text, and the text. It says where the rows of a new table go.
+    pub herd_clause: Option<(usize, String)>,
     pub shape: Shape,
+}
+
+impl Statement {
+    /// The text for a herd.
+    pub fn on_herd(&self) -> Cow<'_, str> {
+        match &self.herd_clause {
+            None => Cow::Borrowed(&self.sql),
+            Some((place, clause)) => {
+                let (before, after) = self.sql.split_at(*place);
+                Cow::Owned(format!("{before} {clause}{after}"))
+            }
+        }
+    }
 }
 
 type Effect = Box<dyn FnOnce(&mut Generator)>;
@@ -48,6 +64,8 @@ pub struct Step {
 /// Yields statements for ever; the same ones for the same seed, if they go the same way.
 pub struct Generator {
     pub rng: Rng,
+    /// Whether `dh` is a herd.
+    is_herd: bool,
     pub model: Model,
     /// Values for `$1`, `$2` … of the statement that is being made, if it may have some.
     pub parameters: Option<Vec<String>>,
@@ -62,9 +80,10 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, is_herd: bool) -> Self {
         let mut generator = Self {
             rng: Rng::with_seed(seed),
+            is_herd,
             model: Model::default(),
             parameters: None,
             aliases: 0,
@@ -125,6 +144,7 @@ impl Generator {
             looks.push(Statement {
                 connection,
                 sql: "COMMIT".to_owned(),
+                herd_clause: None,
                 shape: Shape::Nothing,
             });
         }
@@ -138,6 +158,7 @@ impl Generator {
                 looks.push(Statement {
                     connection: 0,
                     sql,
+                    herd_clause: None,
                     shape,
                 });
             }
@@ -226,6 +247,7 @@ impl Generator {
             statement: Statement {
                 connection: self.connection,
                 sql,
+                herd_clause: None,
                 shape,
             },
             effect: None,
@@ -735,7 +757,11 @@ impl Generator {
             let step = self.statement(sql, shape);
             self.next.push_back(step);
         }
-        self.step_with(sql, Shape::Changes, move |generator| generator.model.tables.push(table))
+        let before = "CREATE TABLE ".len() + target.len();
+        let clause = self.herd_clause(&table).map(|clause| (before, clause));
+        let mut step = self.step_with(sql, Shape::Changes, move |generator| generator.model.tables.push(table));
+        step.statement.herd_clause = clause;
+        step
     }
 
     // Definitions.
@@ -886,6 +912,7 @@ impl Generator {
             ]),
         };
         let sql = format!("{create} {name} ({})", definitions.join(", "));
+        let clause = self.herd_clause(&table).map(|clause| (sql.len(), clause));
         for _ in 0..2 {
             let columns = table.writable();
             let rows: Vec<_> = (0..self.rng.usize(1..7)).map(|_| self.row(&columns, false)).collect();
@@ -894,7 +921,40 @@ impl Generator {
             let step = self.statement(sql, Shape::Changes);
             self.next.push_back(step);
         }
-        self.step_with(sql, Shape::Nothing, move |generator| generator.model.tables.push(table))
+        let mut step = self.step_with(sql, Shape::Nothing, move |generator| generator.model.tables.push(table));
+        step.statement.herd_clause = clause;
+        step
+    }
+
+    /// Where the rows of a new table go; `None` for where the herd puts them.
+    fn herd_clause(&mut self, table: &Table) -> Option<String> {
+        if !self.is_herd || table.place != Place::Dh {
+            return None;
+        }
+        let partitions = self.pick(&[1, 2, 5, 16]);
+        match self.rng.u32(..10) {
+            0..3 => None,
+            3 => Some("WITH (distribution = 'replicated')".to_owned()),
+            4 => Some(format!("WITH (distribution = 'even', partitions = {partitions})")),
+            _ => {
+                let of_key = !table.key.is_empty();
+                let columns = table.columns.iter().enumerate();
+                let mut keys: Vec<_> = columns
+                    .filter(|(index, column)| !column.is_generated && (!of_key || table.key.contains(index)))
+                    .filter(|(_, column)| column.data_type.is_hashed())
+                    .map(|(_, column)| column.name.clone())
+                    .collect();
+                self.rng.shuffle(&mut keys);
+                keys.truncate(self.rng.usize(1..=2));
+                if keys.is_empty() {
+                    return None;
+                }
+                Some(format!(
+                    "PARTITIONED BY ({}) WITH (partitions = {partitions})",
+                    keys.join(", ")
+                ))
+            }
+        }
     }
 
     fn foreign_key(&mut self, table: &Table) -> Option<String> {
@@ -937,7 +997,11 @@ impl Generator {
         );
         let step = self.statement(describe(&name, false), Shape::Ordered);
         self.next.push_back(step);
-        self.step_with(sql, Shape::Changes, move |generator| generator.model.tables.push(table))
+        let before = create.len() + 1 + name.len();
+        let clause = self.herd_clause(&table).map(|clause| (before, clause));
+        let mut step = self.step_with(sql, Shape::Changes, move |generator| generator.model.tables.push(table));
+        step.statement.herd_clause = clause;
+        step
     }
 
     fn create_view(&mut self) -> Step {

@@ -184,6 +184,21 @@ impl Type {
         self.is_integer() || self.is("VARCHAR") || self.is("DATE") || matches!(self, Self::Enum(_))
     }
 
+    /// A herd can divide rows by it.
+    pub fn is_hashed(&self) -> bool {
+        const ALSO: &[&str] = &[
+            "FLOAT",
+            "DOUBLE",
+            "BOOLEAN",
+            "BLOB",
+            "UUID",
+            "TIME",
+            "TIMESTAMP",
+            "TIMESTAMP_NS",
+        ];
+        self.is_key() || matches!(self, Self::Decimal(..)) || matches!(self, Self::Scalar(name) if ALSO.contains(name))
+    }
+
     /// It, or a type in it, is called `name`.
     pub fn contains(&self, name: &str) -> bool {
         match self {

@@ -1,0 +1,154 @@
+//! What a coordinator tells of the queries that it has divided, and phases that are made of one aggregate.
+
+use duckherder_client::Client;
+use duckherder_tests::duckdb::Connection;
+use duckherder_tests::duckling::LocalDuckling;
+use futures::TryStreamExt;
+
+use crate::support::{attach, number};
+
+struct Herd {
+    coordinator: LocalDuckling,
+    _workers: Vec<LocalDuckling>,
+    connection: Connection,
+}
+
+/// Two workers, and a table of (k BIGINT, v BIGINT).
+fn herd(rows: u64) -> Herd {
+    let coordinator = LocalDuckling::start().unwrap();
+    let (_database, mut connection) = attach(coordinator.port());
+    let workers: Vec<_> = (0..2).map(|_| LocalDuckling::start().unwrap()).collect();
+    for worker in &workers {
+        connection
+            .run(&format!(
+                "SELECT duckherder_register_worker('127.0.0.1:{}')",
+                worker.port()
+            ))
+            .unwrap();
+    }
+    connection
+        .run("CREATE TABLE dh.t (k BIGINT, v BIGINT) PARTITIONED BY (k) WITH (partitions = 4)")
+        .unwrap();
+    connection
+        .run(&format!(
+            "INSERT INTO dh.t SELECT range, (range * 7919) % {rows} FROM range({rows})"
+        ))
+        .unwrap();
+    Herd {
+        coordinator,
+        _workers: workers,
+        connection,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stages_count_their_cpu_time() {
+    let mut herd = tokio::task::spawn_blocking(|| herd(300_000)).await.unwrap();
+    let client = Client::connect(herd.coordinator.options()).await.unwrap();
+    let sql = "SELECT sum(hash(a.k, b.v) % 7)::BIGINT FROM t a JOIN t b ON a.v = b.v";
+    assert!(number(&client, sql).await > 0);
+    // A worker's share is between all of it and an even one; all of the query's own time is on two threads a node.
+    let told = "SELECT concat_ws(',', execution_mode, cpu_time_ms > 1, critical_path_cpu_time_ms <= cpu_time_ms, \
+                critical_path_cpu_time_ms * num_workers_used >= cpu_time_ms, \
+                critical_path_cpu_time_ms < query_duration_ms * 2 * num_workers_used, \
+                (stages->>'$[0].cpu_us')::BIGINT = greatest((stages->>'$[0].tasks[0].cpu_us')::BIGINT, \
+                                                            (stages->>'$[0].tasks[1].cpu_us')::BIGINT)) \
+                FROM dh.query('SELECT * FROM duckling_execution_stats() WHERE sql LIKE ''%hash(a.k, b.v)%''')";
+    assert_eq!(
+        herd.connection.lines(told).unwrap(),
+        ["shuffle,true,true,true,true,true"]
+    );
+    let explained = client
+        .query(format!("EXPLAIN (ANALYZE, FORMAT json) {sql}"))
+        .await
+        .unwrap();
+    let explained: Vec<_> = explained.try_collect().await.unwrap();
+    let text = arrow::util::pretty::pretty_format_batches(&explained)
+        .unwrap()
+        .to_string();
+    assert!(text.contains(" rows in ") && text.contains(", CPU "), "{text}");
+}
+
+#[test]
+fn grouping_sets_are_made_in_two_phases() {
+    let mut herd = herd(10_000);
+    let mut plain = duckherder_tests::duckdb::DuckDb::plain().unwrap().connect().unwrap();
+    plain.run("ATTACH ':memory:' AS dh").unwrap();
+    plain
+        .run("CREATE TABLE dh.t AS SELECT range AS k, (range * 7919) % 10_000 AS v FROM range(10_000)")
+        .unwrap();
+    for (from, sets) in [
+        ("dh.t", "ROLLUP (v % 10, k % 3)"),
+        ("dh.t", "CUBE (v % 10, k % 3)"),
+        ("dh.t", "GROUPING SETS ((v % 10), (v % 10), (), (v % 10, k % 3))"),
+        // Of no rows the set of no groups has one.
+        ("(FROM dh.t WHERE k < 0)", "ROLLUP (v % 10, k % 3)"),
+        ("(FROM dh.t WHERE k = 77)", "GROUPING SETS ((v % 10, k % 3), (), ())"),
+    ] {
+        let sql = format!(
+            "SELECT v % 10, k % 3, GROUPING(v % 10), GROUPING(v % 10, k % 3), count(*), count(v), sum(v), avg(k), min(v), \
+             max(k), bool_or(k > 9_000), sum(v) FILTER (k % 2 = 0), count(*) FILTER (k < 0) \
+             FROM {from} GROUP BY {sets} ORDER BY ALL"
+        );
+        assert_eq!(
+            herd.connection.lines(&sql).unwrap(),
+            plain.lines(&sql).unwrap(),
+            "{sql}"
+        );
+        let how = "SELECT execution_mode, fallback_reason FROM duckherder_get_query_execution_stats() \
+                   ORDER BY execution_start_time DESC LIMIT 1";
+        assert_eq!(
+            herd.connection.lines(how).unwrap(),
+            [if from.contains("= 77") {
+                "router|NULL"
+            } else {
+                "two_phase|NULL"
+            }],
+            "{sql}"
+        );
+    }
+    let duplicated = "SELECT v % 10, GROUPING(v % 10) FROM dh.t GROUP BY v % 10 ORDER BY ALL";
+    assert_eq!(
+        herd.connection.lines(duplicated).unwrap(),
+        plain.lines(duplicated).unwrap()
+    );
+}
+
+/// The clocks of workers may differ from each other: a query has one time, the coordinator's.
+#[test]
+fn a_statement_has_one_time() {
+    let mut herd = herd(1000);
+    let connection = &mut herd.connection;
+    connection.run("ALTER TABLE dh.t ADD COLUMN at TIMESTAMPTZ").unwrap();
+    for sql in [
+        "UPDATE dh.t SET at = now()",
+        "UPDATE dh.t SET at = current_timestamp, v = v + 1 WHERE k >= 0",
+        "INSERT INTO dh.t SELECT range + 5000, 1, now() FROM range(100)",
+    ] {
+        connection.run("UPDATE dh.t SET at = NULL").unwrap();
+        connection.run(sql).unwrap();
+        assert_eq!(
+            connection.lines("SELECT count(DISTINCT at) FROM dh.t").unwrap(),
+            ["1"],
+            "{sql}"
+        );
+    }
+    for clock in [
+        "now()",
+        "current_date",
+        "current_timestamp",
+        "current_localtimestamp()",
+        "today()",
+    ] {
+        let sql = format!("SELECT count(*) FROM dh.t WHERE at < {clock}");
+        let plan = connection
+            .lines(&format!("EXPLAIN {sql}"))
+            .unwrap()
+            .join("\n")
+            .to_lowercase();
+        assert!(plan.contains("stage 1"), "{plan}");
+        for name in ["now(", "current_", "today("] {
+            assert!(!plan.contains(name), "{plan}");
+        }
+    }
+}
