@@ -172,7 +172,7 @@ class Bench:
             "DUCKLING": self.options.duckling,
             "DUCKHERDER_TPC": str(directory),
         }
-        report = self._work / "herd-tests.xml"
+        report = self.work / "herd-tests.xml"
         tests = [HERE.parent / "host/test_herd_tpc.py", "-o", "faulthandler_timeout=3600", f"--junitxml={report}"]
         subprocess.run(
             [self.options.host_python, "-m", "pytest", *tests], env=os.environ | environment, cwd=HERE.parents[1]
