@@ -63,13 +63,15 @@ struct HerdApi {
 	//! The distributed plan of a described one, both as JSON: `{"plan": Step, "summary": Summary}`. `HerdEnd`: it stays
 	//! as it is.
 	HerdStatus (*distribute)(const HerdSession *session, HerdText plan, HerdBuffer *steps, HerdBuffer *error);
-	//! About how many rows a herd's table has.
-	HerdStatus (*table_rows)(const HerdSession *session, HerdText schema, HerdText table, HerdText placement,
-	                         uint64_t *rows, HerdBuffer *error);
+	//! About how many rows a herd's table has, and values its columns, of which the names are given as JSON:
+	//! `{"rows": …, "distinct": [… or 0]}`.
+	HerdStatus (*table_estimates)(const HerdSession *session, HerdText schema, HerdText table, HerdText columns,
+	                              HerdText placement, HerdBuffer *estimates, HerdBuffer *error);
 
 	//! Starts a distributed query, given as JSON.
 	HerdStatus (*gather)(const HerdSession *session, HerdText query, HerdSource **source, HerdBuffer *error);
-	//! Names and types of the columns of an exchange, as JSON.
+	//! Names and types of the columns of an exchange, and about how many rows and values they have, as JSON:
+	//! `{"columns": [{"name": …, "type_text": …}, …], "rows": … or 0, "distinct": [… or 0]}`.
 	HerdStatus (*exchange_columns)(const HerdSession *session, uint32_t stage, HerdBuffer *columns, HerdBuffer *error);
 	//! The rows of an exchange for this worker.
 	HerdStatus (*exchange)(const HerdSession *session, uint32_t stage, HerdSource **source, HerdBuffer *error);

@@ -1,6 +1,7 @@
 #include "herd_scan.hpp"
 
 #include "deparse.hpp"
+#include "herd_estimates.hpp"
 #include "herd_json.hpp"
 #include "herd_source.hpp"
 
@@ -25,16 +26,17 @@ namespace {
 constexpr const char *SCAN_FUNCTION = "duckherder_herd_scan";
 
 struct ScanData : public TableFunctionData {
-	ScanData(TableCatalogEntry &table, string placement, idx_t rows)
-	    : table(table), placement(std::move(placement)), rows(rows) {
+	ScanData(TableCatalogEntry &table, string placement, Estimates estimates)
+	    : table(table), placement(std::move(placement)), estimates(std::move(estimates)) {
 	}
 
 	TableCatalogEntry &table;
 	string placement;
-	idx_t rows;
+	//! Of the table's columns, by their logical index.
+	Estimates estimates;
 
 	unique_ptr<FunctionData> Copy() const override {
-		return make_uniq<ScanData>(table, placement, rows);
+		return make_uniq<ScanData>(table, placement, estimates);
 	}
 	bool Equals(const FunctionData &other) const override {
 		return &table == &other.Cast<ScanData>().table;
@@ -45,7 +47,15 @@ struct ScanData : public TableFunctionData {
 };
 
 unique_ptr<NodeStatistics> Cardinality(ClientContext &, const FunctionData *bind_data) {
-	return make_uniq<NodeStatistics>(bind_data->Cast<ScanData>().rows);
+	return make_uniq<NodeStatistics>(bind_data->Cast<ScanData>().estimates.rows);
+}
+
+unique_ptr<BaseStatistics> ColumnStatistics(ClientContext &, const FunctionData *bind_data, column_t column) {
+	auto &data = bind_data->Cast<ScanData>();
+	if (IsVirtualColumn(column)) {
+		return nullptr;
+	}
+	return data.estimates.Statistics(column, data.table.GetColumn(LogicalIndex(column)).Type());
 }
 
 optional_ptr<TableCatalogEntry> Table(optional_ptr<const FunctionData> bind_data) {
@@ -144,15 +154,18 @@ void Write(Serializer &serializer, const optional_ptr<FunctionData> bind_data, c
 	auto &data = bind_data->Cast<ScanData>();
 	serializer.WriteProperty(100, "table", data.table.schema.GetQualifiedName(data.table.name));
 	serializer.WriteProperty(101, "placement", data.placement);
-	serializer.WriteProperty(102, "rows", data.rows);
+	serializer.WriteProperty(102, "rows", data.estimates.rows);
+	serializer.WriteProperty(103, "distinct", data.estimates.distinct);
 }
 
 unique_ptr<FunctionData> ReadBack(Deserializer &deserializer, BoundTableFunction &) {
 	auto name = deserializer.ReadProperty<QualifiedName>(100, "table");
 	auto placement = deserializer.ReadProperty<string>(101, "placement");
-	auto rows = deserializer.ReadProperty<idx_t>(102, "rows");
+	Estimates estimates;
+	estimates.rows = deserializer.ReadProperty<idx_t>(102, "rows");
+	estimates.distinct = deserializer.ReadProperty<vector<idx_t>>(103, "distinct");
 	auto &table = Catalog::GetEntry<TableCatalogEntry>(deserializer.Get<ClientContext &>(), name);
-	return make_uniq<ScanData>(table, std::move(placement), rows);
+	return make_uniq<ScanData>(table, std::move(placement), std::move(estimates));
 }
 
 } // namespace
@@ -161,6 +174,7 @@ TableFunction ScanFunction() {
 	TableFunction function(Identifier(SCAN_FUNCTION), {}, nullptr, RefuseCall, Init);
 	SetUpSourceScan(function);
 	function.cardinality = Cardinality;
+	function.statistics = ColumnStatistics;
 	function.get_table_entry = Table;
 	function.to_sql = ToSql;
 	function.to_string = ToString;
@@ -177,13 +191,19 @@ TableFunction ScanFunction() {
 
 namespace {
 
-idx_t RowsOf(ClientContext &context, TableCatalogEntry &table, const string &placement) {
-	uint64_t rows = 0;
+Estimates EstimatesOf(ClientContext &context, TableCatalogEntry &table, const string &placement) {
+	vector<string> names;
+	for (auto &column : table.GetColumns().Logical()) {
+		names.push_back(column.Generated() ? string() : column.Name().GetIdentifierName());
+	}
+	auto columns = JsonList(names.size(), [&](idx_t i) { return JsonText(names[i]); });
+	Buffer estimates;
 	Check([&](HerdBuffer *error) {
-		return Api().table_rows(SessionState::Of(context), Text(table.schema.name.GetIdentifierName()),
-		                        Text(table.name.GetIdentifierName()), Text(placement), &rows, error);
+		return Api().table_estimates(SessionState::Of(context), Text(table.schema.name.GetIdentifierName()),
+		                             Text(table.name.GetIdentifierName()), Text(columns), Text(placement),
+		                             estimates.Slot(), error);
 	});
-	return rows;
+	return Estimates::FromJson(estimates.ToString());
 }
 
 } // namespace
@@ -235,8 +255,15 @@ void ReplaceScans(ClientContext &context, LogicalOperator &op, bool in_change) {
 	if (!in_change) {
 		RefuseRowNumbers(get, *table);
 	}
-	get.bind_data = make_uniq<ScanData>(*table, *placement, RowsOf(context, *table, *placement));
+	get.bind_data = make_uniq<ScanData>(*table, *placement, EstimatesOf(context, *table, *placement));
 	get.function = BoundTableFunction(ScanFunction());
+}
+
+idx_t DistinctCountOf(const LogicalGet &get, const ColumnIndex &column) {
+	if (!HerdTableOf(get) || column.IsVirtualColumn()) {
+		return 0;
+	}
+	return get.bind_data->Cast<ScanData>().estimates.Distinct(column.GetPrimaryIndex());
 }
 
 optional_ptr<TableCatalogEntry> HerdTableOf(const LogicalOperator &op) {

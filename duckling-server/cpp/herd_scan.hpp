@@ -25,4 +25,7 @@ void ReplaceScans(duckdb::ClientContext &context, duckdb::LogicalOperator &op, b
 //! The table that is scanned, if it is one of a herd.
 duckdb::optional_ptr<duckdb::TableCatalogEntry> HerdTableOf(const duckdb::LogicalOperator &op);
 
+//! About how many values a column has that a scan of a herd's table yields; 0 if that is not known, and of other scans.
+duckdb::idx_t DistinctCountOf(const duckdb::LogicalGet &get, const duckdb::ColumnIndex &column);
+
 } // namespace herd

@@ -1,8 +1,11 @@
 #include "herd_source.hpp"
 
+#include "herd_estimates.hpp"
+
 #include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/profiler/profiling_node.hpp"
+#include "duckdb/storage/statistics/node_statistics.hpp"
 
 #include "yyjson.hpp"
 
@@ -144,11 +147,13 @@ void Report(TableFunctionGetMetricsInput &input) {
 struct ExchangeData : public TableFunctionData {
 	uint32_t stage = 0;
 	vector<LogicalType> types;
+	Estimates estimates;
 
 	unique_ptr<FunctionData> Copy() const override {
 		auto copy = make_uniq<ExchangeData>();
 		copy->stage = stage;
 		copy->types = types;
+		copy->estimates = estimates;
 		return std::move(copy);
 	}
 	bool Equals(const FunctionData &other) const override {
@@ -159,7 +164,7 @@ struct ExchangeData : public TableFunctionData {
 	}
 };
 
-//! The columns, from `[{"name": …, "type_text": …}, …]`.
+//! The columns, from `{"columns": [{"name": …, "type_text": …}, …]}`.
 void ReadColumns(ClientContext &context, const string &json, vector<LogicalType> &types, vector<Identifier> &names) {
 	auto document = yyjson_read(json.c_str(), json.size(), 0);
 	if (!document) {
@@ -168,7 +173,7 @@ void ReadColumns(ClientContext &context, const string &json, vector<LogicalType>
 	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> guard(document, yyjson_doc_free);
 	idx_t index, count;
 	yyjson_val *column;
-	yyjson_arr_foreach(yyjson_doc_get_root(document), index, count, column) {
+	yyjson_arr_foreach(yyjson_obj_get(yyjson_doc_get_root(document), "columns"), index, count, column) {
 		names.emplace_back(yyjson_get_str(yyjson_obj_get(column, "name")));
 		types.push_back(ParseType(context, yyjson_get_str(yyjson_obj_get(column, "type_text"))));
 	}
@@ -183,8 +188,19 @@ unique_ptr<FunctionData> ExchangeBind(ClientContext &context, TableFunctionBindI
 		return Api().exchange_columns(SessionState::Of(context), data->stage, columns.Slot(), error);
 	});
 	ReadColumns(context, columns.ToString(), return_types, names);
+	data->estimates = Estimates::FromJson(columns.ToString());
 	data->types = return_types;
 	return std::move(data);
+}
+
+unique_ptr<NodeStatistics> ExchangeCardinality(ClientContext &, const FunctionData *bind_data) {
+	auto rows = bind_data->Cast<ExchangeData>().estimates.rows;
+	return rows > 0 ? make_uniq<NodeStatistics>(rows) : nullptr;
+}
+
+unique_ptr<BaseStatistics> ExchangeStatistics(ClientContext &, const FunctionData *bind_data, column_t column) {
+	auto &data = bind_data->Cast<ExchangeData>();
+	return column < data.types.size() ? data.estimates.Statistics(column, data.types[column]) : nullptr;
 }
 
 unique_ptr<GlobalTableFunctionState> ExchangeInit(ClientContext &context, TableFunctionInitInput &input) {
@@ -247,6 +263,8 @@ unique_ptr<FunctionData> RefuseCopies(Deserializer &, BoundTableFunction &) {
 TableFunction ExchangeFunction() {
 	TableFunction function(Identifier("duckherder_exchange"), {LogicalType::UINTEGER}, nullptr, ExchangeBind, ExchangeInit);
 	SetUpSourceScan(function);
+	function.cardinality = ExchangeCardinality;
+	function.statistics = ExchangeStatistics;
 	function.SetSerializeCallback(RefuseCopy);
 	function.SetDeserializeCallback(RefuseCopies);
 	function.verify_serialization = false;

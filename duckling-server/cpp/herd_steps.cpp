@@ -1,6 +1,7 @@
 #include "herd_steps.hpp"
 
 #include "deparse.hpp"
+#include "herd_estimates.hpp"
 #include "herd_json.hpp"
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
@@ -74,6 +75,8 @@ struct StageDraft {
 	vector<shared_ptr<StageDraft>> inputs;
 	//! Whether all workers make the same rows.
 	bool forward = false;
+	//! Of the rows of all workers together.
+	Estimates estimates;
 
 	string Json(bool gather) const {
 		auto &text = gather || hashed_sql.empty() ? sql : hashed_sql;
@@ -83,7 +86,9 @@ struct StageDraft {
 		}
 		return "{\"id\":" + to_string(id) + ",\"sql\":" + JsonText(text) + ",\"workers\":" + workers +
 		       ",\"columns\":" + JsonColumns(sent) + ",\"output\":" + (gather ? "{\"kind\":\"gather\"}" : output) +
-		       ",\"inputs\":" + JsonList(inputs.size(), [&](idx_t i) { return to_string(inputs[i]->id); }) + "}";
+		       ",\"inputs\":" + JsonList(inputs.size(), [&](idx_t i) { return to_string(inputs[i]->id); }) +
+		       ",\"estimates\":{\"rows\":" + to_string(estimates.rows) + ",\"distinct\":" +
+		       JsonList(estimates.distinct.size(), [&](idx_t i) { return to_string(estimates.distinct[i]); }) + "}}";
 	}
 };
 
@@ -696,9 +701,50 @@ private:
 		}
 	}
 
+	//! About how many values a column of an operator has, which is that of a scan below; 0 if that is not known.
+	static idx_t DistinctCount(LogicalOperator &op, const ColumnBinding &binding) {
+		auto index = binding.column_index.GetIndex();
+		auto below = [&](const Expression &expression) -> idx_t {
+			return expression.GetExpressionClass() == ExpressionClass::BOUND_COLUMN_REF
+			           ? DistinctCount(*op.children[0], expression.Cast<BoundColumnRefExpression>().Binding())
+			           : 0;
+		};
+		switch (op.type) {
+		case LogicalOperatorType::LOGICAL_GET: {
+			auto &get = op.Cast<LogicalGet>();
+			if (get.table_index != binding.table_index || index >= get.GetColumnIds().size()) {
+				return 0;
+			}
+			auto exchange = ExchangeOf(get);
+			return exchange ? exchange->stage->estimates.Distinct(get.GetColumnIds()[index].GetPrimaryIndex())
+			                : DistinctCountOf(get, get.GetColumnIds()[index]);
+		}
+		case LogicalOperatorType::LOGICAL_PROJECTION:
+			return op.Cast<LogicalProjection>().table_index == binding.table_index ? below(*op.expressions[index]) : 0;
+		case LogicalOperatorType::LOGICAL_AGGREGATE_AND_GROUP_BY: {
+			auto &aggregate = op.Cast<LogicalAggregate>();
+			return aggregate.group_index == binding.table_index ? below(*aggregate.groups[index]) : 0;
+		}
+		default:
+			for (auto &child : op.children) {
+				auto count = DistinctCount(*child, binding);
+				if (count > 0) {
+					return count;
+				}
+			}
+			return 0;
+		}
+	}
+
 	//! Puts a scan of a stage's rows into a slot of the plan.
 	void Replace(unique_ptr<LogicalOperator> &slot, const shared_ptr<StageDraft> &stage, bool gather) {
 		auto old_bindings = slot->GetColumnBindings();
+		if (slot->has_estimated_cardinality) {
+			stage->estimates.rows = slot->estimated_cardinality;
+		}
+		for (auto &binding : old_bindings) {
+			stage->estimates.distinct.push_back(DistinctCount(*slot, binding));
+		}
 		vector<Identifier> names;
 		vector<ColumnIndex> column_ids;
 		for (idx_t i = 0; i < stage->types.size(); i++) {

@@ -37,6 +37,15 @@ pub enum Output {
     Forward,
 }
 
+/// About how many rows there are, and values in their columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Estimates {
+    /// 0 if that is not known.
+    pub rows: u64,
+    /// Of each column; 0 if that is not known.
+    pub distinct: Vec<u64>,
+}
+
 /// One statement that several workers run, each on its own rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
@@ -52,6 +61,9 @@ pub struct Stage {
     pub output: Output,
     /// The exchanges that it reads; one that it reads twice is here twice.
     pub inputs: Vec<StageId>,
+    /// Of the rows that all its workers make together.
+    #[serde(default)]
+    pub estimates: Estimates,
 }
 
 /// A query over a herd's tables: stages in an order in which each reads earlier ones only; the last one gathers.

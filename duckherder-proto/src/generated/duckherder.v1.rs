@@ -351,6 +351,11 @@ pub struct HerdExchange {
     /// The workers that run that stage.
     #[prost(string, repeated, tag = "3")]
     pub producers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// About how many rows there are for this worker, and values in each column; 0 for what is not known.
+    #[prost(uint64, tag = "4")]
+    pub rows: u64,
+    #[prost(uint64, repeated, tag = "5")]
+    pub distinct_counts: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunStagesSummary {

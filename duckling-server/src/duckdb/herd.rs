@@ -28,11 +28,13 @@ pub trait HerdHooks: Send + Sync + 'static {
     /// The plan cannot be run: a worker is down, or a statement needs what there is not.
     fn distribute(&self, plan: &str) -> Result<Option<String>, RemoteError>;
 
-    /// About how many rows a herd's table has; `placement` is its placement as JSON.
+    /// About how many rows a herd's table has, and values its columns, as JSON: `{"rows", "distinct"}`. `columns` are names,
+    /// empty for columns that are not asked about, and `placement` is the table's placement, both as JSON.
     ///
     /// # Errors
-    /// None of the workers that should know can be asked.
-    fn table_rows(&self, schema: &str, table: &str, placement: &str) -> Result<u64, RemoteError>;
+    /// What is given is not readable.
+    fn table_estimates(&self, schema: &str, table: &str, columns: &str, placement: &str)
+    -> Result<String, RemoteError>;
 
     /// Starts a distributed query, `duckherder_catalog::herd::query::HerdQuery` as JSON.
     ///
@@ -40,7 +42,8 @@ pub trait HerdHooks: Send + Sync + 'static {
     /// It cannot be started.
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError>;
 
-    /// The columns of an exchange of the query whose stages this connection runs, as JSON: `[{"name", "type_text"}]`.
+    /// The columns of an exchange of the query whose stages this connection runs, and what is known of its rows, as JSON:
+    /// `{"columns": [{"name", "type_text"}], "rows", "distinct"}`.
     ///
     /// # Errors
     /// There is no such exchange.
@@ -134,7 +137,7 @@ struct Api {
     buffer_free: unsafe extern "C" fn(Buffer),
     session_free: unsafe extern "C" fn(*const Session),
     distribute: unsafe extern "C" fn(*const Session, Text, *mut Buffer, *mut Buffer) -> Status,
-    table_rows: unsafe extern "C" fn(*const Session, Text, Text, Text, *mut u64, *mut Buffer) -> Status,
+    table_estimates: unsafe extern "C" fn(*const Session, Text, Text, Text, Text, *mut Buffer, *mut Buffer) -> Status,
     gather: unsafe extern "C" fn(*const Session, Text, *mut *mut Source, *mut Buffer) -> Status,
     exchange_columns: unsafe extern "C" fn(*const Session, u32, *mut Buffer, *mut Buffer) -> Status,
     exchange: unsafe extern "C" fn(*const Session, u32, *mut *mut Source, *mut Buffer) -> Status,
@@ -165,7 +168,7 @@ static API: Api = Api {
     buffer_free,
     session_free,
     distribute,
-    table_rows,
+    table_estimates,
     gather,
     exchange_columns,
     exchange,
@@ -344,18 +347,22 @@ unsafe extern "C" fn distribute(session: *const Session, plan: Text, steps: *mut
 
 /// # Safety
 /// As for [`distribute`].
-unsafe extern "C" fn table_rows(
+unsafe extern "C" fn table_estimates(
     session: *const Session,
     schema: Text,
     table: Text,
+    columns: Text,
     placement: Text,
-    rows: *mut u64,
+    estimates: *mut Buffer,
     error: *mut Buffer,
 ) -> Status {
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            rows.write((*session).0.table_rows(schema.get()?, table.get()?, placement.get()?)?);
+            let found = (*session)
+                .0
+                .table_estimates(schema.get()?, table.get()?, columns.get()?, placement.get()?)?;
+            estimates.write(Buffer::new(found));
             Ok(Status::Ok)
         })
     }

@@ -36,7 +36,7 @@ use tokio::runtime::Handle;
 use crate::config::Limits;
 
 pub use exchange::{Exchanges, Holdings, Taken};
-use planning::TableRows;
+use planning::TableEstimates;
 
 pub use gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
 pub use join::JoinConfig;
@@ -53,7 +53,7 @@ pub struct Herd {
     registry: Arc<Registry>,
     peers: Peers,
     exchanges: Arc<Exchanges>,
-    table_rows: TableRows,
+    table_estimates: TableEstimates,
     /// Statements planned so far.
     planned: AtomicU64,
     statistics: Arc<Statistics>,
@@ -67,7 +67,7 @@ impl Herd {
             peers: Peers::default(),
             statistics: Arc::new(Statistics::new(registry.limits())),
             exchanges: Exchanges::new(registry.limits(), directory),
-            table_rows: TableRows::default(),
+            table_estimates: TableEstimates::default(),
             planned: AtomicU64::new(0),
             registry,
         })

@@ -61,6 +61,8 @@ fn part(query: &HerdQuery, worker: &WorkerId) -> Part {
                 Output::Forward => vec![worker.0.clone()],
                 _ => stage.workers.iter().map(|producer| producer.0.clone()).collect(),
             },
+            rows: rows_of_reader(stage),
+            distinct_counts: stage.estimates.distinct.clone(),
         })
         .collect();
     let producers = exchanges.iter().flat_map(|exchange| &exchange.producers);
@@ -74,6 +76,16 @@ fn part(query: &HerdQuery, worker: &WorkerId) -> Part {
         stages: own.iter().map(|stage| described(query, stage, worker)).collect(),
         exchanges,
     }
+}
+
+/// About how many of a stage's rows one worker reads.
+fn rows_of_reader(stage: &Stage) -> u64 {
+    let readers = match &stage.output {
+        Output::Hash { buckets } => buckets.iter().collect::<BTreeSet<_>>().len(),
+        Output::Forward => stage.workers.len(),
+        Output::Gather | Output::Broadcast { .. } => 1,
+    };
+    stage.estimates.rows / (readers.max(1) as u64)
 }
 
 fn described(query: &HerdQuery, stage: &Stage, worker: &WorkerId) -> HerdStage {
@@ -203,6 +215,8 @@ fn check(query: &HerdQuery) -> Result<(), RemoteError> {
 
 #[cfg(test)]
 mod tests {
+    use duckherder_catalog::herd::query::Estimates;
+
     use super::*;
 
     fn worker(name: &str) -> WorkerId {
@@ -211,6 +225,7 @@ mod tests {
 
     fn stage(id: StageId, workers: &[&str], output: Output, inputs: &[StageId]) -> Stage {
         Stage {
+            estimates: Estimates::default(),
             id,
             sql: format!("SELECT {id}"),
             workers: workers.iter().map(|name| worker(name)).collect(),

@@ -5,11 +5,12 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{Schema, SchemaRef};
-use duckherder_catalog::herd::query::{Column, StageId};
+use duckherder_catalog::herd::query::{Column, Estimates, StageId};
 use duckherder_proto::error::HERD_WORKER;
 use duckherder_proto::v1::{ColumnDescription, HerdExchange, ReadExchangeRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::exchange::{Outputs, QueryId};
@@ -36,8 +37,17 @@ pub struct RunningQuery {
     failure: Mutex<Option<RemoteError>>,
 }
 
+/// The columns of an exchange, and what is known of its rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExchangeColumns {
+    pub columns: Vec<Column>,
+    #[serde(flatten)]
+    pub estimates: Estimates,
+}
+
 struct Exchange {
     columns: Vec<ColumnDescription>,
+    estimates: Estimates,
     schema: SchemaRef,
     producers: Vec<String>,
 }
@@ -62,6 +72,10 @@ impl RunningQuery {
                 exchange.stage,
                 Exchange {
                     columns: exchange.columns,
+                    estimates: Estimates {
+                        rows: exchange.rows,
+                        distinct: exchange.distinct_counts,
+                    },
                     schema,
                     producers: exchange.producers,
                 },
@@ -87,18 +101,20 @@ impl RunningQuery {
         })
     }
 
-    /// The columns of an exchange.
+    /// The columns of an exchange, and what is known of its rows.
     ///
     /// # Errors
     /// There is no such exchange.
-    pub fn columns(&self, stage: StageId) -> Result<Vec<Column>, RemoteError> {
-        let columns = self.exchange(stage)?.columns.iter();
-        Ok(columns
-            .map(|column| Column {
-                name: column.name.clone(),
-                type_text: column.type_text.clone(),
-            })
-            .collect())
+    pub fn columns(&self, stage: StageId) -> Result<ExchangeColumns, RemoteError> {
+        let exchange = self.exchange(stage)?;
+        let columns = exchange.columns.iter().map(|column| Column {
+            name: column.name.clone(),
+            type_text: column.type_text.clone(),
+        });
+        Ok(ExchangeColumns {
+            columns: columns.collect(),
+            estimates: exchange.estimates.clone(),
+        })
     }
 
     /// The rows of an exchange for this worker.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use duckherder_catalog::herd::placement::WorkerId;
-use duckherder_catalog::herd::query::{Column, HerdQuery, StageId};
+use duckherder_catalog::herd::query::{Column, Estimates, HerdQuery, StageId};
 use duckherder_client::{ClientError, QueryOptions, Session, StagesStream};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::HistoryId;
@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use super::gather::{self, GatherStatistics};
 use super::peers::named;
 use super::registry::PlaceHold;
-use super::running::RunningQuery;
+use super::running::{ExchangeColumns, RunningQuery};
 use super::statistics::QueryStatistics;
 use super::{BatchSource, Herd};
 use crate::settings::Settings;
@@ -197,13 +197,16 @@ impl HerdSession {
         })
     }
 
-    /// The columns of an exchange of the query whose stages this connection runs.
+    /// The columns of an exchange of the query whose stages this connection runs, and what is known of its rows.
     ///
     /// # Errors
     /// There is no such exchange.
-    pub fn exchange_columns(&self, stage: StageId) -> Result<Vec<Column>, RemoteError> {
+    pub fn exchange_columns(&self, stage: StageId) -> Result<ExchangeColumns, RemoteError> {
         if stage == UPLOAD {
-            return Ok(self.upload()?.0);
+            return Ok(ExchangeColumns {
+                columns: self.upload()?.0,
+                estimates: Estimates::default(),
+            });
         }
         self.running_query()?.columns(stage)
     }

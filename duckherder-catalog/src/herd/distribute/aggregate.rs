@@ -6,8 +6,7 @@ use super::super::placement::WorkerId;
 use super::super::plan::{Binding, Key, Node, Step};
 use super::distribution::{Distribution, Equal, WorkerSet};
 use super::{
-    Context, DistributeError, GATHERED_GROUPS_MAX, Placed, Planner, bytes, only_child, operator, partial, passed,
-    singletons,
+    Context, DistributeError, GATHERED_GROUPS_MAX, Placed, Planner, only_child, operator, partial, passed, singletons,
 };
 
 /// An operator that makes one row, or a few, of the rows of a group.
@@ -135,8 +134,8 @@ impl Planner<'_> {
             let child = self.in_one_place(child, node, context, reason)?;
             return Ok(finished(node, child));
         }
-        let reduces = node.rows <= child.rows / 2 || bytes(partial_rows, node.row_bytes) < child.bytes();
-        let first = grouping.two_phase && reduces;
+        // A first phase that reduces nothing costs less than one that is missing: the number of groups is an estimate.
+        let first = grouping.two_phase;
         let keys = grouping.keys(first);
         let columns = grouping.hashed_columns();
         let input = if first {
