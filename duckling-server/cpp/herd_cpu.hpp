@@ -14,6 +14,10 @@ public:
 	void Begin();
 	//! Ends, on the same thread and after all others have left: nanoseconds, or -1 where the system does not tell.
 	int64_t End();
+	//! Whether it is being counted: whether the connection runs a stage.
+	bool Counts() const {
+		return counts;
+	}
 
 	//! A thread works for the connection from here on, if that is to be counted.
 	void Enter();

@@ -43,6 +43,25 @@ void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 }
 
+//! Whether a connection runs a part of a distributed query.
+bool RunsStage(ClientContext &context) {
+	auto state = SessionState::Get(context);
+	return state && state->cpu_time.Counts();
+}
+
+//! DuckDB moves aggregates below joins if it takes that for cheaper. It needs to know well how many rows filters leave over
+//! for that. Of a herd's tables the coordinator knows how many values a column has, but not which; and workers take little
+//! for much, of a part of a query that they get. The setting is the database's.
+void PreOptimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	auto &config = DBConfig::GetConfig(input.context);
+	if (!config.IsOptimizerDisabled(OptimizerType::PARTIAL_AGGREGATE_PUSHDOWN) &&
+	    (ReadsHerd(*plan) || RunsStage(input.context))) {
+		auto disabled = config.GetDisabledOptimizers();
+		disabled.insert(OptimizerType::PARTIAL_AGGREGATE_PUSHDOWN);
+		config.SetDisabledOptimizers(std::move(disabled));
+	}
+}
+
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	auto &context = input.context;
 	PlanChanges(context, input.optimizer.binder, plan);
@@ -73,6 +92,7 @@ void Install(Connection &connection) {
 	planner.post_bind_function = PostBind;
 	PlannerExtension::Register(config, planner);
 	OptimizerExtension optimizer;
+	optimizer.pre_optimize_function = PreOptimize;
 	optimizer.optimize_function = Optimize;
 	OptimizerExtension::Register(config, optimizer);
 	config.AddExtensionOption(DEFAULT_PARTITIONS,
