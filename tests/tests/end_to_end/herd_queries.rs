@@ -3,8 +3,8 @@
 use duckherder_client::Client;
 use duckherder_tests::duckdb::Connection;
 use duckherder_tests::duckling::LocalDuckling;
-use futures::TryStreamExt;
 
+use crate::herd_tables::texts;
 use crate::support::{attach, number};
 
 struct Herd {
@@ -58,14 +58,9 @@ async fn stages_count_their_cpu_time() {
         herd.connection.lines(told).unwrap(),
         ["shuffle,true,true,true,true,true"]
     );
-    let explained = client
-        .query(format!("EXPLAIN (ANALYZE, FORMAT json) {sql}"))
+    let text = texts(&client, &format!("EXPLAIN (ANALYZE, FORMAT json) {sql}"))
         .await
-        .unwrap();
-    let explained: Vec<_> = explained.try_collect().await.unwrap();
-    let text = arrow::util::pretty::pretty_format_batches(&explained)
-        .unwrap()
-        .to_string();
+        .concat();
     assert!(text.contains(" rows in ") && text.contains(", CPU "), "{text}");
 }
 
@@ -97,6 +92,10 @@ fn grouping_sets_are_made_in_two_phases() {
         );
         let how = "SELECT execution_mode, fallback_reason FROM duckherder_get_query_execution_stats() \
                    ORDER BY execution_start_time DESC LIMIT 1";
+        println!(
+            "{}",
+            herd.connection.lines(&format!("EXPLAIN {sql}")).unwrap().join("\n")
+        );
         assert_eq!(
             herd.connection.lines(how).unwrap(),
             [if from.contains("= 77") {
@@ -119,16 +118,16 @@ fn grouping_sets_are_made_in_two_phases() {
 fn a_statement_has_one_time() {
     let mut herd = herd(1000);
     let connection = &mut herd.connection;
-    connection.run("ALTER TABLE dh.t ADD COLUMN at TIMESTAMPTZ").unwrap();
+    connection.run("ALTER TABLE dh.t ADD COLUMN seen TIMESTAMPTZ").unwrap();
     for sql in [
-        "UPDATE dh.t SET at = now()",
-        "UPDATE dh.t SET at = current_timestamp, v = v + 1 WHERE k >= 0",
+        "UPDATE dh.t SET seen = now()",
+        "UPDATE dh.t SET seen = current_timestamp, v = v + 1 WHERE k >= 0",
         "INSERT INTO dh.t SELECT range + 5000, 1, now() FROM range(100)",
     ] {
-        connection.run("UPDATE dh.t SET at = NULL").unwrap();
+        connection.run("UPDATE dh.t SET seen = NULL").unwrap();
         connection.run(sql).unwrap();
         assert_eq!(
-            connection.lines("SELECT count(DISTINCT at) FROM dh.t").unwrap(),
+            connection.lines("SELECT count(DISTINCT seen) FROM dh.t").unwrap(),
             ["1"],
             "{sql}"
         );
@@ -140,7 +139,7 @@ fn a_statement_has_one_time() {
         "current_localtimestamp()",
         "today()",
     ] {
-        let sql = format!("SELECT count(*) FROM dh.t WHERE at < {clock}");
+        let sql = format!("SELECT count(*) FROM dh.t WHERE seen < {clock}");
         let plan = connection
             .lines(&format!("EXPLAIN {sql}"))
             .unwrap()
