@@ -195,9 +195,11 @@ private:
 		case LogicalOperatorType::LOGICAL_DUMMY_SCAN:
 		case LogicalOperatorType::LOGICAL_EMPTY_RESULT:
 			return "{\"name\":\"constant\"}";
-		case LogicalOperatorType::LOGICAL_EXPRESSION_GET:
 		case LogicalOperatorType::LOGICAL_CHUNK_GET:
 			return "{\"name\":\"constant\"}";
+		case LogicalOperatorType::LOGICAL_EXPRESSION_GET:
+			// VALUES: its rows, for each row of its input, which mostly is a dummy scan.
+			return "{\"name\":\"unnest\"}";
 		case LogicalOperatorType::LOGICAL_FILTER:
 			return "{\"name\":\"filter\"}";
 		case LogicalOperatorType::LOGICAL_PROJECTION:

@@ -74,11 +74,13 @@ pub fn schema_exists(connection: &mut Connection, schema_name: &str) -> Result<b
     Ok(!found.is_empty())
 }
 
-/// Everything in the session's database.
+/// Everything in the session's database, but for what it keeps as a member of a herd: copies of the database are not that
+/// member.
 pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
     let schemas = rows(
         connection,
-        "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() AND NOT internal",
+        "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() AND NOT internal \
+         AND schema_name <> 'duckherder'",
     )?;
     let mut schema_names: Vec<String> = schemas.iter().filter_map(|row| Some(row.text(0)?.to_owned())).collect();
     if !schema_names.iter().any(|name| name == "main") {
@@ -87,7 +89,7 @@ pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
     let relations = rows(
         connection,
         "SELECT schema_name, table_name, false, estimated_size, comment, sql FROM duckdb_tables() \
-         WHERE database_name = current_database() AND NOT internal \
+         WHERE database_name = current_database() AND NOT internal AND schema_name <> 'duckherder' \
          UNION ALL SELECT schema_name, view_name, true, NULL, comment, sql FROM duckdb_views() \
          WHERE database_name = current_database() AND NOT internal",
     )?;

@@ -29,7 +29,6 @@ def herds(tmp_path_factory):
     for table, rows in ROWS.items():
         con.execute(f"INSERT INTO dh.{table} {rows}")
     con.execute("CREATE VIEW dh.seen AS SELECT n, count(*) AS many FROM spread GROUP BY n")
-    con.execute("CREATE INDEX by_text ON dh.keyed (s)")
     yield first, second
     con.close()
     second.close()

@@ -87,12 +87,12 @@ pub struct GatherStatistics {
 }
 
 impl GatherStatistics {
-    /// For `EXPLAIN ANALYZE`.
+    /// For `EXPLAIN ANALYZE`, which has a heading once only: "Stage 1" says what the stage is.
     fn report(&self) -> Vec<(String, String)> {
         let stages = StageStatistics::of(&self.done);
         stages
             .iter()
-            .map(|stage| (format!("Stage {}", stage.stage), told(stage)))
+            .map(|stage| (format!("Stage {} Ran", stage.stage), told(stage)))
             .collect()
     }
 }

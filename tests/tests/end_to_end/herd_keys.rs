@@ -43,7 +43,7 @@ const COLUMNS: &[Column] = &[
             "1.5",
             "NULL",
         ],
-        one_form: "CASE WHEN {} = 0 THEN 0 ELSE {} END",
+        one_form: "CASE WHEN {} = 0 THEN 0 WHEN isnan({}) THEN 'nan' ELSE {} END",
     },
     Column {
         name: "f",
@@ -57,7 +57,7 @@ const COLUMNS: &[Column] = &[
             "7",
             "NULL",
         ],
-        one_form: "CASE WHEN {} = 0 THEN 0 ELSE {} END",
+        one_form: "CASE WHEN {} = 0 THEN 0 WHEN isnan({}) THEN 'nan' ELSE {} END",
     },
     Column {
         name: "s",

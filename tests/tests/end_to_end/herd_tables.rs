@@ -142,7 +142,7 @@ impl Herd {
 }
 
 /// All rows as text, sorted.
-async fn texts(client: &Client, sql: &str) -> Vec<String> {
+pub async fn texts(client: &Client, sql: &str) -> Vec<String> {
     let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
     let options = FormatOptions::new().with_null("NULL");
     let mut rows = Vec::new();
