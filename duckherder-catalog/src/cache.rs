@@ -3,21 +3,45 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use duckherder_proto::v1::TableDescription;
+use duckherder_proto::v1::{DefinitionDescription, DefinitionKind, TableDescription};
 
-use crate::name::fold;
+use crate::name::{SchemaPath, fold};
 
 /// Tables remembered; beyond it, everything is forgotten, which costs look-ups.
 const TABLES_MAX: usize = 65_536;
 
-/// Descriptions of remote tables, all true at one epoch of the server's catalog.
+/// Descriptions of remote tables and definitions, all true at one epoch of the server's catalog.
 ///
-/// Only what exists is kept. That a table does not exist is never remembered: the answer would be wrong as soon as
-/// somebody else creates it.
+/// Of tables only what exists is kept. That a table does not exist is never remembered: the answer would be wrong as soon
+/// as somebody else creates it.
 #[derive(Debug, Default)]
 pub struct SchemaCache {
     epoch: u64,
-    tables: HashMap<(String, String), Arc<TableDescription>>,
+    tables: HashMap<(SchemaPath, String), Arc<TableDescription>>,
+    definitions: Option<Arc<Definitions>>,
+}
+
+/// Entries of a catalog that are no tables, by name.
+#[derive(Debug, Default)]
+pub struct Definitions(HashMap<(DefinitionKind, SchemaPath, String), Arc<DefinitionDescription>>);
+
+impl Definitions {
+    /// These.
+    #[must_use]
+    pub fn new(definitions: Vec<DefinitionDescription>) -> Self {
+        let by_name = definitions.into_iter().map(|definition| {
+            let schema = SchemaPath::new(&definition.parent_schemas, &definition.schema_name);
+            let key = (definition.kind(), schema.fold(), fold(&definition.name));
+            (key, Arc::new(definition))
+        });
+        Self(by_name.collect())
+    }
+
+    /// The one of that name, if there is one.
+    #[must_use]
+    pub fn get(&self, kind: DefinitionKind, schema: &SchemaPath, name: &str) -> Option<Arc<DefinitionDescription>> {
+        self.0.get(&(kind, schema.fold(), fold(name))).cloned()
+    }
 }
 
 impl SchemaCache {
@@ -31,7 +55,7 @@ impl SchemaCache {
     pub fn observe(&mut self, epoch: u64) -> bool {
         let changed = epoch != self.epoch;
         if changed {
-            self.tables.clear();
+            self.clear();
             self.epoch = epoch;
         }
         changed
@@ -41,7 +65,8 @@ impl SchemaCache {
     /// identity then sees no change.
     pub fn insert(&mut self, epoch: u64, table: TableDescription) -> Arc<TableDescription> {
         self.observe(epoch);
-        let key = (fold(&table.schema_name), fold(&table.table_name));
+        let schema = SchemaPath::new(&table.parent_schemas, &table.schema_name);
+        let key = (schema.fold(), fold(&table.table_name));
         if let Some(known) = self.tables.get(&key)
             && **known == table
         {
@@ -57,19 +82,36 @@ impl SchemaCache {
 
     /// The description of a table, if known.
     #[must_use]
-    pub fn get(&self, schema_name: &str, table_name: &str) -> Option<Arc<TableDescription>> {
-        self.tables.get(&(fold(schema_name), fold(table_name))).cloned()
+    pub fn get(&self, schema: &SchemaPath, table_name: &str) -> Option<Arc<TableDescription>> {
+        self.tables.get(&(schema.fold(), fold(table_name))).cloned()
+    }
+
+    /// Keeps all of the catalog's types and macros, read at `epoch`.
+    pub fn set_definitions(&mut self, epoch: u64, definitions: Arc<Definitions>) {
+        self.observe(epoch);
+        self.definitions = Some(definitions);
+    }
+
+    /// All of the catalog's types and macros, if known.
+    #[must_use]
+    pub fn definitions(&self) -> Option<Arc<Definitions>> {
+        self.definitions.clone()
     }
 
     /// Forgets everything: the next look finds out anew.
     pub fn clear(&mut self) {
         self.tables.clear();
+        self.definitions = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn path(text: &str) -> SchemaPath {
+        text.parse().unwrap()
+    }
 
     fn table(name: &str) -> TableDescription {
         TableDescription {
@@ -83,7 +125,28 @@ mod tests {
     fn names_ignore_case() {
         let mut cache = SchemaCache::default();
         cache.insert(1, table("Orders"));
-        assert_eq!(cache.get("MAIN", "orders").unwrap().table_name, "Orders");
+        assert_eq!(cache.get(&path("MAIN"), "orders").unwrap().table_name, "Orders");
+        assert!(cache.get(&path("a.main"), "orders").is_none());
+    }
+
+    #[test]
+    fn definitions_are_true_at_their_epoch() {
+        let mut cache = SchemaCache::default();
+        assert!(cache.definitions().is_none());
+        let mood = DefinitionDescription {
+            kind: DefinitionKind::Type.into(),
+            schema_name: "main".into(),
+            name: "Mood".into(),
+            ..Default::default()
+        };
+        cache.set_definitions(1, Arc::new(Definitions::new(vec![mood])));
+        cache.observe(1);
+        let known = cache.definitions().unwrap();
+        assert!(known.get(DefinitionKind::Type, &path("MAIN"), "mood").is_some());
+        assert!(known.get(DefinitionKind::Macro, &path("main"), "mood").is_none());
+        assert!(known.get(DefinitionKind::Type, &path("s.main"), "mood").is_none());
+        cache.observe(2);
+        assert!(cache.definitions().is_none());
     }
 
     #[test]
@@ -103,12 +166,12 @@ mod tests {
         let mut cache = SchemaCache::default();
         cache.insert(1, table("a"));
         assert!(!cache.observe(1));
-        assert!(cache.get("main", "a").is_some());
+        assert!(cache.get(&path("main"), "a").is_some());
         assert!(cache.observe(2));
-        assert!(cache.get("main", "a").is_none());
+        assert!(cache.get(&path("main"), "a").is_none());
         cache.insert(2, table("b"));
         cache.insert(3, table("c"));
-        assert!(cache.get("main", "b").is_none());
-        assert!(cache.get("main", "c").is_some());
+        assert!(cache.get(&path("main"), "b").is_none());
+        assert!(cache.get(&path("main"), "c").is_some());
     }
 }

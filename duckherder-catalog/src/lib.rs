@@ -12,5 +12,5 @@ pub mod herd;
 mod name;
 
 pub use alias::{AliasError, AliasRegistry};
-pub use cache::SchemaCache;
-pub use name::{NameError, TableName};
+pub use cache::{Definitions, SchemaCache};
+pub use name::{NameError, SchemaPath, TableName};

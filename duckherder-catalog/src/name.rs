@@ -14,6 +14,58 @@ pub struct TableName {
     pub table: String,
 }
 
+/// The names of a schema and of those that it is nested in, outermost first.
+///
+/// Parsed from SQL notation, as [`TableName`] is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SchemaPath(Vec<String>);
+
+impl SchemaPath {
+    /// The schema of that name in these.
+    #[must_use]
+    pub fn new(parent_schemas: &[String], schema_name: &str) -> Self {
+        let mut names = parent_schemas.to_vec();
+        names.push(schema_name.to_owned());
+        Self(names)
+    }
+
+    /// All names.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    /// The schemas that it is nested in, and its own name.
+    #[must_use]
+    pub fn split(mut self) -> (Vec<String>, String) {
+        let name = self.0.pop().unwrap_or_default();
+        (self.0, name)
+    }
+
+    /// The form in which paths are compared.
+    pub(crate) fn fold(&self) -> Self {
+        Self(self.0.iter().map(|name| fold(name)).collect())
+    }
+}
+
+impl FromStr for SchemaPath {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        split(text).map(Self).ok_or_else(|| NameError { text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for SchemaPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.0.iter().enumerate() {
+            let dot = if index == 0 { "" } else { "." };
+            write!(formatter, "{dot}\"{}\"", name.replace('"', "\"\""))?;
+        }
+        Ok(())
+    }
+}
+
 /// Why a text is no table name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a table name: expected table or schema.table, quoted with \"…\" where needed")]
@@ -118,6 +170,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn paths_round_trip(parents in proptest::collection::vec(".{1,9}", 0..4), name in ".{1,9}") {
+            let path = SchemaPath::new(&parents, &name);
+            prop_assert_eq!(path.to_string().parse::<SchemaPath>(), Ok(path.clone()));
+            prop_assert_eq!(path.split(), (parents, name));
+        }
+
         #[test]
         fn names_round_trip(schema in proptest::option::of(".{1,20}"), table in ".{1,20}") {
             let name = TableName { schema, table };

@@ -235,20 +235,27 @@ impl Session {
     ///
     /// # Errors
     /// The same.
-    pub fn lookup_schema(&self, schema: impl Into<String>) -> Result<(u64, bool), ClientError> {
-        self.wait(self.0.session.lookup_schema(schema))
+    pub fn lookup_schema(&self, path: &[&str]) -> Result<(u64, bool), ClientError> {
+        self.wait(self.0.session.lookup_schema(path))
     }
 
     /// As [`crate::Session::lookup_table`].
     ///
     /// # Errors
     /// The same.
-    pub fn lookup_table(
-        &self,
-        schema: impl Into<String>,
-        table: impl Into<String>,
-    ) -> Result<TableLookup, ClientError> {
+    pub fn lookup_table(&self, schema: &[&str], table: impl Into<String>) -> Result<TableLookup, ClientError> {
         self.wait(self.0.session.lookup_table(schema, table))
+    }
+
+    /// As [`crate::Session::list_definitions`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn list_definitions(
+        &self,
+        kinds: &[crate::v1::DefinitionKind],
+    ) -> Result<(u64, Vec<crate::v1::DefinitionDescription>), ClientError> {
+        self.wait(self.0.session.list_definitions(kinds))
     }
 
     /// As [`crate::Session::list_tables`].

@@ -45,6 +45,8 @@ const MESSAGE_BYTES_OVERHEAD: usize = 64 * 1024;
 pub struct IngestTarget {
     /// The table's schema; empty for the session's default one.
     pub schema: String,
+    /// The schemas that the schema is nested in, outermost first.
+    pub parent_schemas: Vec<String>,
     /// The table's name.
     pub table: String,
     /// Whether the table must exist already, or must not.
@@ -58,6 +60,7 @@ impl IngestTarget {
     pub fn append(table: impl Into<String>) -> Self {
         Self {
             schema: String::new(),
+            parent_schemas: Vec::new(),
             table: table.into(),
             mode: IngestMode::Append,
             begin_transaction: false,
@@ -77,6 +80,7 @@ impl IngestTarget {
             session_id,
             statement_id,
             schema_name: self.schema,
+            parent_schemas: self.parent_schemas,
             table_name: self.table,
             mode: self.mode.into(),
             begin_transaction: self.begin_transaction,

@@ -81,7 +81,7 @@ pub struct CatalogSnapshot {
     /// The catalog's epoch: the answer holds until it changes.
     pub epoch: u64,
     /// Schemas, empty ones included.
-    pub schema_names: Vec<String>,
+    pub schemas: Vec<v1::SchemaDescription>,
     /// Tables and views.
     pub tables: Vec<v1::TableDescription>,
 }
@@ -243,32 +243,34 @@ impl Session {
         })
     }
 
-    /// Whether a schema exists, with the catalog's epoch at which that was so. Case-insensitive.
+    /// Whether a schema exists, with the catalog's epoch at which that was so. Case-insensitive. `path` is its name, after
+    /// those of the schemas that it is nested in, outermost first.
     ///
     /// # Errors
     /// Those of the connection; that there is no such schema is not one.
-    pub async fn lookup_schema(&self, schema: impl Into<String>) -> Result<(u64, bool), ClientError> {
+    pub async fn lookup_schema(&self, path: &[&str]) -> Result<(u64, bool), ClientError> {
+        let (parent_schemas, schema_name) = split(path);
         let request = v1::LookupSchemaRequest {
             session_id: self.id().clone(),
-            schema_name: schema.into(),
+            schema_name,
+            parent_schemas,
         };
         let response = self.0.connection.request(&request).await?;
         Ok((response.catalog_epoch, response.exists))
     }
 
-    /// One table or view, found case-insensitively. An empty `schema` means the session's default one.
+    /// One table or view, found case-insensitively. `schema` is the path of its schema, as in [`Session::lookup_schema`];
+    /// an empty one means `main`.
     ///
     /// # Errors
     /// Those of the connection; that there is no such table is not one.
-    pub async fn lookup_table(
-        &self,
-        schema: impl Into<String>,
-        table: impl Into<String>,
-    ) -> Result<TableLookup, ClientError> {
+    pub async fn lookup_table(&self, schema: &[&str], table: impl Into<String>) -> Result<TableLookup, ClientError> {
+        let (parent_schemas, schema_name) = split(schema);
         let request = v1::LookupTableRequest {
             session_id: self.id().clone(),
-            schema_name: schema.into(),
+            schema_name,
             table_name: table.into(),
+            parent_schemas,
         };
         let answer = self.0.connection.request(&request).await?;
         Ok(TableLookup {
@@ -292,14 +294,36 @@ impl Session {
         let epoch = epoch.ok_or_else(|| call.protocol("there is none"))?;
         let mut snapshot = CatalogSnapshot {
             epoch,
-            schema_names: Vec::new(),
+            schemas: Vec::new(),
             tables: Vec::new(),
         };
         for answer in answers {
-            snapshot.schema_names.extend(answer.schema_names);
+            snapshot.schemas.extend(answer.schemas);
             snapshot.tables.extend(answer.tables);
         }
         Ok(snapshot)
+    }
+
+    /// All entries of these kinds in the default database, with the catalog's epoch at which that was so.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn list_definitions(
+        &self,
+        kinds: &[v1::DefinitionKind],
+    ) -> Result<(u64, Vec<v1::DefinitionDescription>), ClientError> {
+        let request = v1::ListDefinitionsRequest {
+            session_id: self.id().clone(),
+            kinds: kinds.iter().map(|kind| i32::from(*kind)).collect(),
+        };
+        let answers = self.0.connection.request_many(&request).await?;
+        let call = self.0.connection.start("ListDefinitions");
+        let epoch = answers.iter().map(|answer| answer.catalog_epoch).min();
+        let epoch = epoch.ok_or_else(|| call.protocol("there is none"))?;
+        Ok((
+            epoch,
+            answers.into_iter().flat_map(|answer| answer.definitions).collect(),
+        ))
     }
 
     /// Loads a DuckDB extension on the server, installing it first where it is not, and returns the catalog's epoch.
@@ -494,6 +518,13 @@ async fn close(connection: &Connection, session_id: Bytes) -> Result<(), ClientE
         .request(&v1::CloseSessionRequest { session_id })
         .await
         .map(|_| ())
+}
+
+/// The parents and the name in a schema's path.
+fn split(path: &[&str]) -> (Vec<String>, String) {
+    let mut names: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+    let name = names.pop().unwrap_or_default();
+    (names, name)
 }
 
 /// A third of the server's patience, so that one lost sign of life does no harm; `None` if it waits forever.

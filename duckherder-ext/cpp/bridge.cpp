@@ -1,6 +1,7 @@
 #include "bridge.hpp"
 
 #include "duckdb/common/type_visitor.hpp"
+#include "duckdb/parser/qualified_name.hpp"
 
 namespace duckherder {
 
@@ -27,6 +28,18 @@ static bool IsInterrupted(void *context) {
 
 DhInterrupt InterruptOf(ClientContext &context) {
 	return DhInterrupt {IsInterrupted, &context};
+}
+
+string SchemaPathSql(const vector<Identifier> &path) {
+	string result;
+	for (auto &name : path) {
+		result += (result.empty() ? "\"" : ".\"") + StringUtil::Replace(name.GetIdentifierName(), "\"", "\"\"") + "\"";
+	}
+	return result;
+}
+
+vector<Identifier> SchemaPath(const DhText &sql) {
+	return QualifiedName::ParseComponents(String(sql));
 }
 
 bool TryParseType(ClientContext &context, const string &text, LogicalType &type) {

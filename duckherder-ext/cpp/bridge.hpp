@@ -101,7 +101,12 @@ using SessionHandle = Handle<DhSession, &DhApi::session_free>;
 using ScanHandle = Handle<DhScan, &DhApi::scan_free>;
 using GroupHandle = Handle<DhGroup, &DhApi::group_free>;
 using TablesHandle = Handle<DhTables, &DhApi::tables_free>;
+using DefinitionsHandle = Handle<DhDefinitions, &DhApi::definitions_free>;
 using ColumnsHandle = Handle<DhColumns, &DhApi::columns_free>;
+
+//! The path of a schema as SQL in which every name is quoted, and back.
+duckdb::string SchemaPathSql(const duckdb::vector<duckdb::Identifier> &path);
+duckdb::vector<duckdb::Identifier> SchemaPath(const DhText &sql);
 
 //! The type that a text of another DuckDB means here; false if this DuckDB does not know it.
 bool TryParseType(duckdb::ClientContext &context, const duckdb::string &text, duckdb::LogicalType &type);

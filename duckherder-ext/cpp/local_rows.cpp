@@ -288,8 +288,7 @@ optional_ptr<TableCatalogEntry> ChangedTable(LogicalOperator &op, bool &returnin
 
 void SetTarget(TableRef &ref, const RemoteTable &table) {
 	auto &base = ref.Cast<BaseTableRef>();
-	base.SetQualifiedName(QualifiedName(Identifier(), Identifier(table.RemoteSchemaName()),
-	                                    Identifier(table.RemoteTableName())));
+	base.SetQualifiedName(table.RemoteQualifiedName());
 	// Generated references use the table's name here.
 	base.alias = table.name;
 }
@@ -297,8 +296,7 @@ void SetTarget(TableRef &ref, const RemoteTable &table) {
 void SetTarget(QueryNode &node, const RemoteTable &table) {
 	switch (node.type) {
 	case QueryNodeType::INSERT_QUERY_NODE:
-		node.Cast<InsertQueryNode>().qualified_name = QualifiedName(
-		    Identifier(), Identifier(table.RemoteSchemaName()), Identifier(table.RemoteTableName()));
+		node.Cast<InsertQueryNode>().qualified_name = table.RemoteQualifiedName();
 		break;
 	case QueryNodeType::UPDATE_QUERY_NODE:
 		SetTarget(*node.Cast<UpdateQueryNode>().table, table);

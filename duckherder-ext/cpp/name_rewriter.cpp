@@ -9,7 +9,9 @@
 #include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
 #include "duckdb/parser/parsed_data/alter_table_info.hpp"
 #include "duckdb/parser/parsed_data/create_index_info.hpp"
+#include "duckdb/parser/parsed_data/create_macro_info.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
+#include "duckdb/parser/parsed_data/create_type_info.hpp"
 #include "duckdb/parser/parsed_data/create_view_info.hpp"
 #include "duckdb/parser/parsed_data/drop_info.hpp"
 #include "duckdb/parser/parsed_expression_iterator.hpp"
@@ -52,11 +54,15 @@ QualifiedName SequenceOf(ClientContext &context, const FunctionExpression &funct
 	if (name.Path().size() == 2 && Catalog::GetCatalogEntry(context, name.Path()[0])) {
 		return QualifiedName(name.Path()[0], Identifier(), name.Name());
 	}
+	// Of schemas in schemas the first is no catalog.
+	if (name.Path().size() > 2 && !Catalog::GetCatalogEntry(context, name.Path()[0])) {
+		return QualifiedName();
+	}
 	return name;
 }
 
-bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_name) {
-	if (Identifier(schema_name) != Identifier::DefaultSchema()) {
+bool ResolveAlias(RemoteCatalog &catalog, vector<Identifier> &schema_path, string &table_name) {
+	if (schema_path.size() != 1 || schema_path[0] != Identifier::DefaultSchema()) {
 		return false;
 	}
 	Buffer remote_schema;
@@ -67,7 +73,7 @@ bool ResolveAlias(RemoteCatalog &catalog, string &schema_name, string &table_nam
 	});
 	if (found) {
 		auto schema = remote_schema.ToString();
-		schema_name = schema.empty() ? string(DEFAULT_SCHEMA) : schema;
+		schema_path = {schema.empty() ? Identifier::DefaultSchema() : Identifier(schema)};
 		table_name = remote_table.ToString();
 	}
 	return found;
@@ -77,11 +83,14 @@ bool NameRewriter::Resolve(QualifiedName &name) const {
 	if (name.Schema().empty() && hidden.find(name.Name()) != hidden.end()) {
 		return false;
 	}
-	auto schema_name = name.Schema().empty() ? string(DEFAULT_SCHEMA) : name.Schema().GetIdentifierName();
+	vector<Identifier> schema_path(name.Path().begin(), name.Path().end() - 1);
+	if (schema_path.empty()) {
+		schema_path.push_back(Identifier::DefaultSchema());
+	}
 	auto table_name = name.Name().GetIdentifierName();
-	auto found = ResolveAlias(catalog, schema_name, table_name);
+	auto found = ResolveAlias(catalog, schema_path, table_name);
 	if (found) {
-		name = QualifiedName(Identifier(), Identifier(schema_name), Identifier(table_name));
+		name = QualifiedName(std::move(schema_path), Identifier(table_name));
 	}
 	return found;
 }
@@ -103,7 +112,8 @@ void NameRewriter::RewriteExpression(ParsedExpression &expression) {
 		auto &function = expression.Cast<FunctionExpression>();
 		auto sequence = SequenceOf(context, function);
 		if (sequence.Catalog() == catalog.GetName()) {
-			QualifiedName remote_name(Identifier(), sequence.Schema(), sequence.Name());
+			auto remote_name = sequence;
+			remote_name.StripCatalog();
 			function.GetArgumentsMutable()[0].GetExpressionMutable() =
 			    ConstantExpression::String(remote_name.ToString());
 		}
@@ -208,6 +218,14 @@ void NameRewriter::Rewrite(SQLStatement &statement) {
 			}
 		} else if (info.type == CatalogType::VIEW_ENTRY) {
 			Rewrite(*info.Cast<CreateViewInfo>().query->node);
+		} else if (info.type == CatalogType::TYPE_ENTRY) {
+			RewriteType(info.Cast<CreateTypeInfo>().type);
+		} else if (info.type == CatalogType::MACRO_ENTRY || info.type == CatalogType::TABLE_MACRO_ENTRY) {
+			for (auto &macro : info.Cast<CreateMacroInfo>().macros) {
+				for (auto &type : macro->types) {
+					RewriteType(type);
+				}
+			}
 		} else if (info.type == CatalogType::INDEX_ENTRY) {
 			// An index has its table's schema.
 			auto &index = info.Cast<CreateIndexInfo>();

@@ -12,7 +12,7 @@ namespace duckherder {
 class RemoteCatalog;
 
 //! Replaces a local name by the remote one it is registered for; whether it was.
-bool ResolveAlias(RemoteCatalog &catalog, duckdb::string &schema_name, duckdb::string &table_name);
+bool ResolveAlias(RemoteCatalog &catalog, duckdb::vector<duckdb::Identifier> &schema_path, duckdb::string &table_name);
 
 //! The sequence that a call of nextval or currval names, with its catalog as far as the name tells; else an empty name.
 duckdb::QualifiedName SequenceOf(duckdb::ClientContext &context, const duckdb::FunctionExpression &function);

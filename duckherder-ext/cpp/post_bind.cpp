@@ -1,4 +1,5 @@
 #include "bind_aside.hpp"
+#include "copy_schema.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
@@ -95,6 +96,17 @@ static void ReplaceVacuum(PlannerExtensionInput &input, BoundStatement &bound) {
 	bound.types = bound.plan->types;
 }
 
+//! Schemas, tables and the like that COPY FROM DATABASE makes on a duckling are made by SQL.
+static void ReplaceCopySchema(PlannerExtensionInput &input, BoundStatement &bound) {
+	auto &copy = bound.plan->Cast<LogicalCopyDatabase>();
+	auto &catalog = Catalog::GetCatalog(input.context, copy.info->target_database);
+	if (catalog.GetCatalogType() != RemoteCatalog::TYPE) {
+		return;
+	}
+	bound.plan = PlanCopySchema(catalog.Cast<RemoteCatalog>(), copy);
+	bound.plan->ResolveOperatorTypes();
+}
+
 //! DuckDB counts the parameters of the statement that it binds, which has none left: without these it would refuse values.
 static void DeclareParameters(Binder &binder, const RemoteStatement &statement) {
 	auto parameters = binder.GetParameters();
@@ -127,6 +139,9 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 	if (bound.plan->type == LogicalOperatorType::LOGICAL_VACUUM) {
 		return ReplaceVacuum(input, bound);
+	}
+	if (bound.plan->type == LogicalOperatorType::LOGICAL_COPY_DATABASE) {
+		return ReplaceCopySchema(input, bound);
 	}
 	auto statement = WholeRemoteStatement(*bound.plan);
 	if (!statement) {

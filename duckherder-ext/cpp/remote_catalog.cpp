@@ -8,6 +8,7 @@
 #include "remote_query.hpp"
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
+#include "remote_transaction.hpp"
 
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/attached_database.hpp"
@@ -79,47 +80,61 @@ void RemoteCatalog::OnDetach(ClientContext &context) {
 	RemoteSession::Forget(context, *this);
 }
 
-RemoteSchema &RemoteCatalog::SchemaEntry(const Identifier &name) {
+RemoteSchema &RemoteCatalog::SchemaEntry(const vector<Identifier> &path) {
+	optional_ptr<RemoteSchema> parent;
+	if (path.size() > 1) {
+		parent = SchemaEntry(vector<Identifier>(path.begin(), path.end() - 1));
+	}
 	lock_guard<mutex> guard(lock);
-	auto &entry = schemas[name];
+	auto &entry = schemas[SchemaPathSql(path)];
 	if (!entry) {
 		CreateSchemaInfo info;
 		// As DuckDB's own: it is always there, and EXPORT DATABASE does not create it.
-		info.internal = name == Identifier::DefaultSchema();
-		info.SetQualifiedName(QualifiedName({name}, Identifier()));
-		entry = make_uniq<RemoteSchema>(*this, info);
+		info.internal = !parent && path.back() == Identifier::DefaultSchema();
+		info.SetQualifiedName(QualifiedName({path.back()}, Identifier()));
+		entry = make_uniq<RemoteSchema>(*this, info, parent);
 	}
 	return *entry;
+}
+
+optional_ptr<RemoteSchema> RemoteCatalog::FindSchema(CatalogTransaction transaction, const vector<Identifier> &path) {
+	auto exists = path.size() == 1 && path[0] == Identifier::DefaultSchema();
+	if (!exists && !path.empty() && transaction.HasContext()) {
+		auto &context = transaction.GetContext();
+		auto sql = SchemaPathSql(path);
+		exists = Check([&](DhBuffer *error) {
+			return Api().lookup_schema(Session(context), Text(sql), InterruptOf(context), error);
+		});
+	}
+	if (!exists) {
+		return nullptr;
+	}
+	return SchemaEntry(path);
 }
 
 optional_ptr<SchemaCatalogEntry> RemoteCatalog::LookupSchema(CatalogTransaction transaction,
                                                              const EntryLookupInfo &schema_lookup,
                                                              OnEntryNotFound if_not_found) {
-	auto &name = schema_lookup.GetEntryIdentifier();
-	auto exists = name == Identifier::DefaultSchema();
-	if (!exists && transaction.HasContext()) {
-		auto &context = transaction.GetContext();
-		exists = Check([&](DhBuffer *error) {
-			return Api().lookup_schema(Session(context), Text(name.GetIdentifierName()), InterruptOf(context), error);
-		});
+	auto &name = schema_lookup.GetQualifiedName().Path();
+	vector<Identifier> path;
+	// A bound name begins with the catalog; a bare one is the schema's.
+	for (idx_t i = name.size() > 1 ? 1 : 0; i < name.size(); i++) {
+		if (!name[i].empty()) {
+			path.push_back(name[i]);
+		}
 	}
-	if (exists) {
-		return SchemaEntry(name);
-	}
-	if (if_not_found == OnEntryNotFound::THROW_EXCEPTION) {
+	auto schema = FindSchema(transaction, path);
+	if (!schema && if_not_found == OnEntryNotFound::THROW_EXCEPTION) {
 		throw CatalogException(schema_lookup.GetErrorContext(), "Schema with name %s does not exist on %s",
-		                       name.GetIdentifierName(), GetConnectDisplay());
+		                       QualifiedName::FromPath(path).ToString(), GetConnectDisplay());
 	}
-	return nullptr;
+	return schema.get();
 }
 
 void RemoteCatalog::ScanSchemas(ClientContext &context, std::function<void(SchemaCatalogEntry &)> callback) {
-	TablesHandle tables;
-	Check([&](DhBuffer *error) {
-		return Api().list_tables(Session(context), InterruptOf(context), tables.Slot(), error);
-	});
-	for (idx_t i = 0; i < Api().tables_schemas_len(tables.Get()); i++) {
-		callback(SchemaEntry(Identifier(String(Api().tables_schema(tables.Get(), i)))));
+	auto tables = RemoteTransaction::Get(context, *this).Tables(context, *this);
+	for (idx_t i = 0; i < Api().tables_schemas_len(tables->Get()); i++) {
+		callback(SchemaEntry(SchemaPath(Api().tables_schema(tables->Get(), i))));
 	}
 }
 
@@ -242,19 +257,21 @@ void ThrowLocalRowsNotSupported(const char *statement) {
 }
 
 optional_ptr<CatalogEntry> RemoteCatalog::CreateSchema(CatalogTransaction transaction, CreateSchemaInfo &info) {
+	auto path = info.ParentSchemas();
+	path.push_back(info.SchemaName());
 	auto copy = info.Copy();
-	copy->SetQualifiedName(QualifiedName({info.SchemaName()}, Identifier()));
+	copy->SetQualifiedName(QualifiedName(path, Identifier()));
 	Execute(transaction, copy->ToString());
-	return SchemaEntry(info.SchemaName());
+	return SchemaEntry(path);
 }
 
 PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlanGenerator &planner,
                                                    LogicalCreateTable &op, PhysicalOperator &plan) {
 	auto &info = op.info->Base();
 	UploadTarget target;
-	target.schema_name = op.schema.name.GetIdentifierName();
+	target.schema_path = op.schema.GetSchemaPath();
 	target.table_name = info.GetTableName().GetIdentifierName();
-	ResolveAlias(*this, target.schema_name, target.table_name);
+	ResolveAlias(*this, target.schema_path, target.table_name);
 	target.mode = info.on_conflict == OnCreateConflict::REPLACE_ON_CONFLICT ? DhCreateOrReplace : DhCreate;
 	for (auto &column : info.columns.Logical()) {
 		target.column_names.push_back(column.Name().GetIdentifierName());
@@ -277,7 +294,7 @@ PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerat
 	}
 	auto &table = op.table.Cast<RemoteTable>();
 	UploadTarget target;
-	target.schema_name = table.RemoteSchemaName();
+	target.schema_path = table.RemoteSchemaPath();
 	target.table_name = table.RemoteTableName();
 	target.mode = DhAppend;
 	for (auto &column : table.GetColumns().Physical()) {
@@ -304,8 +321,7 @@ unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, Creat
 	auto &remote_table = table.Cast<RemoteTable>();
 	auto info = unique_ptr_cast<CreateInfo, CreateIndexInfo>(stmt.info->Copy());
 	info->table = Identifier(remote_table.RemoteTableName());
-	info->SetQualifiedName(
-	    QualifiedName(Identifier(), Identifier(remote_table.RemoteSchemaName()), info->GetIndexName()));
+	info->SetQualifiedName(QualifiedName(remote_table.RemoteSchemaPath(), info->GetIndexName()));
 	auto select = make_uniq<SelectNode>();
 	select->select_list.push_back(make_uniq<StarExpression>());
 	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::NOTHING);
@@ -321,7 +337,10 @@ PhysicalOperator &RemoteCatalog::PlanMergeInto(ClientContext &, PhysicalPlanGene
 
 void RemoteCatalog::DropSchema(ClientContext &context, DropInfo &info) {
 	auto copy = info.Copy();
-	copy->SetQualifiedName(QualifiedName(info.GetQualifiedName().Name()));
+	// The catalog, and the path of the schema.
+	auto &path = info.GetQualifiedName().Path();
+	copy->SetQualifiedName(QualifiedName::FromPath(vector<Identifier>(path.size() > 1 ? path.begin() + 1 : path.begin(),
+	                                                                  path.end())));
 	Execute(GetCatalogTransaction(context), copy->ToString());
 }
 

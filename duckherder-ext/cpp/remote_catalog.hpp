@@ -40,6 +40,12 @@ public:
 	duckdb::DatabaseSize GetDatabaseSize(duckdb::ClientContext &context) override;
 	void OnDetach(duckdb::ClientContext &context) override;
 
+	bool SupportsNestedSchemas() const override {
+		return true;
+	}
+	//! The entry of a schema, if the server has it.
+	duckdb::optional_ptr<RemoteSchema> FindSchema(duckdb::CatalogTransaction transaction,
+	                                              const duckdb::vector<duckdb::Identifier> &path);
 	duckdb::optional_ptr<duckdb::SchemaCatalogEntry> LookupSchema(duckdb::CatalogTransaction transaction,
 	                                                              const duckdb::EntryLookupInfo &schema_lookup,
 	                                                              duckdb::OnEntryNotFound if_not_found) override;
@@ -79,12 +85,12 @@ public:
 
 private:
 	void DropSchema(duckdb::ClientContext &context, duckdb::DropInfo &info) override;
-	RemoteSchema &SchemaEntry(const duckdb::Identifier &name);
+	RemoteSchema &SchemaEntry(const duckdb::vector<duckdb::Identifier> &path);
 
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;
-	//! Kept until DETACH: there are few, and DuckDB holds references to them.
-	duckdb::identifier_map_t<duckdb::unique_ptr<RemoteSchema>> schemas;
+	//! By path, as SQL. Kept until DETACH: there are few, and DuckDB holds references to them.
+	duckdb::case_insensitive_map_t<duckdb::unique_ptr<RemoteSchema>> schemas;
 };
 
 //! The error for statements that need rows of this process written to a duckling.

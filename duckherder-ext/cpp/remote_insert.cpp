@@ -53,8 +53,9 @@ void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTar
 	for (auto &name : names) {
 		texts.push_back(Text(name));
 	}
+	auto schema_path = SchemaPathSql(target.schema_path);
 	Check([&](DhBuffer *error) {
-		return Api().upload_start(catalog.Session(context), Text(target.schema_name), Text(target.table_name),
+		return Api().upload_start(catalog.Session(context), Text(schema_path), Text(target.table_name),
 		                          target.mode, !context.transaction.IsAutoCommit(), &schema.arrow_schema, texts.data(),
 		                          InterruptOf(context), state.upload.Slot(), error);
 	});
@@ -86,7 +87,7 @@ string RemoteInsert::GetName() const {
 InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
 	InsertionOrderPreservingMap<string> result;
 	result["Duckling"] = catalog.GetDisplayName();
-	result["Table"] = target.schema_name + "." + target.table_name;
+	result["Table"] = QualifiedName(target.schema_path, Identifier(target.table_name)).ToString();
 	return result;
 }
 

@@ -13,7 +13,8 @@ using UploadHandle = Handle<DhUpload, &DhApi::upload_free>;
 
 //! Which table, and what to do about it.
 struct UploadTarget {
-	duckdb::string schema_name;
+	//! Of no meaning for temporary tables.
+	duckdb::vector<duckdb::Identifier> schema_path = {duckdb::Identifier::DefaultSchema()};
 	duckdb::string table_name;
 	DhIngestMode mode;
 	duckdb::vector<duckdb::string> column_names;

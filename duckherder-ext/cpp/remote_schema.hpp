@@ -9,7 +9,7 @@ namespace duckherder {
 
 class RemoteSchema : public duckdb::SchemaCatalogEntry {
 public:
-	RemoteSchema(RemoteCatalog &catalog, duckdb::CreateSchemaInfo &info);
+	RemoteSchema(RemoteCatalog &catalog, duckdb::CreateSchemaInfo &info, duckdb::optional_ptr<RemoteSchema> parent);
 
 	duckdb::optional_ptr<duckdb::CatalogEntry> LookupEntry(duckdb::CatalogTransaction transaction,
 	                                                       const duckdb::EntryLookupInfo &lookup_info) override;
@@ -34,16 +34,36 @@ public:
 	void Alter(duckdb::CatalogTransaction transaction, duckdb::AlterInfo &info) override;
 
 private:
-	void ScanDefinitions(duckdb::ClientContext &context, duckdb::CatalogType type,
+	//! A type or macro that statements here can be bound with; null if there is none, or this DuckDB cannot do with it.
+	duckdb::optional_ptr<duckdb::CatalogEntry> LookupDefinition(duckdb::ClientContext &context, DhDefinitionKind kind,
+	                                                            const duckdb::EntryLookupInfo &lookup_info);
+	duckdb::optional_ptr<duckdb::CatalogEntry> LookupTable(duckdb::ClientContext &context,
+	                                                       const duckdb::EntryLookupInfo &lookup_info);
+	void ScanTables(duckdb::ClientContext &context, duckdb::CatalogType type,
+	                const std::function<void(duckdb::CatalogEntry &)> &callback);
+	void ScanDefinitions(duckdb::ClientContext &context, DhDefinitionKind kind,
 	                     const std::function<void(duckdb::CatalogEntry &)> &callback);
 	//! The entry of a described table, kept alive by the transaction.
 	duckdb::CatalogEntry &Entry(duckdb::ClientContext &context, const duckdb::Identifier &local_name,
 	                            const duckdb::shared_ptr<TablesHandle> &tables, duckdb::idx_t index);
 
+	//! What was made of a definition.
+	struct KnownDefinition {
+		//! Keeps what `identity` points at from being freed and its address used again.
+		duckdb::shared_ptr<DefinitionsHandle> described;
+		const void *identity;
+		//! Null if nothing can be made of it.
+		duckdb::shared_ptr<duckdb::CatalogEntry> entry;
+	};
+
 	RemoteCatalog &remote_catalog;
+	//! Its path as SQL.
+	duckdb::string path_sql;
 	duckdb::mutex lock;
 	//! The newest entry of each table that was looked up, as long as there is room: making one takes longer than a lookup.
 	duckdb::identifier_map_t<duckdb::shared_ptr<RemoteTable>> tables;
+	//! The same of types and macros.
+	duckdb::map<DhDefinitionKind, duckdb::identifier_map_t<KnownDefinition>> definitions;
 };
 
 } // namespace duckherder

@@ -2,15 +2,20 @@
 
 #include "remote_catalog.hpp"
 #include "remote_definitions.hpp"
+#include "remote_transaction.hpp"
 #include "table_scan.hpp"
 
+#include "duckdb/parser/constraints/check_constraint.hpp"
+#include "duckdb/parser/constraints/foreign_key_constraint.hpp"
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
 #include "duckdb/parser/constraints/unique_constraint.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/parsed_data/create_trigger_info.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/parser/parsed_expression_iterator.hpp"
 #include "duckdb/parser/parser.hpp"
 #include "duckdb/storage/statistics/base_statistics.hpp"
 #include "duckdb/storage/table_storage_info.hpp"
@@ -18,10 +23,6 @@
 namespace duckherder {
 
 using namespace duckdb;
-
-static string Quoted(const string &identifier) {
-	return "\"" + StringUtil::Replace(identifier, "\"", "\"\"") + "\"";
-}
 
 //! The default that an INSERT of this process's rows fills in.
 static void SetDefault(ColumnDefinition &column, const string &sql) {
@@ -39,30 +40,92 @@ static void SetDefault(ColumnDefinition &column, const string &sql) {
 	}
 }
 
-//! The keys that a CREATE TABLE statement declares, on the columns of `info`. What cannot be understood here is left out:
-//! the server sees to it that they hold.
-static void AddKeys(const CreateTableInfo &parsed_table, CreateTableInfo &info) {
-	for (auto &constraint : parsed_table.constraints) {
-		if (constraint->type != ConstraintType::UNIQUE) {
-			continue;
+//! The columns of a UNIQUE or PRIMARY KEY, in the table as it is here; null if it has not all of them.
+static unique_ptr<Constraint> Key(const CreateTableInfo &definition, const ColumnList &columns,
+                                  const UniqueConstraint &key) {
+	vector<Identifier> names;
+	for (auto &index : key.GetLogicalIndexes(definition.columns)) {
+		names.push_back(definition.columns.GetColumn(index).Name());
+		if (!columns.ColumnExists(names.back())) {
+			return nullptr;
 		}
-		auto &key = constraint->Cast<UniqueConstraint>();
-		auto indexes = key.GetLogicalIndexes(parsed_table.columns);
-		vector<Identifier> names;
-		for (auto &index : indexes) {
-			auto &name = parsed_table.columns.GetColumn(index).Name();
-			if (info.columns.ColumnExists(name)) {
-				names.push_back(name);
+	}
+	if (names.size() == 1) {
+		return make_uniq<UniqueConstraint>(columns.GetColumn(names[0]).Logical(), names[0], key.IsPrimaryKey());
+	}
+	return make_uniq<UniqueConstraint>(std::move(names), key.IsPrimaryKey());
+}
+
+//! Whether all columns that an expression names are the table's: DuckDB's listings look them up.
+static bool HasColumns(const ColumnList &columns, const ParsedExpression &expression) {
+	auto result = true;
+	ParsedExpressionIterator::VisitExpression<ColumnRefExpression>(expression, [&](const ColumnRefExpression &column) {
+		result = result && columns.ColumnExists(column.GetColumnName());
+	});
+	return result;
+}
+
+static bool HasColumns(const ColumnList &columns, const vector<Identifier> &names) {
+	return std::all_of(names.begin(), names.end(),
+	                   [&](const Identifier &name) { return columns.ColumnExists(name); });
+}
+
+static unique_ptr<Constraint> ForeignKey(const CreateTableInfo &info, const ForeignKeyConstraint &key) {
+	auto copy = unique_ptr_cast<Constraint, ForeignKeyConstraint>(key.Copy());
+	copy->info.type = key.info.table == info.GetTableName() ? ForeignKeyType::FK_TYPE_SELF_REFERENCE_TABLE
+	                                                        : ForeignKeyType::FK_TYPE_FOREIGN_KEY_TABLE;
+	return std::move(copy);
+}
+
+//! A constraint of the definition, on the columns of `info`; null for what cannot be understood here, or is of no use.
+static unique_ptr<Constraint> MakeConstraint(const CreateTableInfo &definition, const CreateTableInfo &info,
+                                             const Constraint &constraint, TablePurpose purpose) {
+	switch (constraint.type) {
+	case ConstraintType::NOT_NULL: {
+		auto &name = definition.columns.GetColumn(constraint.Cast<NotNullConstraint>().index).Name();
+		if (!info.columns.ColumnExists(name)) {
+			return nullptr;
+		}
+		return make_uniq<NotNullConstraint>(info.columns.GetColumn(name).Logical());
+	}
+	case ConstraintType::UNIQUE:
+		return Key(definition, info.columns, constraint.Cast<UniqueConstraint>());
+	case ConstraintType::CHECK:
+		if (purpose == TablePurpose::LISTING &&
+		    HasColumns(info.columns, *constraint.Cast<CheckConstraint>().expression)) {
+			return constraint.Copy();
+		}
+		return nullptr;
+	case ConstraintType::FOREIGN_KEY:
+		if (purpose == TablePurpose::LISTING &&
+		    HasColumns(info.columns, constraint.Cast<ForeignKeyConstraint>().fk_columns)) {
+			return ForeignKey(info, constraint.Cast<ForeignKeyConstraint>());
+		}
+		return nullptr;
+	default:
+		return nullptr;
+	}
+}
+
+//! In DuckDB's order: those of the definition, and then what follows from a primary key.
+static void AddConstraints(optional_ptr<CreateTableInfo> definition, const logical_index_set_t &not_null,
+                           CreateTableInfo &info, TablePurpose purpose) {
+	auto missing = not_null;
+	if (definition) {
+		for (auto &constraint : definition->constraints) {
+			auto made = MakeConstraint(*definition, info, *constraint, purpose);
+			if (!made) {
+				continue;
 			}
+			if (made->type == ConstraintType::NOT_NULL) {
+				missing.erase(made->Cast<NotNullConstraint>().index);
+			}
+			info.constraints.push_back(std::move(made));
 		}
-		if (names.size() != indexes.size()) {
-			continue;
-		}
-		if (names.size() == 1) {
-			auto index = info.columns.GetColumn(names[0]).Logical();
-			info.constraints.push_back(make_uniq<UniqueConstraint>(index, names[0], key.IsPrimaryKey()));
-		} else {
-			info.constraints.push_back(make_uniq<UniqueConstraint>(std::move(names), key.IsPrimaryKey()));
+	}
+	for (auto &column : info.columns.Logical()) {
+		if (missing.find(column.Logical()) != missing.end()) {
+			info.constraints.push_back(make_uniq<NotNullConstraint>(column.Logical()));
 		}
 	}
 }
@@ -80,24 +143,57 @@ static bool IsGenerated(optional_ptr<CreateTableInfo> definition, const Identifi
 	return definition && definition->columns.ColumnExists(column) && definition->columns.GetColumn(column).Generated();
 }
 
+static ColumnDefinition MakeColumn(ClientContext &context, const ColumnList &columns,
+                                   optional_ptr<CreateTableInfo> definition, const DhColumnView &view) {
+	LogicalType type;
+	if (!TryParseType(context, String(view.type_text), type)) {
+		// A type of the server that is unknown here arrives as text; the table stays usable.
+		type = LogicalType::VARCHAR;
+	}
+	auto name = UniqueName(columns, String(view.name));
+	auto is_generated = IsGenerated(definition, name);
+	ColumnDefinition column =
+	    is_generated ? ColumnDefinition(name, std::move(type),
+	                                    definition->columns.GetColumn(name).GeneratedExpression().Copy(),
+	                                    TableColumnType::GENERATED)
+	                 : ColumnDefinition(name, std::move(type));
+	if (!is_generated) {
+		SetDefault(column, String(view.default_sql));
+	}
+	if (view.has_comment) {
+		column.SetComment(Value(String(view.comment)));
+	}
+	return column;
+}
+
 RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, CreateTableInfo &info,
-                         shared_ptr<TablesHandle> described_p, const DhTableView &view)
+                         shared_ptr<TablesHandle> described_p, idx_t index, TablePurpose purpose)
     : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
-      identity(view.identity), remote_schema_name(String(view.schema_name)),
-      remote_table_name(String(view.table_name)), definition_sql(String(view.definition_sql)),
-      columns(info.columns.Copy()) {
+      index(index), purpose(purpose), columns(info.columns.Copy()) {
+	DhTableView view;
+	Api().tables_get(described->Get(), index, &view);
+	identity = view.identity;
+	remote_schema_path = SchemaPath(view.schema_path);
+	remote_table_name = String(view.table_name);
+	definition_sql = String(view.definition_sql);
 	if (view.has_estimated_rows) {
 		estimated_rows = view.estimated_rows;
 	}
+	index_count = view.index_count;
+	oid = LocalOid(catalog, view.oid);
+}
+
+QualifiedName RemoteTable::RemoteQualifiedName() const {
+	return QualifiedName(remote_schema_path, Identifier(remote_table_name));
 }
 
 string RemoteTable::RemoteName() const {
-	return Quoted(remote_schema_name) + "." + Quoted(remote_table_name);
+	return SchemaPathSql(remote_schema_path) + "." + SchemaPathSql({Identifier(remote_table_name)});
 }
 
 shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog &catalog, SchemaCatalogEntry &schema,
                                           const Identifier &local_name, const shared_ptr<TablesHandle> &described,
-                                          idx_t index) {
+                                          idx_t index, TablePurpose purpose) {
 	DhTableView view;
 	Api().tables_get(described->Get(), index, &view);
 	auto parsed = view.is_view ? nullptr : TryParseDefinition(context, String(view.definition_sql));
@@ -106,36 +202,35 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 		definition_info = parsed->Cast<CreateTableInfo>();
 	}
 	CreateTableInfo info(schema, local_name);
-	if (view.comment.len > 0) {
+	if (view.has_comment) {
 		info.comment = Value(String(view.comment));
 	}
+	DhText tag, value;
+	for (idx_t i = 0; i < view.tags_len; i++) {
+		Api().tables_tag(described->Get(), index, i, &tag, &value);
+		info.tags[String(tag)] = String(value);
+	}
+	logical_index_set_t not_null;
 	for (idx_t i = 0; i < view.columns_len; i++) {
 		DhColumnView column;
 		Api().tables_column(described->Get(), index, i, &column);
-		LogicalType type;
-		if (!TryParseType(context, String(column.type_text), type)) {
-			// A type of the server that is unknown here arrives as text; the table stays usable.
-			type = LogicalType::VARCHAR;
-		}
-		ColumnDefinition definition(UniqueName(info.columns, String(column.name)), std::move(type));
-		if (IsGenerated(definition_info, definition.Name())) {
-			auto &expression = definition_info->columns.GetColumn(definition.Name()).GeneratedExpression();
-			info.columns.AddColumn(ColumnDefinition(definition.Name(), definition.Type(), expression.Copy(),
-			                                        TableColumnType::GENERATED));
-			continue;
-		}
-		SetDefault(definition, String(column.default_sql));
-		info.columns.AddColumn(std::move(definition));
+		info.columns.AddColumn(MakeColumn(context, info.columns, definition_info, column));
 		if (column.not_null) {
-			info.constraints.push_back(make_uniq<NotNullConstraint>(LogicalIndex(i)));
+			not_null.insert(LogicalIndex(i));
 		}
 	}
-	if (definition_info) {
-		AddKeys(*definition_info, info);
+	AddConstraints(definition_info, not_null, info, purpose);
+	return make_shared_ptr<RemoteTable>(catalog, schema, info, described, index, purpose);
+}
+
+void RemoteTable::DropForeignKeysExceptTo(const identifier_set_t &tables) {
+	for (idx_t i = constraints.size(); i > 0; i--) {
+		auto &constraint = *constraints[i - 1];
+		if (constraint.type == ConstraintType::FOREIGN_KEY &&
+		    tables.find(constraint.Cast<ForeignKeyConstraint>().info.table) == tables.end()) {
+			constraints.erase_at(i - 1);
+		}
 	}
-	auto table = make_shared_ptr<RemoteTable>(catalog, schema, info, described, view);
-	table->oid = StableOid(CatalogType::TABLE_ENTRY, schema.name, local_name);
-	return table;
 }
 
 unique_ptr<BaseStatistics> RemoteTable::GetStatistics(ClientContext &, column_t) {
@@ -167,17 +262,40 @@ TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
 		}
 		info.index_info.push_back(std::move(index));
 	}
+	// Listings count the others as well.
+	while (purpose == TablePurpose::LISTING && info.index_info.size() < index_count) {
+		IndexInfo index;
+		index.is_unique = false;
+		index.is_primary = false;
+		index.is_foreign = false;
+		info.index_info.push_back(std::move(index));
+	}
 	return info;
 }
 
 optional_ptr<CatalogEntry> RemoteTable::CreateTrigger(CatalogTransaction transaction, CreateTriggerInfo &info) {
 	auto copy = unique_ptr_cast<CreateInfo, CreateTriggerInfo>(info.Copy());
 	copy->SetQualifiedName(QualifiedName(info.GetTriggerName()));
-	copy->base_table->SetQualifiedName(
-	    QualifiedName(Identifier(), Identifier(remote_schema_name), Identifier(remote_table_name)));
+	copy->base_table->SetQualifiedName(RemoteQualifiedName());
 	RemotePushdownOptimizer::StripCatalogName(*copy->trigger_action, remote_catalog.GetName());
 	remote_catalog.Execute(transaction, copy->ToString());
 	return nullptr;
+}
+
+void RemoteTable::ScanTriggers(CatalogTransaction transaction,
+                               const std::function<void(CatalogEntry &)> &callback) const {
+	if (purpose != TablePurpose::LISTING || !transaction.HasContext()) {
+		// The server fires them.
+		return;
+	}
+	auto &context = transaction.GetContext();
+	DhDefinitionView view;
+	for (idx_t i = 0; Api().tables_trigger(described->Get(), index, i, &view) == DhOk; i++) {
+		auto trigger = MakeTrigger(context, schema, view);
+		if (trigger) {
+			callback(RemoteTransaction::Get(context, remote_catalog).Keep(std::move(trigger)));
+		}
+	}
 }
 
 bool RemoteTable::DropTrigger(CatalogTransaction transaction, const Identifier &name, bool) {

@@ -9,31 +9,44 @@ namespace duckherder {
 
 class RemoteCatalog;
 
+//! What an entry is made for.
+enum class TablePurpose : uint8_t {
+	//! Statements. They leave it to the server to check constraints and to fire triggers.
+	USE,
+	//! Listings, which have these too.
+	LISTING
+};
+
 //! Columns and estimated size are those that the server described; rows are read by sending a SELECT.
 class RemoteTable : public duckdb::TableCatalogEntry, public duckdb::enable_shared_from_this<RemoteTable> {
 public:
 	RemoteTable(RemoteCatalog &catalog, duckdb::SchemaCatalogEntry &schema, duckdb::CreateTableInfo &info,
-	            duckdb::shared_ptr<TablesHandle> described, const DhTableView &view);
+	            duckdb::shared_ptr<TablesHandle> described, duckdb::idx_t index, TablePurpose purpose);
 
 	//! `local_name` is the alias it is known by here, or else its own name.
 	static duckdb::shared_ptr<RemoteTable> Make(duckdb::ClientContext &context, RemoteCatalog &catalog,
 	                                            duckdb::SchemaCatalogEntry &schema,
 	                                            const duckdb::Identifier &local_name,
 	                                            const duckdb::shared_ptr<TablesHandle> &described,
-	                                            duckdb::idx_t index);
+	                                            duckdb::idx_t index, TablePurpose purpose);
+
+	//! Forgets foreign keys that refer to other tables than these.
+	void DropForeignKeysExceptTo(const duckdb::identifier_set_t &tables);
 
 	//! Two descriptions of the same identity are one and the same.
 	const void *Identity() const {
 		return identity;
 	}
 	//! Its names on the server.
-	const duckdb::string &RemoteSchemaName() const {
-		return remote_schema_name;
+	const duckdb::vector<duckdb::Identifier> &RemoteSchemaPath() const {
+		return remote_schema_path;
 	}
 	const duckdb::string &RemoteTableName() const {
 		return remote_table_name;
 	}
-	//! Both, quoted.
+	//! Both, without the catalog.
+	duckdb::QualifiedName RemoteQualifiedName() const;
+	//! The same as SQL, every name quoted.
 	duckdb::string RemoteName() const;
 	duckdb::optional_idx EstimatedRows() const {
 		return estimated_rows;
@@ -49,11 +62,13 @@ public:
 	                                                         duckdb::column_t column_id) override;
 	duckdb::TableFunction GetScanFunction(duckdb::ClientContext &context,
 	                                      duckdb::unique_ptr<duckdb::FunctionData> &bind_data) override;
-	//! As the server has it, with constraints that are not known here. EXPORT DATABASE writes it.
+	//! As the server has it. EXPORT DATABASE writes it.
 	duckdb::string ToSQL() const override;
 	duckdb::TableStorageInfo GetStorageInfo(duckdb::ClientContext &context) override;
 	duckdb::optional_ptr<duckdb::CatalogEntry> CreateTrigger(duckdb::CatalogTransaction transaction,
 	                                                         duckdb::CreateTriggerInfo &info) override;
+	void ScanTriggers(duckdb::CatalogTransaction transaction,
+	                  const std::function<void(duckdb::CatalogEntry &)> &callback) const override;
 	bool DropTrigger(duckdb::CatalogTransaction transaction, const duckdb::Identifier &name, bool cascade) override;
 	void BindUpdateConstraints(duckdb::Binder &binder, duckdb::LogicalGet &get, duckdb::LogicalProjection &proj,
 	                           duckdb::LogicalUpdate &update, duckdb::ClientContext &context) override;
@@ -64,11 +79,14 @@ private:
 	RemoteCatalog &remote_catalog;
 	//! Keeps what `identity` points at from being freed and its address used again.
 	duckdb::shared_ptr<TablesHandle> described;
+	duckdb::idx_t index;
+	TablePurpose purpose;
 	const void *identity;
-	duckdb::string remote_schema_name;
+	duckdb::vector<duckdb::Identifier> remote_schema_path;
 	duckdb::string remote_table_name;
 	duckdb::string definition_sql;
 	duckdb::optional_idx estimated_rows;
+	duckdb::idx_t index_count;
 	duckdb::ColumnList columns;
 };
 

@@ -19,13 +19,54 @@ RemoteTransaction &RemoteTransaction::Get(ClientContext &context, Catalog &catal
 
 CatalogEntry &RemoteTransaction::Keep(shared_ptr<CatalogEntry> entry) {
 	lock_guard<mutex> guard(lock);
-	for (auto &known : kept) {
-		if (known.get() == entry.get()) {
-			return *known;
-		}
+	auto &result = *entry;
+	kept.emplace(&result, std::move(entry));
+	return result;
+}
+
+void RemoteTransaction::ReadFor(ClientContext &context) {
+	auto query = context.transaction.GetActiveQuery();
+	// What is no statement has no number of its own.
+	if (query != listing.query || query >= MAXIMUM_QUERY_ID) {
+		listing = Listing();
+		listing.query = query;
 	}
-	kept.push_back(std::move(entry));
-	return *kept.back();
+}
+
+bool RemoteTransaction::IsFirstLookup(ClientContext &context) {
+	lock_guard<mutex> guard(lock);
+	ReadFor(context);
+	return !std::exchange(listing.has_looked_up, true);
+}
+
+shared_ptr<TablesHandle> RemoteTransaction::Tables(ClientContext &context, RemoteCatalog &catalog) {
+	lock_guard<mutex> guard(lock);
+	ReadFor(context);
+	if (!listing.tables) {
+		auto tables = make_shared_ptr<TablesHandle>();
+		auto open_session = session->Open(context, catalog);
+		Check([&](DhBuffer *error) {
+			return Api().list_tables(open_session, InterruptOf(context), tables->Slot(), error);
+		});
+		listing.tables = std::move(tables);
+	}
+	return listing.tables;
+}
+
+shared_ptr<DefinitionsHandle> RemoteTransaction::Definitions(ClientContext &context, RemoteCatalog &catalog,
+                                                             DhDefinitionKind kind) {
+	lock_guard<mutex> guard(lock);
+	ReadFor(context);
+	auto &known = listing.definitions[kind];
+	if (!known) {
+		auto definitions = make_shared_ptr<DefinitionsHandle>();
+		auto open_session = session->Open(context, catalog);
+		Check([&](DhBuffer *error) {
+			return Api().list_definitions(open_session, kind, InterruptOf(context), definitions->Slot(), error);
+		});
+		known = std::move(definitions);
+	}
+	return known;
 }
 
 void RemoteTransaction::DropAfterwards(const string &temporary_table) {

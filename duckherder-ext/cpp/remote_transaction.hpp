@@ -8,6 +8,15 @@
 
 namespace duckherder {
 
+//! What a statement has read of the catalog.
+struct Listing {
+	//! The statement's number.
+	duckdb::idx_t query = duckdb::DConstants::INVALID_INDEX;
+	bool has_looked_up = false;
+	duckdb::shared_ptr<TablesHandle> tables;
+	duckdb::map<DhDefinitionKind, duckdb::shared_ptr<DefinitionsHandle>> definitions;
+};
+
 class RemoteTransaction : public duckdb::Transaction {
 public:
 	RemoteTransaction(duckdb::TransactionManager &manager, duckdb::ClientContext &context,
@@ -20,14 +29,24 @@ public:
 	}
 	//! Keeps a catalog entry alive until the transaction ends: DuckDB holds plain references to what a look-up returned.
 	duckdb::CatalogEntry &Keep(duckdb::shared_ptr<duckdb::CatalogEntry> entry);
+	//! Everything in the catalog, read once for all that one statement asks.
+	duckdb::shared_ptr<TablesHandle> Tables(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	duckdb::shared_ptr<DefinitionsHandle> Definitions(duckdb::ClientContext &context, RemoteCatalog &catalog,
+	                                                  DhDefinitionKind kind);
+	//! Whether a statement looks its first type or macro up.
+	bool IsFirstLookup(duckdb::ClientContext &context);
 	//! Drops a temporary table of the session when the transaction has ended.
 	void DropAfterwards(const duckdb::string &temporary_table);
 	void DropTemporaryTables(const DhSession *open_session);
 
 private:
+	//! Forgets what another statement has read. Holds `lock`.
+	void ReadFor(duckdb::ClientContext &context);
+
 	duckdb::shared_ptr<RemoteSession> session;
 	duckdb::mutex lock;
-	duckdb::vector<duckdb::shared_ptr<duckdb::CatalogEntry>> kept;
+	duckdb::unordered_map<const duckdb::CatalogEntry *, duckdb::shared_ptr<duckdb::CatalogEntry>> kept;
+	Listing listing;
 	duckdb::set<duckdb::string> temporary_tables;
 };
 

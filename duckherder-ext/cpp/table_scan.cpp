@@ -233,8 +233,7 @@ InsertionOrderPreservingMap<string> TableScanToString(TableFunctionToStringInput
 TableFunctionToSQLResult TableScanToSql(ClientContext &context, const LogicalGet &get) {
 	auto &data = get.bind_data->Cast<TableScanData>();
 	auto table = make_uniq<BaseTableRef>();
-	table->SetQualifiedName(QualifiedName(Identifier(), Identifier(data.table->RemoteSchemaName()),
-	                                      Identifier(data.table->RemoteTableName())));
+	table->SetQualifiedName(data.table->RemoteQualifiedName());
 	TableFunctionToSQLResult result;
 	if (data.filters.empty()) {
 		result.source = std::move(table);

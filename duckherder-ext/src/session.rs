@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use duckherder_catalog::{Definitions, SchemaPath};
 use duckherder_client::{ClientError, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::upload_text;
-use duckherder_proto::v1::{ColumnDescription, TableDescription};
+use duckherder_proto::v1::{ColumnDescription, DefinitionDescription, DefinitionKind, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
 
@@ -26,19 +27,19 @@ use crate::upload::Upload;
 /// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Rows that are read of a listing of the server's functions, sequences or indexes; what comes after is not known here.
+/// Rows that are read of a listing of the server's functions; what comes after is not known here.
 const LISTED_ROWS_MAX: usize = 1_000_000;
 
 /// Which functions the server has, in lower case.
 const FUNCTION_NAMES: &str = "SELECT DISTINCT lower(function_name) FROM duckdb_functions()";
 
-/// All sequences, for [`RemoteSession::list_definitions`].
-pub const SEQUENCES: &str = "SELECT schema_name, sequence_name, comment, sql FROM duckdb_sequences() \
-                             WHERE database_name = current_database()";
+/// What a statement here can be bound with, from its definition.
+const BINDABLE: [DefinitionKind; 3] = [DefinitionKind::Type, DefinitionKind::Macro, DefinitionKind::TableMacro];
 
-/// All indexes, for [`RemoteSession::list_definitions`].
-pub const INDEXES: &str = "SELECT schema_name, index_name, comment, sql FROM duckdb_indexes() \
-                           WHERE database_name = current_database() AND sql IS NOT NULL";
+/// How statements begin that leave the catalog as it is.
+const WITHOUT_DEFINITIONS: [&str; 8] = [
+    "SELECT", "FROM", "WITH", "VALUES", "INSERT", "UPDATE", "DELETE", "MERGE",
+];
 
 /// A DuckDB connection on the server that belongs to one DuckDB connection here.
 ///
@@ -50,6 +51,8 @@ pub struct RemoteSession {
     session: Mutex<Option<Session>>,
     transaction: Mutex<TransactionState>,
     settings: Mutex<Settings>,
+    /// Types and macros as the transaction sees them, if they have been read since it has changed the catalog.
+    definitions: Mutex<Option<Arc<Definitions>>>,
 }
 
 /// Settings of the client connection that change what a statement means, name to value.
@@ -98,6 +101,7 @@ impl RemoteSession {
             session: Mutex::new(None),
             transaction: Mutex::new(TransactionState::None),
             settings: Mutex::default(),
+            definitions: Mutex::default(),
         }
     }
 
@@ -203,6 +207,9 @@ impl RemoteSession {
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
+        if access == Access::Write && changes_definitions(sql) {
+            *lock(&self.definitions) = None;
+        }
         let recording = Recording::start(&self.remote, sql, access.kind());
         match self.start_recorded(interrupt, sql, transactional, &recording) {
             Ok(stream) => Scan::stream(Arc::clone(&self.remote), stream, recording),
@@ -383,6 +390,7 @@ impl RemoteSession {
     }
 
     fn end_transaction(&self) -> TransactionState {
+        *lock(&self.definitions) = None;
         std::mem::replace(&mut *lock(&self.transaction), TransactionState::None)
     }
 
@@ -443,19 +451,19 @@ impl RemoteSession {
     pub fn lookup_table(
         &self,
         interrupt: &dyn InterruptCheck,
-        schema_name: &str,
+        schema: &SchemaPath,
         table_name: &str,
         validate: bool,
     ) -> Result<Option<Arc<TableDescription>>> {
         // A transaction may see what nobody else does yet, and the cache is for all sessions of this process.
-        let in_transaction = *lock(&self.transaction) == TransactionState::Open;
-        let cached = self.remote.cache().get(schema_name, table_name);
+        let in_transaction = self.in_transaction();
+        let cached = self.remote.cache().get(schema, table_name);
         if cached.is_some() && (!validate || (!in_transaction && self.cache_is_current(interrupt)?)) {
             return Ok(cached);
         }
         let lookup = self.request(interrupt, |session| {
-            let (schema_name, table_name) = (schema_name.to_owned(), table_name.to_owned());
-            async move { session.lookup_table(schema_name, table_name).await }
+            let (schema, table_name) = (schema.clone(), table_name.to_owned());
+            async move { session.lookup_table(&schema.names(), table_name).await }
         })?;
         if in_transaction {
             return Ok(lookup.table.map(Arc::new));
@@ -469,10 +477,10 @@ impl RemoteSession {
     ///
     /// # Errors
     /// The server's, or the connection's.
-    pub fn lookup_schema(&self, interrupt: &dyn InterruptCheck, schema_name: &str) -> Result<bool> {
+    pub fn lookup_schema(&self, interrupt: &dyn InterruptCheck, schema: &SchemaPath) -> Result<bool> {
         let (epoch, exists) = self.request(interrupt, |session| {
-            let schema_name = schema_name.to_owned();
-            async move { session.lookup_schema(schema_name).await }
+            let schema = schema.clone();
+            async move { session.lookup_schema(&schema.names()).await }
         })?;
         self.remote.cache().observe(epoch);
         Ok(exists)
@@ -500,18 +508,23 @@ impl RemoteSession {
         Ok(!self.remote.cache().observe(epoch))
     }
 
-    /// Everything in the remote database.
+    fn in_transaction(&self) -> bool {
+        *lock(&self.transaction) == TransactionState::Open
+    }
+
+    /// All schemas, tables and views of the remote database.
     ///
     /// # Errors
     /// The server's, or the connection's.
-    pub fn list_tables(&self, interrupt: &dyn InterruptCheck) -> Result<(Vec<String>, Vec<Arc<TableDescription>>)> {
-        let in_transaction = *lock(&self.transaction) == TransactionState::Open;
+    pub fn list_tables(&self, interrupt: &dyn InterruptCheck) -> Result<(Vec<SchemaPath>, Vec<Arc<TableDescription>>)> {
+        let in_transaction = self.in_transaction();
         let snapshot = self.request(interrupt, |session| async move { session.list_tables().await })?;
+        let schemas = snapshot.schemas.iter();
+        let schemas = schemas
+            .map(|schema| SchemaPath::new(&schema.parent_schemas, &schema.schema_name))
+            .collect();
         if in_transaction {
-            return Ok((
-                snapshot.schema_names,
-                snapshot.tables.into_iter().map(Arc::new).collect(),
-            ));
+            return Ok((schemas, snapshot.tables.into_iter().map(Arc::new).collect()));
         }
         let mut cache = self.remote.cache();
         cache.observe(snapshot.epoch);
@@ -520,18 +533,64 @@ impl RemoteSession {
             .into_iter()
             .map(|table| cache.insert(snapshot.epoch, table))
             .collect();
-        Ok((snapshot.schema_names, tables))
+        Ok((schemas, tables))
     }
 
-    /// The definitions of all sequences or indexes of the remote database: names, comments and SQL.
+    /// The definitions of one kind in the remote database.
     ///
     /// # Errors
     /// The server's, or the connection's.
-    pub fn list_definitions(&self, interrupt: &dyn InterruptCheck, sql: &'static str) -> Result<Vec<TableDescription>> {
-        self.request(interrupt, |session| async move {
-            let batches = collect(session.query(sql).await?).await?;
-            Ok(definitions(&batches))
-        })
+    pub fn list_definitions(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        kind: DefinitionKind,
+    ) -> Result<Vec<DefinitionDescription>> {
+        let (_, listed) = self.request(interrupt, move |session| async move {
+            session.list_definitions(&[kind]).await
+        })?;
+        Ok(listed)
+    }
+
+    /// A type or macro by name. All of them are read once an epoch. With `validate`, what is cached is first checked to be
+    /// current.
+    ///
+    /// # Errors
+    /// The server's, or the connection's.
+    pub fn lookup_definition(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        kind: DefinitionKind,
+        schema: &SchemaPath,
+        name: &str,
+        validate: bool,
+    ) -> Result<Option<Arc<DefinitionDescription>>> {
+        let known = self.bindable_definitions(interrupt, validate)?;
+        Ok(known.get(kind, schema, name))
+    }
+
+    fn bindable_definitions(&self, interrupt: &dyn InterruptCheck, validate: bool) -> Result<Arc<Definitions>> {
+        let in_transaction = self.in_transaction();
+        let known = if in_transaction {
+            lock(&self.definitions).clone()
+        } else {
+            self.remote.cache().definitions()
+        };
+        if let Some(known) = known
+            && (in_transaction || !validate || self.cache_is_current(interrupt)?)
+        {
+            return Ok(known);
+        }
+        let (epoch, listed) = self.request(
+            interrupt,
+            |session| async move { session.list_definitions(&BINDABLE).await },
+        )?;
+        let listed = Arc::new(Definitions::new(listed));
+        if in_transaction {
+            *lock(&self.definitions) = Some(Arc::clone(&listed));
+        } else {
+            self.remote.cache().set_definitions(epoch, Arc::clone(&listed));
+        }
+        Ok(listed)
     }
 
     /// Loads a DuckDB extension on the server.
@@ -579,23 +638,10 @@ async fn collect(mut batches: QueryStream) -> std::result::Result<Vec<RecordBatc
     Ok(all)
 }
 
-/// Definitions from a result with schema, name, comment and SQL.
-fn definitions(batches: &[RecordBatch]) -> Vec<TableDescription> {
-    let mut all = Vec::new();
-    for batch in batches {
-        let text = |column: usize, row: usize| {
-            let column = batch.columns().get(column)?.as_string_opt::<i32>()?;
-            column.is_valid(row).then(|| column.value(row).to_owned())
-        };
-        all.extend((0..batch.num_rows()).map(|row| TableDescription {
-            schema_name: text(0, row).unwrap_or_default(),
-            table_name: text(1, row).unwrap_or_default(),
-            comment: text(2, row).unwrap_or_default(),
-            definition_sql: text(3, row).unwrap_or_default(),
-            ..TableDescription::default()
-        }));
-    }
-    all
+/// Whether a statement may make or drop types and macros, as far as its text tells: wrong only to the safe side.
+fn changes_definitions(sql: &str) -> bool {
+    let word = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    !WITHOUT_DEFINITIONS.iter().any(|plain| word.eq_ignore_ascii_case(plain))
 }
 
 /// The values of the first column, which is text.
@@ -624,6 +670,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_statements_leave_definitions_alone() {
+        assert!(!changes_definitions("insert into t values (1)"));
+        for sql in ["CREATE MACRO m() AS 1", "DROP TYPE t", "/* */ SELECT 1", ""] {
+            assert!(changes_definitions(sql), "{sql}");
+        }
+    }
 
     #[test]
     fn a_failed_commit_says_so_once() {

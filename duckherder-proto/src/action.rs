@@ -40,6 +40,7 @@ actions! {
     LookupSchemaRequest => LookupSchemaResponse, "duckherder.v1.LookupSchema", "Whether a schema exists.";
     LookupTableRequest => LookupTableResponse, "duckherder.v1.LookupTable", "One table or view by name.";
     ListTablesRequest => ListTablesResponse, "duckherder.v1.ListTables", "All schemas, tables and views.";
+    ListDefinitionsRequest => ListDefinitionsResponse, "duckherder.v1.ListDefinitions", "All sequences, indexes, types, macros.";
     LoadExtensionRequest => LoadExtensionResponse, "duckherder.v1.LoadExtension", "Load a DuckDB extension.";
     ReleaseQueryRequest => ReleaseQueryResponse, "duckherder.v1.ReleaseQuery", "End a worker's part of a query.";
     RegisterWorkerRequest => RegisterWorkerResponse, "duckherder.v1.RegisterWorker", "Make a duckling a worker of this one.";

@@ -8,6 +8,7 @@
 #include "herd_cpu.hpp"
 #include "herd_ffi.h"
 
+#include <cstring>
 #include <utility>
 
 namespace herd {
@@ -111,6 +112,29 @@ public:
 private:
 	bool changes_definitions = false;
 };
+
+//! Runs `work`; its error as the JSON of DuckDB's errors, to be freed with `herd_error_free`, or null.
+template <class WORK>
+char *Caught(WORK work) {
+	try {
+		work();
+		return nullptr;
+	} catch (std::exception &exception) {
+		duckdb::ErrorData error(exception);
+		error.ConvertErrorToJSON();
+		return strdup(error.Message().c_str());
+	} catch (...) { // NOLINT: nothing may be thrown into Rust
+		return strdup("an unknown error");
+	}
+}
+
+inline duckdb::ClientContext &ContextOf(void *connection) {
+	return *static_cast<duckdb::Connection *>(connection)->context;
+}
+
+inline duckdb::string StringOf(HerdText text) {
+	return duckdb::string(reinterpret_cast<const char *>(text.ptr), text.len);
+}
 
 //! The type that a text means.
 duckdb::LogicalType ParseType(duckdb::ClientContext &context, const duckdb::string &text);

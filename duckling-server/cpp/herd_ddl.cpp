@@ -36,8 +36,6 @@
 #include "duckdb/planner/operator/logical_drop.hpp"
 #include "duckdb/planner/parsed_data/bound_create_table_info.hpp"
 
-#include <cstring>
-
 namespace herd {
 
 using namespace duckdb;
@@ -647,34 +645,15 @@ void CheckDefinitions(ClientContext &context, LogicalOperator &op) {
 
 namespace {
 
-//! Runs `work`; its error as the JSON of DuckDB's errors, to be freed with `herd_error_free`, or null.
-template <class WORK>
-char *Caught(WORK work) {
-	try {
-		work();
-		return nullptr;
-	} catch (std::exception &exception) {
-		duckdb::ErrorData error(exception);
-		error.ConvertErrorToJSON();
-		return strdup(error.Message().c_str());
-	} catch (...) { // NOLINT: nothing may be thrown into Rust
-		return strdup("an unknown error");
-	}
-}
-
-duckdb::ClientContext &ContextOf(void *connection) {
-	return *static_cast<duckdb::Connection *>(connection)->context;
-}
-
 const duckdb::SQLStatement &StatementOf(const void *statement) {
 	return *static_cast<const duckdb::SQLStatement *>(statement);
 }
 
-duckdb::string StringOf(HerdText text) {
-	return duckdb::string(reinterpret_cast<const char *>(text.ptr), text.len);
-}
-
 } // namespace
+
+using herd::Caught;
+using herd::ContextOf;
+using herd::StringOf;
 
 extern "C" {
 

@@ -1,124 +1,228 @@
-//! What the catalog holds, read with SQL on a session's connection, so that it sees what the session sees.
+//! What the catalog holds, read on a session's connection, so that it sees what the session sees.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use duckherder_proto::v1::{ColumnDescription, TableDescription};
+use duckherder_proto::v1::{
+    ColumnDescription, DefinitionDescription, DefinitionKind, SchemaDescription, TableDescription,
+};
 use duckherder_proto::{ExceptionType, RemoteError};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::duckdb::{Connection, for_each_row};
+use crate::herd;
 
 /// Schemas and tables of the session's database.
+#[derive(Debug)]
 pub struct Snapshot {
-    pub schema_names: Vec<String>,
+    pub schemas: Vec<SchemaDescription>,
     pub tables: Vec<TableDescription>,
 }
 
-/// The table or view of that name, compared as DuckDB compares (ignoring case).
+/// The table or view of that name, compared as DuckDB compares (ignoring case). An empty `schema_name` means `main`.
 pub fn lookup_table(
     connection: &mut Connection,
+    parent_schemas: &[String],
     schema_name: &str,
     table_name: &str,
 ) -> Result<Option<TableDescription>, RemoteError> {
     let schema_name = if schema_name.is_empty() { "main" } else { schema_name };
-    // Not found must not be an error: that would abort the session's transaction.
-    let about = rows(
-        connection,
-        &format!(
-            "SELECT table_name, estimated_size, comment, false, sql FROM duckdb_tables() WHERE {0} \
-             AND lower(table_name) = lower({1}) UNION ALL \
-             SELECT view_name, NULL, comment, true, sql FROM duckdb_views() WHERE {0} AND lower(view_name) = lower({1})",
-            format_args!(
-                "database_name = current_database() AND NOT internal AND lower(schema_name) = lower({})",
-                literal(schema_name)
-            ),
-            literal(table_name)
-        ),
-    )?;
-    let Some(about) = about.into_iter().next() else {
+    let Some(path) = schema_path(parent_schemas, schema_name) else {
         return Ok(None);
     };
-    let table_name = about.text(0).unwrap_or(table_name);
-    let qualified = literal(&format!(".{}.{}", identifier(schema_name), identifier(table_name)));
-    let columns = rows(
-        connection,
-        &format!(
-            "SELECT name, type, \"notnull\", dflt_value FROM \
-             pragma_table_info('\"' || replace(current_database(), '\"', '\"\"') || '\"' || {qualified})"
-        ),
-    )?;
-    Ok(Some(TableDescription {
-        schema_name: schema_name.to_owned(),
-        table_name: table_name.to_owned(),
-        is_view: about.flag(3),
-        estimated_rows: about.text(1).and_then(|text| text.parse().ok()),
-        comment: about.text(2).unwrap_or_default().to_owned(),
-        definition_sql: about.text(4).unwrap_or_default().to_owned(),
-        columns: columns.iter().map(|row| column(row, 0)).collect(),
-    }))
+    let found: Option<Table> = read(&connection.lookup_table(&path, table_name)?)?;
+    Ok(found.map(Into::into))
 }
 
 /// Whether the session's database has a schema of that name.
-pub fn schema_exists(connection: &mut Connection, schema_name: &str) -> Result<bool, RemoteError> {
-    let found = rows(
-        connection,
-        &format!(
-            "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() \
-             AND lower(schema_name) = lower({})",
-            literal(schema_name)
-        ),
-    )?;
-    Ok(!found.is_empty())
+pub fn schema_exists(
+    connection: &mut Connection,
+    parent_schemas: &[String],
+    schema_name: &str,
+) -> Result<bool, RemoteError> {
+    match schema_path(parent_schemas, schema_name) {
+        Some(path) => connection.schema_exists(&path),
+        None => Ok(false),
+    }
 }
 
-/// Everything in the session's database, but for what it keeps as a member of a herd: copies of the database are not that
-/// member.
+/// All schemas, tables and views of the session's database, but for what it keeps as a member of a herd: copies of the
+/// database are not that member.
 pub fn snapshot(connection: &mut Connection) -> Result<Snapshot, RemoteError> {
-    let schemas = rows(
-        connection,
-        "SELECT schema_name FROM duckdb_schemas() WHERE database_name = current_database() AND NOT internal \
-         AND schema_name <> 'duckherder'",
-    )?;
-    let mut schema_names: Vec<String> = schemas.iter().filter_map(|row| Some(row.text(0)?.to_owned())).collect();
-    if !schema_names.iter().any(|name| name == "main") {
-        schema_names.push("main".to_owned());
+    #[derive(Deserialize)]
+    struct Listed {
+        schemas: Vec<Vec<String>>,
+        tables: Vec<Table>,
     }
-    let relations = rows(
-        connection,
-        "SELECT schema_name, table_name, false, estimated_size, comment, sql FROM duckdb_tables() \
-         WHERE database_name = current_database() AND NOT internal AND schema_name <> 'duckherder' \
-         UNION ALL SELECT schema_name, view_name, true, NULL, comment, sql FROM duckdb_views() \
-         WHERE database_name = current_database() AND NOT internal",
-    )?;
-    let columns = rows(
-        connection,
-        "SELECT schema_name, table_name, column_name, data_type, NOT is_nullable, column_default FROM duckdb_columns() \
-         WHERE database_name = current_database() AND NOT internal ORDER BY table_oid, column_index",
-    )?;
-    let mut columns_of: HashMap<(&str, &str), Vec<ColumnDescription>> = HashMap::new();
-    for row in &columns {
-        let key = (row.text(0).unwrap_or_default(), row.text(1).unwrap_or_default());
-        columns_of.entry(key).or_default().push(column(row, 2));
+    let listed: Listed = read(&connection.list_tables()?)?;
+    let is_listed = |path: &[String]| path.first().is_none_or(|schema| schema != herd::SCHEMA);
+    let schemas = listed.schemas.into_iter().filter(|path| is_listed(path));
+    let tables = listed
+        .tables
+        .into_iter()
+        .filter(|table| is_listed(&table.entry.schema_path));
+    Ok(Snapshot {
+        schemas: schemas.map(schema).collect(),
+        tables: tables.map(Into::into).collect(),
+    })
+}
+
+/// All else in the session's database that is of these kinds.
+pub fn definitions(
+    connection: &mut Connection,
+    kinds: &[DefinitionKind],
+) -> Result<Vec<DefinitionDescription>, RemoteError> {
+    let kinds: Vec<_> = kinds.iter().filter_map(|kind| kind_name(*kind)).collect();
+    let listed: Vec<Definition> = read(&connection.list_definitions(&kinds.join(","))?)?;
+    Ok(listed.into_iter().map(Into::into).collect())
+}
+
+fn kind_name(kind: DefinitionKind) -> Option<&'static str> {
+    match kind {
+        DefinitionKind::Sequence => Some("sequence"),
+        DefinitionKind::Index => Some("index"),
+        DefinitionKind::Type => Some("type"),
+        DefinitionKind::Macro => Some("macro"),
+        DefinitionKind::TableMacro => Some("table_macro"),
+        // Triggers are with their tables.
+        DefinitionKind::Trigger | DefinitionKind::Unspecified => None,
     }
-    let tables = relations
-        .iter()
-        .map(|row| {
-            let (schema_name, table_name) = (row.text(0).unwrap_or_default(), row.text(1).unwrap_or_default());
-            TableDescription {
-                schema_name: schema_name.to_owned(),
-                table_name: table_name.to_owned(),
-                is_view: row.flag(2),
-                columns: columns_of.remove(&(schema_name, table_name)).unwrap_or_default(),
-                estimated_rows: row.text(3).and_then(|text| text.parse().ok()),
-                comment: row.text(4).unwrap_or_default().to_owned(),
-                definition_sql: row.text(5).unwrap_or_default().to_owned(),
-            }
-        })
-        .collect();
-    Ok(Snapshot { schema_names, tables })
+}
+
+/// What `cpp/catalog_listing.cpp` has written.
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, RemoteError> {
+    serde_json::from_str(text).map_err(|error| {
+        RemoteError::new(
+            ExceptionType::Serialization,
+            format!("the catalog is not readable: {error}"),
+        )
+    })
+}
+
+/// The path of a schema as SQL; `None` if a name is empty, as no schema's is.
+fn schema_path(parent_schemas: &[String], schema_name: &str) -> Option<String> {
+    let names = parent_schemas.iter().map(String::as_str).chain([schema_name]);
+    let quoted: Option<Vec<_>> = names.map(|name| (!name.is_empty()).then(|| identifier(name))).collect();
+    quoted.map(|names| names.join("."))
+}
+
+fn schema(mut path: Vec<String>) -> SchemaDescription {
+    SchemaDescription {
+        schema_name: path.pop().unwrap_or_default(),
+        parent_schemas: path,
+    }
+}
+
+/// A table or view in JSON.
+#[derive(Deserialize)]
+struct Table {
+    #[serde(flatten)]
+    entry: Entry,
+    is_view: bool,
+    estimated_rows: Option<u64>,
+    #[serde(default)]
+    index_count: u64,
+    columns: Vec<Column>,
+    #[serde(default)]
+    triggers: Vec<Definition>,
+}
+
+/// A column in JSON.
+#[derive(Deserialize)]
+struct Column {
+    name: String,
+    type_text: String,
+    not_null: bool,
+    default_sql: Option<String>,
+    comment: Option<String>,
+}
+
+/// Something else in JSON.
+#[derive(Deserialize)]
+struct Definition {
+    #[serde(flatten)]
+    entry: Entry,
+    kind: String,
+    #[serde(default)]
+    table_name: String,
+    #[serde(default)]
+    start_value: i64,
+    last_value: Option<i64>,
+}
+
+/// What all entries have, in JSON.
+#[derive(Deserialize)]
+struct Entry {
+    schema_path: Vec<String>,
+    name: String,
+    oid: u64,
+    comment: Option<String>,
+    tags: BTreeMap<String, String>,
+    sql: String,
+}
+
+impl From<Table> for TableDescription {
+    fn from(table: Table) -> Self {
+        let schema = schema(table.entry.schema_path);
+        Self {
+            schema_name: schema.schema_name,
+            parent_schemas: schema.parent_schemas,
+            table_name: table.entry.name,
+            is_view: table.is_view,
+            columns: table.columns.into_iter().map(Into::into).collect(),
+            estimated_rows: table.estimated_rows,
+            comment: table.entry.comment,
+            definition_sql: table.entry.sql,
+            tags: table.entry.tags,
+            oid: table.entry.oid,
+            index_count: table.index_count,
+            triggers: table.triggers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<Column> for ColumnDescription {
+    fn from(column: Column) -> Self {
+        Self {
+            name: column.name,
+            type_text: column.type_text,
+            not_null: column.not_null,
+            default_sql: column.default_sql,
+            comment: column.comment,
+        }
+    }
+}
+
+impl From<Definition> for DefinitionDescription {
+    fn from(definition: Definition) -> Self {
+        let schema = schema(definition.entry.schema_path);
+        let kind = match definition.kind.as_str() {
+            "sequence" => DefinitionKind::Sequence,
+            "index" => DefinitionKind::Index,
+            "type" => DefinitionKind::Type,
+            "macro" => DefinitionKind::Macro,
+            "table_macro" => DefinitionKind::TableMacro,
+            "trigger" => DefinitionKind::Trigger,
+            _ => DefinitionKind::Unspecified,
+        };
+        Self {
+            kind: kind.into(),
+            schema_name: schema.schema_name,
+            parent_schemas: schema.parent_schemas,
+            name: definition.entry.name,
+            oid: definition.entry.oid,
+            comment: definition.entry.comment,
+            tags: definition.entry.tags,
+            definition_sql: definition.entry.sql,
+            table_name: definition.table_name,
+            start_value: definition.start_value,
+            last_value: definition.last_value,
+        }
+    }
 }
 
 /// The database that the connection's unqualified names mean.
@@ -169,15 +273,6 @@ pub fn identifier(text: &str) -> String {
 /// `text` as a SQL string literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
-}
-
-fn column(row: &Row, first: usize) -> ColumnDescription {
-    ColumnDescription {
-        name: row.text(first).unwrap_or_default().to_owned(),
-        type_text: row.text(first + 1).unwrap_or_default().to_owned(),
-        not_null: row.flag(first + 2),
-        default_sql: row.text(first + 3).map(str::to_owned),
-    }
 }
 
 /// One row of a small result, every value as text.

@@ -38,6 +38,8 @@ pub struct Target {
     pub catalog: Option<String>,
     /// The session's default if absent.
     pub schema: Option<String>,
+    /// The schemas that the schema is nested in, outermost first.
+    pub parent_schemas: Vec<String>,
     pub table: String,
     pub temporary: bool,
     pub create: Create,
@@ -70,6 +72,7 @@ impl From<IngestRequest> for Target {
             } else {
                 request.schema_name
             }),
+            parent_schemas: request.parent_schemas,
             table: request.table_name,
             temporary: mode == IngestMode::CreateTemporary,
             create: match mode {
@@ -85,8 +88,10 @@ impl From<IngestRequest> for Target {
 impl Target {
     /// Catalog, schema and table, in SQL.
     fn qualified(&self) -> String {
-        let parts = [self.catalog.as_deref(), self.schema.as_deref(), Some(&self.table)];
-        let quoted: Vec<_> = parts.into_iter().flatten().map(identifier).collect();
+        let parents = self.parent_schemas.iter().map(String::as_str);
+        let parts = self.catalog.as_deref().into_iter().chain(parents);
+        let parts = parts.chain(self.schema.as_deref()).chain([self.table.as_str()]);
+        let quoted: Vec<_> = parts.map(identifier).collect();
         quoted.join(".")
     }
 }
@@ -135,6 +140,7 @@ fn resolve(connection: &mut Connection, target: Target) -> Result<Target, Remote
         return Ok(Target {
             catalog: Some("temp".to_owned()),
             schema: Some("main".to_owned()),
+            parent_schemas: Vec::new(),
             ..target
         });
     }
@@ -166,8 +172,9 @@ fn take(
             define(connection, herd, &statement)?;
         }
     }
-    if !target.temporary && is_of_herd(connection, target)? {
-        return take_into_herd(connection, herd, target, schema, batches);
+    // The appender knows no tables in nested schemas.
+    if !target.parent_schemas.is_empty() || (!target.temporary && is_of_herd(connection, target)?) {
+        return take_as_insert(connection, herd, target, schema, batches);
     }
     if target.create == Create::No {
         // The appender's own error would say less.
@@ -249,8 +256,8 @@ fn is_of_herd(connection: &mut Connection, target: &Target) -> Result<bool, Remo
     Ok(found.iter().any(|batch| batch.num_rows() > 0))
 }
 
-/// As rows of an INSERT, which sends them to the workers.
-fn take_into_herd(
+/// As rows of an INSERT, which sends those of a herd's table to the workers.
+fn take_as_insert(
     connection: &mut Connection,
     herd: &Arc<HerdSession>,
     target: &Target,

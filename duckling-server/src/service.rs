@@ -19,10 +19,10 @@ use duckherder_proto::v1::{
     CancelRequest, CancelResponse, ChangeSettingsRequest, ChangeSettingsResponse, ClaimWorkerRequest,
     CloseSessionRequest, CloseSessionResponse, DescribeRequest, DescribeResponse, ExecuteRequest, HeartbeatRequest,
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
-    ListTablesRequest, ListTablesResponse, ListWorkersRequest, ListWorkersResponse, LoadExtensionRequest,
-    LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse, LookupTableRequest, LookupTableResponse,
-    RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest,
-    ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
+    ListDefinitionsRequest, ListDefinitionsResponse, ListTablesRequest, ListTablesResponse, ListWorkersRequest,
+    ListWorkersResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse,
+    LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest,
+    ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -41,8 +41,8 @@ use crate::session::{Lease, Place, Session, Sessions};
 use crate::statement::Job;
 use crate::{catalog, settings, statement};
 
-/// Tables described in one answer of `ListTables`.
-const TABLES_PER_ANSWER: usize = 256;
+/// Entries of the catalog that are described in one answer.
+const ENTRIES_PER_ANSWER: usize = 256;
 
 /// How long a handshake without a header may take to say who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,16 +130,38 @@ impl DucklingService {
         let snapshot = self.on_session(&request.session_id, catalog::snapshot).await?;
         let mut answers = vec![ListTablesResponse {
             catalog_epoch,
-            schema_names: snapshot.schema_names,
+            schemas: snapshot.schemas,
             tables: Vec::new(),
         }];
-        let mut tables = snapshot.tables.into_iter().peekable();
-        while tables.peek().is_some() {
-            let tables = tables.by_ref().take(TABLES_PER_ANSWER).collect();
-            answers.push(ListTablesResponse {
+        answers.extend(parts(snapshot.tables).map(|tables| ListTablesResponse {
+            catalog_epoch,
+            schemas: Vec::new(),
+            tables,
+        }));
+        Ok(answers)
+    }
+
+    async fn list_definitions(
+        &self,
+        request: ListDefinitionsRequest,
+    ) -> Result<Vec<ListDefinitionsResponse>, RemoteError> {
+        let catalog_epoch = self.sessions.epoch();
+        let kinds: Vec<_> = request.kinds().collect();
+        let definitions = self
+            .on_session(&request.session_id, move |connection| {
+                catalog::definitions(connection, &kinds)
+            })
+            .await?;
+        let mut answers: Vec<_> = parts(definitions)
+            .map(|definitions| ListDefinitionsResponse {
                 catalog_epoch,
-                schema_names: Vec::new(),
-                tables,
+                definitions,
+            })
+            .collect();
+        if answers.is_empty() {
+            answers.push(ListDefinitionsResponse {
+                catalog_epoch,
+                definitions: Vec::new(),
             });
         }
         Ok(answers)
@@ -152,10 +174,11 @@ impl DucklingService {
             session_id,
             schema_name,
             table_name,
+            parent_schemas,
         } = request;
         let table = self
             .on_session(&session_id, move |connection| {
-                catalog::lookup_table(connection, &schema_name, &table_name)
+                catalog::lookup_table(connection, &parent_schemas, &schema_name, &table_name)
             })
             .await?;
         Ok(LookupTableResponse { catalog_epoch, table })
@@ -166,10 +189,11 @@ impl DucklingService {
         let LookupSchemaRequest {
             session_id,
             schema_name,
+            parent_schemas,
         } = request;
         let exists = self
             .on_session(&session_id, move |connection| {
-                catalog::schema_exists(connection, &schema_name)
+                catalog::schema_exists(connection, &parent_schemas, &schema_name)
             })
             .await?;
         Ok(LookupSchemaResponse { catalog_epoch, exists })
@@ -346,6 +370,12 @@ impl DucklingService {
                 .iter()
                 .map(answer)
                 .collect()),
+            ListDefinitionsRequest::TYPE => Ok(self
+                .list_definitions(action::decode(body)?)
+                .await?
+                .iter()
+                .map(answer)
+                .collect()),
             LoadExtensionRequest::TYPE => one(self.load_extension(action::decode(body)?).await?),
             ReleaseQueryRequest::TYPE => {
                 let request: ReleaseQueryRequest = action::decode(body)?;
@@ -387,6 +417,15 @@ fn answer(message: &impl Message) -> arrow_flight::Result {
     arrow_flight::Result {
         body: message.encode_to_vec().into(),
     }
+}
+
+/// A long list as several short ones.
+fn parts<T>(entries: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut entries = entries.into_iter().peekable();
+    std::iter::from_fn(move || {
+        entries.peek()?;
+        Some(entries.by_ref().take(ENTRIES_PER_ANSWER).collect())
+    })
 }
 
 fn place(begin_transaction: bool) -> Place {

@@ -21,5 +21,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = action::decode::<v1::LookupSchemaRequest>(bytes);
     let _ = action::decode::<v1::LookupTableRequest>(bytes);
     let _ = action::decode::<v1::ListTablesRequest>(bytes);
+    let _ = action::decode::<v1::ListDefinitionsRequest>(bytes);
     let _ = action::decode::<v1::LoadExtensionRequest>(bytes);
 });

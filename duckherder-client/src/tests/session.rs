@@ -10,6 +10,13 @@ use super::server::{Script, Server, all, hello};
 use super::{assert_protocol_error, assert_timeout_error, soon};
 use crate::Client;
 
+fn schema_description(name: &str) -> v1::SchemaDescription {
+    v1::SchemaDescription {
+        schema_name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
 fn table(name: &str) -> v1::TableDescription {
     v1::TableDescription {
         table_name: name.to_owned(),
@@ -57,10 +64,10 @@ async fn requests_get_their_answers() {
     let client = server.connect().await;
     let session = soon(client.open_session()).await.unwrap();
     assert_eq!(soon(session.describe("SELECT a")).await.unwrap().columns, [column]);
-    assert_eq!(soon(session.lookup_schema("main")).await.unwrap(), (2, true));
-    let found = soon(session.lookup_table("", "ducks")).await.unwrap();
+    assert_eq!(soon(session.lookup_schema(&["main"])).await.unwrap(), (2, true));
+    let found = soon(session.lookup_table(&[], "ducks")).await.unwrap();
     assert_eq!((found.epoch, found.table), (3, Some(table("ducks"))));
-    assert_eq!(soon(session.lookup_table("", "geese")).await.unwrap().table, None);
+    assert_eq!(soon(session.lookup_table(&[], "geese")).await.unwrap().table, None);
     assert_eq!(soon(session.load_extension("json")).await.unwrap(), 9);
     assert!(soon(session.cancel(5)).await.unwrap());
     assert!(!soon(session.cancel(6)).await.unwrap());
@@ -100,7 +107,7 @@ async fn settings_travel_with_the_session_and_on_their_own() {
 async fn a_long_catalog_is_merged_under_its_oldest_epoch() {
     let part = |catalog_epoch, schema: &str, name: &str| v1::ListTablesResponse {
         catalog_epoch,
-        schema_names: vec![schema.to_owned()],
+        schemas: vec![schema_description(schema)],
         tables: vec![table(name)],
     };
     let parts = vec![part(5, "main", "a"), part(4, "other", "b")];
@@ -110,7 +117,7 @@ async fn a_long_catalog_is_merged_under_its_oldest_epoch() {
         .await;
     let snapshot = soon(client.session().list_tables()).await.unwrap();
     assert_eq!(snapshot.epoch, 4);
-    assert_eq!(snapshot.schema_names, ["main", "other"]);
+    assert_eq!(snapshot.schemas, ["main", "other"].map(schema_description));
     assert_eq!(snapshot.tables, [table("a"), table("b")]);
 }
 

@@ -35,17 +35,29 @@ typedef enum DhStatus {
 } DhStatus;
 
 /**
- * What [`list_definitions`] lists.
+ * Entries of a catalog that are no tables.
  */
 typedef enum DhDefinitionKind {
   /**
    * Sequences.
    */
-  DhSequences = 0,
+  DhSequence = 0,
   /**
    * Indexes.
    */
-  DhIndexes = 1,
+  DhIndex = 1,
+  /**
+   * Types.
+   */
+  DhType = 2,
+  /**
+   * Scalar macros.
+   */
+  DhMacro = 3,
+  /**
+   * Table macros.
+   */
+  DhTableMacro = 4,
 } DhDefinitionKind;
 
 /**
@@ -74,6 +86,11 @@ typedef enum DhIngestMode {
  * Result columns; what its views point at lives as long as it.
  */
 typedef struct DhColumns DhColumns;
+
+/**
+ * Entries of the catalog that are no tables; what its views point at lives as long as it.
+ */
+typedef struct DhDefinitions DhDefinitions;
 
 /**
  * Batches of a result that one thread reads.
@@ -182,19 +199,77 @@ typedef struct DhWaker {
 } DhWaker;
 
 /**
+ * One entry that is no table.
+ */
+typedef struct DhDefinitionView {
+  /**
+   * The path of its schema, as SQL in which every name is quoted.
+   */
+  struct DhText schema_path;
+  /**
+   * Name.
+   */
+  struct DhText name;
+  /**
+   * Whether it has a comment.
+   */
+  bool has_comment;
+  /**
+   * Comment.
+   */
+  struct DhText comment;
+  /**
+   * The CREATE statement.
+   */
+  struct DhText definition_sql;
+  /**
+   * The table of an index.
+   */
+  struct DhText table_name;
+  /**
+   * The number of the entry on the server.
+   */
+  uint64_t oid;
+  /**
+   * Where a sequence began.
+   */
+  int64_t start_value;
+  /**
+   * Whether it is a sequence that has been used.
+   */
+  bool has_last_value;
+  /**
+   * Its last value.
+   */
+  int64_t last_value;
+  /**
+   * Two views of the same identity are of one and the same description, as long as one of the lists lives.
+   */
+  const void *identity;
+  /**
+   * Tags.
+   */
+  size_t tags_len;
+} DhDefinitionView;
+
+/**
  * One table or view.
  */
 typedef struct DhTableView {
   /**
-   * Schema.
+   * The path of its schema, as SQL in which every name is quoted.
    */
-  struct DhText schema_name;
+  struct DhText schema_path;
   /**
    * Name.
    */
   struct DhText table_name;
   /**
-   * Comment; empty for none.
+   * Whether it has a comment.
+   */
+  bool has_comment;
+  /**
+   * Comment.
    */
   struct DhText comment;
   /**
@@ -218,9 +293,25 @@ typedef struct DhTableView {
    */
   uint64_t estimated_rows;
   /**
+   * The number of the entry on the server.
+   */
+  uint64_t oid;
+  /**
+   * Indexes, those of keys included.
+   */
+  uint64_t index_count;
+  /**
    * Columns.
    */
   size_t columns_len;
+  /**
+   * Triggers.
+   */
+  size_t triggers_len;
+  /**
+   * Tags.
+   */
+  size_t tags_len;
 } DhTableView;
 
 /**
@@ -243,6 +334,14 @@ typedef struct DhColumnView {
    * NOT NULL.
    */
   bool not_null;
+  /**
+   * Whether it has a comment.
+   */
+  bool has_comment;
+  /**
+   * Comment.
+   */
+  struct DhText comment;
 } DhColumnView;
 
 /**
@@ -455,20 +554,21 @@ typedef struct DhApi {
                             struct DhColumns **described,
                             struct DhBuffer *error);
   /**
-   * Looks a table or view up by name. `DhEnd` if there is none. With `validate`, never an outdated answer.
+   * Looks a table or view up by name, in the schema of that path, which is SQL. `DhEnd` if there is none. With
+   * `validate`, never an outdated answer.
    */
   enum DhStatus (*lookup_table)(const struct DhSession *session,
-                                struct DhText schema_name,
+                                struct DhText schema_path,
                                 struct DhText table_name,
                                 bool validate,
                                 struct DhInterrupt interrupt,
                                 struct DhTables **tables,
                                 struct DhBuffer *error);
   /**
-   * Whether a schema exists: `DhOk`, or `DhEnd` if not.
+   * Whether the schema of that path, which is SQL, exists: `DhOk`, or `DhEnd` if not.
    */
   enum DhStatus (*lookup_schema)(const struct DhSession *session,
-                                 struct DhText schema_name,
+                                 struct DhText schema_path,
                                  struct DhInterrupt interrupt,
                                  struct DhBuffer *error);
   /**
@@ -479,13 +579,43 @@ typedef struct DhApi {
                                 struct DhInterrupt interrupt,
                                 struct DhBuffer *error);
   /**
-   * Lists sequences or indexes, as tables without columns.
+   * Lists the entries of one kind. Triggers are with their tables.
    */
   enum DhStatus (*list_definitions)(const struct DhSession *session,
                                     enum DhDefinitionKind kind,
                                     struct DhInterrupt interrupt,
-                                    struct DhTables **tables,
+                                    struct DhDefinitions **definitions,
                                     struct DhBuffer *error);
+  /**
+   * Looks a type or macro up by name, in the schema of that path, which is SQL. `DhEnd` if there is none. With
+   * `validate`, never an outdated answer.
+   */
+  enum DhStatus (*lookup_definition)(const struct DhSession *session,
+                                     enum DhDefinitionKind kind,
+                                     struct DhText schema_path,
+                                     struct DhText name,
+                                     bool validate,
+                                     struct DhInterrupt interrupt,
+                                     struct DhDefinitions **definitions,
+                                     struct DhBuffer *error);
+  /**
+   * Frees a list of definitions.
+   */
+  void (*definitions_free)(struct DhDefinitions *definitions);
+  /**
+   * One definition. `DhEnd` past the end.
+   */
+  enum DhStatus (*definitions_get)(const struct DhDefinitions *definitions,
+                                   size_t index,
+                                   struct DhDefinitionView *view);
+  /**
+   * One tag of a definition. `DhEnd` past the end.
+   */
+  enum DhStatus (*definitions_tag)(const struct DhDefinitions *definitions,
+                                   size_t index,
+                                   size_t tag,
+                                   struct DhText *name,
+                                   struct DhText *value);
   /**
    * Lists everything in the remote database.
    */
@@ -502,7 +632,7 @@ typedef struct DhApi {
    */
   size_t (*tables_schemas_len)(const struct DhTables *tables);
   /**
-   * Name of a schema; empty past the end.
+   * Path of a schema, as SQL in which every name is quoted; empty past the end.
    */
   struct DhText (*tables_schema)(const struct DhTables *tables, size_t index);
   /**
@@ -520,6 +650,21 @@ typedef struct DhApi {
                                  size_t table,
                                  size_t column,
                                  struct DhColumnView *view);
+  /**
+   * One trigger of a table. `DhEnd` past the end.
+   */
+  enum DhStatus (*tables_trigger)(const struct DhTables *tables,
+                                  size_t table,
+                                  size_t trigger,
+                                  struct DhDefinitionView *view);
+  /**
+   * One tag of a table. `DhEnd` past the end.
+   */
+  enum DhStatus (*tables_tag)(const struct DhTables *tables,
+                              size_t table,
+                              size_t tag,
+                              struct DhText *name,
+                              struct DhText *value);
   /**
    * Frees result columns.
    */
@@ -547,7 +692,7 @@ typedef struct DhApi {
    * Starts sending rows of an Arrow schema to a table.
    */
   enum DhStatus (*upload_start)(const struct DhSession *session,
-                                struct DhText schema_name,
+                                struct DhText schema_path,
                                 struct DhText table_name,
                                 enum DhIngestMode mode,
                                 bool transactional,

@@ -3,7 +3,9 @@
 //! C++ gets it when the extension is loaded. Nothing is looked up by name, so the shared library exports its entry point
 //! and nothing else.
 
-use super::catalog::{DhColumnView, DhColumns, DhDefinitionKind, DhTableView, DhTables};
+use super::catalog::{
+    DhColumnView, DhColumns, DhDefinitionKind, DhDefinitionView, DhDefinitions, DhTableView, DhTables,
+};
 use super::query::{ArrowArray, ArrowSchema, DhGroup, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
 use super::types::{DhBuffer, DhInterrupt, DhStatus, DhText, DhWaker};
@@ -176,20 +178,21 @@ pub struct DhApi {
         described: *mut *mut DhColumns,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Looks a table or view up by name. `DhEnd` if there is none. With `validate`, never an outdated answer.
+    /// Looks a table or view up by name, in the schema of that path, which is SQL. `DhEnd` if there is none. With
+    /// `validate`, never an outdated answer.
     pub lookup_table: unsafe extern "C" fn(
         session: *const DhSession,
-        schema_name: DhText,
+        schema_path: DhText,
         table_name: DhText,
         validate: bool,
         interrupt: DhInterrupt,
         tables: *mut *mut DhTables,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Whether a schema exists: `DhOk`, or `DhEnd` if not.
+    /// Whether the schema of that path, which is SQL, exists: `DhOk`, or `DhEnd` if not.
     pub lookup_schema: unsafe extern "C" fn(
         session: *const DhSession,
-        schema_name: DhText,
+        schema_path: DhText,
         interrupt: DhInterrupt,
         error: *mut DhBuffer,
     ) -> DhStatus,
@@ -200,13 +203,38 @@ pub struct DhApi {
         interrupt: DhInterrupt,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Lists sequences or indexes, as tables without columns.
+    /// Lists the entries of one kind. Triggers are with their tables.
     pub list_definitions: unsafe extern "C" fn(
         session: *const DhSession,
         kind: DhDefinitionKind,
         interrupt: DhInterrupt,
-        tables: *mut *mut DhTables,
+        definitions: *mut *mut DhDefinitions,
         error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Looks a type or macro up by name, in the schema of that path, which is SQL. `DhEnd` if there is none. With
+    /// `validate`, never an outdated answer.
+    pub lookup_definition: unsafe extern "C" fn(
+        session: *const DhSession,
+        kind: DhDefinitionKind,
+        schema_path: DhText,
+        name: DhText,
+        validate: bool,
+        interrupt: DhInterrupt,
+        definitions: *mut *mut DhDefinitions,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Frees a list of definitions.
+    pub definitions_free: unsafe extern "C" fn(definitions: *mut DhDefinitions),
+    /// One definition. `DhEnd` past the end.
+    pub definitions_get:
+        unsafe extern "C" fn(definitions: *const DhDefinitions, index: usize, view: *mut DhDefinitionView) -> DhStatus,
+    /// One tag of a definition. `DhEnd` past the end.
+    pub definitions_tag: unsafe extern "C" fn(
+        definitions: *const DhDefinitions,
+        index: usize,
+        tag: usize,
+        name: *mut DhText,
+        value: *mut DhText,
     ) -> DhStatus,
     /// Lists everything in the remote database.
     pub list_tables: unsafe extern "C" fn(
@@ -219,7 +247,7 @@ pub struct DhApi {
     pub tables_free: unsafe extern "C" fn(tables: *mut DhTables),
     /// Number of schemas.
     pub tables_schemas_len: unsafe extern "C" fn(tables: *const DhTables) -> usize,
-    /// Name of a schema; empty past the end.
+    /// Path of a schema, as SQL in which every name is quoted; empty past the end.
     pub tables_schema: unsafe extern "C" fn(tables: *const DhTables, index: usize) -> DhText,
     /// Number of tables.
     pub tables_len: unsafe extern "C" fn(tables: *const DhTables) -> usize,
@@ -228,6 +256,21 @@ pub struct DhApi {
     /// One column of a table. `DhEnd` past the end.
     pub tables_column:
         unsafe extern "C" fn(tables: *const DhTables, table: usize, column: usize, view: *mut DhColumnView) -> DhStatus,
+    /// One trigger of a table. `DhEnd` past the end.
+    pub tables_trigger: unsafe extern "C" fn(
+        tables: *const DhTables,
+        table: usize,
+        trigger: usize,
+        view: *mut DhDefinitionView,
+    ) -> DhStatus,
+    /// One tag of a table. `DhEnd` past the end.
+    pub tables_tag: unsafe extern "C" fn(
+        tables: *const DhTables,
+        table: usize,
+        tag: usize,
+        name: *mut DhText,
+        value: *mut DhText,
+    ) -> DhStatus,
     /// Frees result columns.
     pub columns_free: unsafe extern "C" fn(columns: *mut DhColumns),
     /// One result column. `DhEnd` past the end.
@@ -245,7 +288,7 @@ pub struct DhApi {
     /// Starts sending rows of an Arrow schema to a table.
     pub upload_start: unsafe extern "C" fn(
         session: *const DhSession,
-        schema_name: DhText,
+        schema_path: DhText,
         table_name: DhText,
         mode: DhIngestMode,
         transactional: bool,
@@ -313,12 +356,18 @@ pub(super) static API: DhApi = DhApi {
     has_function: catalog::has_function,
     list_tables: catalog::list_tables,
     list_definitions: catalog::list_definitions,
+    lookup_definition: catalog::lookup_definition,
+    definitions_free: catalog::definitions_free,
+    definitions_get: catalog::definitions_get,
+    definitions_tag: catalog::definitions_tag,
     tables_free: catalog::tables_free,
     tables_schemas_len: catalog::tables_schemas_len,
     tables_schema: catalog::tables_schema,
     tables_len: catalog::tables_len,
     tables_get: catalog::tables_get,
     tables_column: catalog::tables_column,
+    tables_trigger: catalog::tables_trigger,
+    tables_tag: catalog::tables_tag,
     columns_free: catalog::columns_free,
     columns_get: catalog::columns_get,
     session_settings: remote::session_settings,

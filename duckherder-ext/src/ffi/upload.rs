@@ -6,6 +6,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions, StructArray};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::ffi::from_ffi_and_data_type;
+use duckherder_catalog::SchemaPath;
 use duckherder_client::{IngestMode, IngestTarget};
 use duckherder_proto::ExceptionType;
 use duckherder_proto::types::with_type_texts;
@@ -13,7 +14,7 @@ use duckherder_proto::types::with_type_texts;
 use super::query::{ArrowArray, ArrowSchema};
 use super::remote::DhSession;
 use super::{DhBuffer, DhInterrupt, DhStatus, DhText, guard};
-use crate::error::{ExtError, Result};
+use crate::error::{ExtError, ForUser, Result};
 use crate::upload::Upload;
 
 /// An upload under way.
@@ -37,15 +38,15 @@ pub enum DhIngestMode {
     DhCreateTemporary = 3,
 }
 
-/// Starts sending rows of an Arrow schema, whose columns have these DuckDB types, to a table. The schema stays the
-/// caller's.
+/// Starts sending rows of an Arrow schema, whose columns have these DuckDB types, to a table in the schema of that path,
+/// which is SQL. The Arrow schema stays the caller's.
 ///
 /// # Safety
 /// `session` is live; texts and `schema` are valid for the call; `type_texts` points at one text a column; the outputs
 /// are places for one each.
 pub(super) unsafe extern "C" fn upload_start(
     session: *const DhSession,
-    schema_name: DhText,
+    schema_path: DhText,
     table_name: DhText,
     mode: DhIngestMode,
     transactional: bool,
@@ -57,8 +58,10 @@ pub(super) unsafe extern "C" fn upload_start(
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise.
-        let (session, schema_name, table_name, schema) =
-            unsafe { (&(*session).0, schema_name.to_owned()?, table_name.to_owned()?, &*schema) };
+        let (session, schema_path, table_name, schema) =
+            unsafe { (&(*session).0, schema_path.to_owned()?, table_name.to_owned()?, &*schema) };
+        let path: SchemaPath = schema_path.parse().map_err(ForUser::for_user)?;
+        let (parent_schemas, schema_name) = path.split();
         let schema = Schema::try_from(schema).map_err(arrow_error)?;
         let mut texts = Vec::with_capacity(schema.fields().len());
         for column in 0..schema.fields().len() {
@@ -73,6 +76,7 @@ pub(super) unsafe extern "C" fn upload_start(
         };
         let target = IngestTarget {
             schema: schema_name,
+            parent_schemas,
             table: table_name,
             mode,
             begin_transaction: false,

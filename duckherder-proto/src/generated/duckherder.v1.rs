@@ -148,6 +148,9 @@ pub struct LookupSchemaRequest {
     pub session_id: ::prost::bytes::Bytes,
     #[prost(string, tag = "2")]
     pub schema_name: ::prost::alloc::string::String,
+    /// The schemas that it is nested in, outermost first.
+    #[prost(string, repeated, tag = "3")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookupSchemaResponse {
@@ -166,6 +169,9 @@ pub struct LookupTableRequest {
     pub schema_name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub table_name: ::prost::alloc::string::String,
+    /// The schemas that the schema is nested in, outermost first.
+    #[prost(string, repeated, tag = "4")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LookupTableResponse {
@@ -185,10 +191,18 @@ pub struct ListTablesRequest {
 pub struct ListTablesResponse {
     #[prost(uint64, tag = "1")]
     pub catalog_epoch: u64,
-    #[prost(string, repeated, tag = "2")]
-    pub schema_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "2")]
+    pub schemas: ::prost::alloc::vec::Vec<SchemaDescription>,
     #[prost(message, repeated, tag = "3")]
     pub tables: ::prost::alloc::vec::Vec<TableDescription>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SchemaDescription {
+    #[prost(string, tag = "1")]
+    pub schema_name: ::prost::alloc::string::String,
+    /// The schemas that it is nested in, outermost first.
+    #[prost(string, repeated, tag = "2")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TableDescription {
@@ -203,11 +217,24 @@ pub struct TableDescription {
     /// Rows, as the server's catalog estimates them; absent when it does not know.
     #[prost(uint64, optional, tag = "5")]
     pub estimated_rows: ::core::option::Option<u64>,
-    #[prost(string, tag = "6")]
-    pub comment: ::prost::alloc::string::String,
+    #[prost(string, optional, tag = "6")]
+    pub comment: ::core::option::Option<::prost::alloc::string::String>,
     /// The CREATE statement, as the server's catalog has it; empty if it has none.
     #[prost(string, tag = "7")]
     pub definition_sql: ::prost::alloc::string::String,
+    /// The schemas that the schema is nested in, outermost first.
+    #[prost(string, repeated, tag = "8")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, string", tag = "9")]
+    pub tags: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// The number of the catalog entry: another one after each change of it, and larger ones for later entries.
+    #[prost(uint64, tag = "10")]
+    pub oid: u64,
+    /// Indexes, those of keys included.
+    #[prost(uint64, tag = "11")]
+    pub index_count: u64,
+    #[prost(message, repeated, tag = "12")]
+    pub triggers: ::prost::alloc::vec::Vec<DefinitionDescription>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ColumnDescription {
@@ -221,6 +248,53 @@ pub struct ColumnDescription {
     /// SQL text of the default; absent when there is none.
     #[prost(string, optional, tag = "4")]
     pub default_sql: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "5")]
+    pub comment: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// All entries of these kinds in the default database, in several answers if they are many. Triggers are with their tables.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDefinitionsRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session_id: ::prost::bytes::Bytes,
+    #[prost(enumeration = "DefinitionKind", repeated, tag = "2")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDefinitionsResponse {
+    #[prost(uint64, tag = "1")]
+    pub catalog_epoch: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub definitions: ::prost::alloc::vec::Vec<DefinitionDescription>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DefinitionDescription {
+    #[prost(enumeration = "DefinitionKind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub schema_name: ::prost::alloc::string::String,
+    /// The schemas that the schema is nested in, outermost first.
+    #[prost(string, repeated, tag = "3")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "4")]
+    pub name: ::prost::alloc::string::String,
+    /// As in TableDescription.
+    #[prost(uint64, tag = "5")]
+    pub oid: u64,
+    #[prost(string, optional, tag = "6")]
+    pub comment: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub tags: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    /// The CREATE statement, as the server's catalog has it.
+    #[prost(string, tag = "8")]
+    pub definition_sql: ::prost::alloc::string::String,
+    /// The table of an index, in the same schema.
+    #[prost(string, tag = "9")]
+    pub table_name: ::prost::alloc::string::String,
+    /// Where a sequence began, and its last value if it has been used.
+    #[prost(int64, tag = "10")]
+    pub start_value: i64,
+    #[prost(int64, optional, tag = "11")]
+    pub last_value: ::core::option::Option<i64>,
 }
 /// Loads a DuckDB extension on the server, installing it first where it is not.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -254,6 +328,9 @@ pub struct IngestRequest {
     /// As in ExecuteRequest.
     #[prost(bytes = "bytes", tag = "7")]
     pub history_id: ::prost::bytes::Bytes,
+    /// The schemas that the schema is nested in, outermost first.
+    #[prost(string, repeated, tag = "8")]
+    pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestEnd {
@@ -628,6 +705,48 @@ impl ResultKind {
             "RESULT_KIND_ROWS" => Some(Self::Rows),
             "RESULT_KIND_CHANGED_ROWS" => Some(Self::ChangedRows),
             "RESULT_KIND_NOTHING" => Some(Self::Nothing),
+            _ => None,
+        }
+    }
+}
+/// What is in a catalog besides schemas, tables and views.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DefinitionKind {
+    Unspecified = 0,
+    Sequence = 1,
+    Index = 2,
+    Type = 3,
+    Macro = 4,
+    TableMacro = 5,
+    Trigger = 6,
+}
+impl DefinitionKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DEFINITION_KIND_UNSPECIFIED",
+            Self::Sequence => "DEFINITION_KIND_SEQUENCE",
+            Self::Index => "DEFINITION_KIND_INDEX",
+            Self::Type => "DEFINITION_KIND_TYPE",
+            Self::Macro => "DEFINITION_KIND_MACRO",
+            Self::TableMacro => "DEFINITION_KIND_TABLE_MACRO",
+            Self::Trigger => "DEFINITION_KIND_TRIGGER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DEFINITION_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "DEFINITION_KIND_SEQUENCE" => Some(Self::Sequence),
+            "DEFINITION_KIND_INDEX" => Some(Self::Index),
+            "DEFINITION_KIND_TYPE" => Some(Self::Type),
+            "DEFINITION_KIND_MACRO" => Some(Self::Macro),
+            "DEFINITION_KIND_TABLE_MACRO" => Some(Self::TableMacro),
+            "DEFINITION_KIND_TRIGGER" => Some(Self::Trigger),
             _ => None,
         }
     }

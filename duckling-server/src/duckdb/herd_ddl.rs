@@ -11,13 +11,13 @@ use super::statement::Statement;
 
 /// Text that C++ reads during a call: `HerdText`.
 #[repr(C)]
-struct Text {
+pub(super) struct Text {
     ptr: *const u8,
     len: usize,
 }
 
 impl Text {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         Self {
             ptr: text.as_ptr(),
             len: text.len(),
@@ -138,7 +138,7 @@ impl Connection {
     }
 }
 
-fn take_text(call: impl FnOnce(*mut *mut c_char) -> *mut c_char) -> Result<String, RemoteError> {
+pub(super) fn take_text(call: impl FnOnce(*mut *mut c_char) -> *mut c_char) -> Result<String, RemoteError> {
     let mut text = ptr::null_mut();
     check_text(call(&raw mut text))?;
     Ok(owned(text))
@@ -151,7 +151,7 @@ fn take_statement(call: impl FnOnce(*mut *mut c_void) -> *mut c_char) -> Result<
 }
 
 /// The error that a call has returned, if it has.
-fn check_text(error: *mut c_char) -> Result<(), RemoteError> {
+pub(super) fn check_text(error: *mut c_char) -> Result<(), RemoteError> {
     if error.is_null() {
         return Ok(());
     }

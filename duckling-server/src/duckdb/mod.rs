@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "calls into DuckDB's C API; every block says why it is sound")]
 
 mod appender;
+mod catalog_listing;
 mod connection;
 mod database;
 mod error;

@@ -626,6 +626,7 @@ fn target(command: CommandStatementIngest) -> Result<Target, RemoteError> {
     Ok(Target {
         catalog: command.catalog.filter(|name| !name.is_empty()),
         schema: command.schema.filter(|name| !name.is_empty()),
+        parent_schemas: Vec::new(),
         table: command.table,
         temporary: command.temporary,
         create,

@@ -47,6 +47,7 @@ pub use registry::Registry;
 pub use session::HerdSession;
 pub use source::{BatchSource, Next};
 pub use statistics::{QueryStatistics, StageStatistics, Statistics};
+pub(crate) use store::SCHEMA;
 
 /// What a duckling has of the herd; one for each server.
 pub struct Herd {

@@ -11,6 +11,9 @@ use crate::catalog::{Row, current_database, identifier, literal, rows};
 use crate::duckdb::Connection;
 use crate::statement::in_own_transaction;
 
+/// Where it is.
+pub const SCHEMA: &str = "duckherder";
+
 /// What is kept.
 #[derive(Debug, Default)]
 pub struct Kept {

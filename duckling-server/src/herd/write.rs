@@ -89,6 +89,7 @@ impl Write {
             let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
             let ingest = IngestTarget {
                 schema: target.schema.clone(),
+                parent_schemas: Vec::new(),
                 table: target.table.clone(),
                 mode: if target.temporary {
                     IngestMode::CreateTemporary

@@ -320,16 +320,16 @@ async fn the_catalog_can_be_asked() {
         .execute("CREATE SCHEMA farm; CREATE TABLE farm.\"My Ducks\" (i INTEGER NOT NULL, s DECIMAL(5,1) DEFAULT 2)")
         .await
         .unwrap();
-    let lookup = session.lookup_table("FARM", "my ducks").await.unwrap();
+    let lookup = session.lookup_table(&["FARM"], "my ducks").await.unwrap();
     let table = lookup.table.unwrap();
     assert_eq!(table.table_name, "My Ducks");
     assert_eq!(table.columns[0].type_text, "INTEGER");
     assert_eq!(table.columns[1].type_text, "DECIMAL(5,1)");
-    assert!(session.lookup_table("farm", "geese").await.unwrap().table.is_none());
-    assert!(session.lookup_schema("farm").await.unwrap().1);
-    assert!(!session.lookup_schema("zoo").await.unwrap().1);
+    assert!(session.lookup_table(&["farm"], "geese").await.unwrap().table.is_none());
+    assert!(session.lookup_schema(&["farm"]).await.unwrap().1);
+    assert!(!session.lookup_schema(&["zoo"]).await.unwrap().1);
     let snapshot = session.list_tables().await.unwrap();
-    assert!(snapshot.schema_names.contains(&"farm".to_owned()));
+    assert!(snapshot.schemas.iter().any(|schema| schema.schema_name == "farm"));
     assert_eq!(snapshot.tables.len(), 1);
     let before = session.keep_alive().await.unwrap();
     client

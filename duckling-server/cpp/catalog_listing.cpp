@@ -1,0 +1,296 @@
+#include "catalog_listing.hpp"
+
+#include "herd_bridge.hpp"
+#include "herd_json.hpp"
+
+#include "duckdb/catalog/catalog.hpp"
+#include "duckdb/catalog/catalog_entry/index_catalog_entry.hpp"
+#include "duckdb/catalog/catalog_entry/schema_catalog_entry.hpp"
+#include "duckdb/catalog/catalog_entry/sequence_catalog_entry.hpp"
+#include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/catalog/catalog_entry/trigger_catalog_entry.hpp"
+#include "duckdb/catalog/catalog_entry/view_catalog_entry.hpp"
+#include "duckdb/main/database_manager.hpp"
+#include "duckdb/parser/constraints/not_null_constraint.hpp"
+#include "duckdb/storage/table_storage_info.hpp"
+
+namespace duckling {
+
+using namespace duckdb;
+using herd::JsonList;
+using herd::JsonText;
+
+namespace {
+
+string JsonName(const Identifier &name) {
+	return JsonText(name.GetIdentifierName());
+}
+
+const char *JsonFlag(bool value) {
+	return value ? "true" : "false";
+}
+
+//! A text that may be missing.
+string JsonOptional(const Value &value) {
+	return value.IsNull() ? "null" : JsonText(value.ToString());
+}
+
+string JsonTags(const InsertionOrderPreservingMap<string> &tags) {
+	string result = "{";
+	for (auto &tag : tags) {
+		result += (result.size() > 1 ? "," : "") + JsonText(tag.first) + ":" + JsonText(tag.second);
+	}
+	return result + "}";
+}
+
+string JsonPath(const SchemaCatalogEntry &schema) {
+	auto path = schema.GetSchemaPath();
+	return JsonList(path.size(), [&](idx_t i) { return JsonName(path[i]); });
+}
+
+//! What all entries have.
+string JsonEntry(const CatalogEntry &entry, const SchemaCatalogEntry &schema, const string &sql) {
+	return "\"schema_path\":" + JsonPath(schema) + ",\"name\":" + JsonName(entry.name) +
+	       ",\"oid\":" + to_string(entry.oid) + ",\"comment\":" + JsonOptional(entry.comment) +
+	       ",\"tags\":" + JsonTags(entry.tags) + ",\"sql\":" + JsonText(sql);
+}
+
+string JsonColumn(const Identifier &name, const LogicalType &type, bool not_null, const string &default_sql,
+                  const Value &comment) {
+	return "{\"name\":" + JsonName(name) + ",\"type_text\":" + JsonText(type.ToString()) +
+	       ",\"not_null\":" + JsonFlag(not_null) + ",\"default_sql\":" + default_sql +
+	       ",\"comment\":" + JsonOptional(comment) + "}";
+}
+
+string DefaultOf(const ColumnDefinition &column) {
+	if (column.Generated()) {
+		return JsonText(column.GeneratedExpression().ToString());
+	}
+	return column.HasDefaultValue() ? JsonText(column.DefaultValue().ToString()) : "null";
+}
+
+string JsonColumns(const TableCatalogEntry &table) {
+	logical_index_set_t not_null;
+	for (auto &constraint : table.GetConstraints()) {
+		if (constraint->type == ConstraintType::NOT_NULL) {
+			not_null.insert(constraint->Cast<NotNullConstraint>().index);
+		}
+	}
+	auto &columns = table.GetColumns();
+	return JsonList(columns.LogicalColumnCount(), [&](idx_t i) {
+		auto &column = columns.GetColumn(LogicalIndex(i));
+		return JsonColumn(column.Name(), column.Type(), not_null.find(LogicalIndex(i)) != not_null.end(),
+		                  DefaultOf(column), column.Comment());
+	});
+}
+
+string JsonColumns(ViewCatalogEntry &view) {
+	auto columns = view.GetColumnInfo();
+	if (!columns) {
+		return "[]";
+	}
+	return JsonList(columns->types.size(), [&](idx_t i) {
+		auto &name = i < view.aliases.size() ? view.aliases[i] : columns->names[i];
+		return JsonColumn(name, columns->types[i], false, "null", view.GetColumnComment(i));
+	});
+}
+
+string JsonTriggers(ClientContext &context, const TableCatalogEntry &table) {
+	vector<string> triggers;
+	table.ScanTriggers(table.schema.catalog.GetCatalogTransaction(context), [&](CatalogEntry &entry) {
+		triggers.push_back("{\"kind\":\"trigger\"," + JsonEntry(entry, table.schema, entry.ToSQL()) + "}");
+	});
+	return JsonList(triggers.size(), [&](idx_t i) { return triggers[i]; });
+}
+
+string DescribeTable(ClientContext &context, TableCatalogEntry &table) {
+	auto storage = table.GetStorageInfo(context);
+	auto info = table.GetInfo();
+	info->StripCatalogQualification();
+	auto rows = storage.cardinality.IsValid() ? to_string(storage.cardinality.GetIndex()) : "null";
+	return "{\"is_view\":false," + JsonEntry(table, table.schema, info->ToString()) + ",\"estimated_rows\":" + rows +
+	       ",\"index_count\":" + to_string(storage.index_info.size()) + ",\"columns\":" + JsonColumns(table) +
+	       ",\"triggers\":" + JsonTriggers(context, table) + "}";
+}
+
+string DescribeView(ViewCatalogEntry &view) {
+	return "{\"is_view\":true," + JsonEntry(view, view.schema, view.ToSQL()) + ",\"columns\":" + JsonColumns(view) + "}";
+}
+
+Catalog &DefaultCatalog(ClientContext &context) {
+	return Catalog::GetCatalog(context, DatabaseManager::GetDefaultDatabase(context));
+}
+
+optional_ptr<SchemaCatalogEntry> FindSchema(ClientContext &context, const vector<Identifier> &path) {
+	if (path.empty()) {
+		return nullptr;
+	}
+	auto &catalog = DefaultCatalog(context);
+	return catalog.GetSchema(catalog.GetCatalogTransaction(context), path, OnEntryNotFound::RETURN_NULL);
+}
+
+//! The schemas that are not only DuckDB's own.
+vector<reference<SchemaCatalogEntry>> OwnSchemas(ClientContext &context) {
+	vector<reference<SchemaCatalogEntry>> result;
+	for (auto &schema : DefaultCatalog(context).GetSchemas(context)) {
+		if (!schema.get().internal || schema.get().name == Identifier::DefaultSchema()) {
+			result.push_back(schema);
+		}
+	}
+	return result;
+}
+
+//! The entries of all schemas that a scan for `type` finds, in the order in which they were made. They are looked at when
+//! no lock is held any more.
+vector<reference<CatalogEntry>> EntriesOf(ClientContext &context, CatalogType type) {
+	vector<reference<CatalogEntry>> result;
+	for (auto &schema : OwnSchemas(context)) {
+		schema.get().Scan(context, type, [&](CatalogEntry &entry) {
+			if (!entry.internal) {
+				result.push_back(entry);
+			}
+		});
+	}
+	std::sort(result.begin(), result.end(), [](const reference<CatalogEntry> &left, const reference<CatalogEntry> &right) {
+		return left.get().oid < right.get().oid;
+	});
+	return result;
+}
+
+string DescribeListed(ClientContext &context, CatalogEntry &entry) {
+	if (entry.type == CatalogType::TABLE_ENTRY) {
+		return DescribeTable(context, entry.Cast<TableCatalogEntry>());
+	}
+	auto &view = entry.Cast<ViewCatalogEntry>();
+	try {
+		view.BindView(context);
+	} catch (std::exception &) { // NOLINT: it is listed without columns
+	}
+	return DescribeView(view);
+}
+
+struct Kind {
+	const char *name;
+	//! What is scanned for, and is the type of what is listed.
+	CatalogType type;
+};
+
+constexpr Kind KINDS[] = {{"sequence", CatalogType::SEQUENCE_ENTRY},
+                          {"index", CatalogType::INDEX_ENTRY},
+                          {"type", CatalogType::TYPE_ENTRY},
+                          {"macro", CatalogType::MACRO_ENTRY},
+                          {"table_macro", CatalogType::TABLE_MACRO_ENTRY}};
+
+string DescribeDefinition(const Kind &kind, const CatalogEntry &entry) {
+	auto result = "{\"kind\":" + JsonText(kind.name) + "," + JsonEntry(entry, entry.ParentSchema(), entry.ToSQL());
+	if (entry.type == CatalogType::SEQUENCE_ENTRY) {
+		auto data = entry.Cast<SequenceCatalogEntry>().GetData();
+		result += ",\"start_value\":" + to_string(data.start_value);
+		// As `duckdb_sequences()` has it.
+		if (data.usage_count > 0 && data.last_value) {
+			result += ",\"last_value\":" + to_string(*data.last_value);
+		}
+	} else if (entry.type == CatalogType::INDEX_ENTRY) {
+		result += ",\"table_name\":" + JsonName(entry.Cast<IndexCatalogEntry>().GetTableName());
+	}
+	return result + "}";
+}
+
+} // namespace
+
+string LookupTable(ClientContext &context, const vector<Identifier> &schema_path, const Identifier &name) {
+	string result = "null";
+	// Not found is no error: that would abort the session's transaction.
+	context.RunFunctionInTransaction([&]() {
+		auto schema = FindSchema(context, schema_path);
+		if (!schema) {
+			return;
+		}
+		auto entry = schema->GetEntry(schema->GetCatalogTransaction(context), CatalogType::TABLE_ENTRY, name);
+		if (!entry || entry->internal) {
+			return;
+		}
+		if (entry->type == CatalogType::TABLE_ENTRY) {
+			result = DescribeTable(context, entry->Cast<TableCatalogEntry>());
+		} else if (entry->type == CatalogType::VIEW_ENTRY) {
+			auto &view = entry->Cast<ViewCatalogEntry>();
+			view.BindView(context, BindViewAction::FORCE_REBIND);
+			result = DescribeView(view);
+		}
+	});
+	return result;
+}
+
+bool SchemaExists(ClientContext &context, const vector<Identifier> &schema_path) {
+	auto result = false;
+	context.RunFunctionInTransaction([&]() { result = FindSchema(context, schema_path) != nullptr; });
+	return result;
+}
+
+string ListTables(ClientContext &context) {
+	string result;
+	context.RunFunctionInTransaction([&]() {
+		auto schemas = OwnSchemas(context);
+		auto entries = EntriesOf(context, CatalogType::TABLE_ENTRY);
+		result = "{\"schemas\":" + JsonList(schemas.size(), [&](idx_t i) { return JsonPath(schemas[i].get()); });
+		result += ",\"tables\":";
+		result += JsonList(entries.size(), [&](idx_t i) { return DescribeListed(context, entries[i].get()); });
+		result += "}";
+	});
+	return result;
+}
+
+string ListDefinitions(ClientContext &context, const vector<string> &kinds) {
+	vector<string> definitions;
+	context.RunFunctionInTransaction([&]() {
+		for (auto &kind : KINDS) {
+			if (std::find(kinds.begin(), kinds.end(), kind.name) == kinds.end()) {
+				continue;
+			}
+			for (auto &entry : EntriesOf(context, kind.type)) {
+				if (entry.get().type == kind.type) {
+					definitions.push_back(DescribeDefinition(kind, entry.get()));
+				}
+			}
+		}
+	});
+	return JsonList(definitions.size(), [&](idx_t i) { return definitions[i]; });
+}
+
+} // namespace duckling
+
+namespace {
+
+duckdb::vector<duckdb::Identifier> Path(HerdText text) {
+	return duckdb::QualifiedName::ParseComponents(herd::StringOf(text));
+}
+
+} // namespace
+
+extern "C" {
+
+char *duckling_lookup_table(void *connection, HerdText schema_path, HerdText name, char **description) {
+	return herd::Caught([&]() {
+		auto &context = herd::ContextOf(connection);
+		auto table_name = duckdb::Identifier(herd::StringOf(name));
+		*description = strdup(duckling::LookupTable(context, Path(schema_path), table_name).c_str());
+	});
+}
+
+char *duckling_schema_exists(void *connection, HerdText schema_path, bool *exists) {
+	return herd::Caught(
+	    [&]() { *exists = duckling::SchemaExists(herd::ContextOf(connection), Path(schema_path)); });
+}
+
+char *duckling_list_tables(void *connection, char **description) {
+	return herd::Caught(
+	    [&]() { *description = strdup(duckling::ListTables(herd::ContextOf(connection)).c_str()); });
+}
+
+char *duckling_list_definitions(void *connection, HerdText kinds, char **description) {
+	return herd::Caught([&]() {
+		auto names = duckdb::StringUtil::Split(herd::StringOf(kinds), ',');
+		*description = strdup(duckling::ListDefinitions(herd::ContextOf(connection), names).c_str());
+	});
+}
+}
