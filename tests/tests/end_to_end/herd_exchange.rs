@@ -596,7 +596,7 @@ impl Coordinator {
     }
 
     fn gather(&self, sql: &str) -> duckherder_catalog::herd::query::HerdQuery {
-        use duckherder_catalog::herd::query::{Column, HerdQuery, Output, Stage};
+        use duckherder_catalog::herd::query::{Column, Estimates, HerdQuery, Output, Stage};
         HerdQuery {
             stages: vec![Stage {
                 id: 1,
@@ -608,6 +608,7 @@ impl Coordinator {
                 }],
                 output: Output::Gather,
                 inputs: vec![],
+                estimates: Estimates::default(),
             }],
             summary: None,
         }
@@ -788,6 +789,7 @@ fn shuffled() -> HerdExchange {
         stage: 1,
         columns: columns(&[("n", "BIGINT"), ("s", "VARCHAR")]),
         producers: NAMES.map(str::to_owned).to_vec(),
+        ..HerdExchange::default()
     }
 }
 
