@@ -687,11 +687,8 @@ fn few_groups_are_finished_on_the_coordinator_and_many_on_workers() {
         steps(grouped(MANY)),
         "gather[0,1,2](aggregate(hash[0,1,2>0,1,2]{group0 group1}(partial_aggregate(t1))))"
     );
-    // A first phase that makes no fewer rows is left out.
-    assert_eq!(
-        steps(grouped(9 * MANY)),
-        "gather[0,1,2](aggregate(hash[0,1,2>0,1,2]{1.1 group1}(t1)))"
-    );
+    // There is a first phase also where it seems to make no fewer rows: that is an estimate.
+    assert_eq!(steps(grouped(9 * MANY)), steps(grouped(MANY)));
     assert_eq!(
         steps(in_one_phase(grouped(FEW))),
         "gather[0,1,2](aggregate(hash[0,1,2>0,1,2]{1.1 group1}(t1)))"
@@ -805,11 +802,6 @@ fn distinct_rows_are_made_by_parts() {
         "gather[0,1,2](distinct(t1))"
     );
     let mut few = distinct(scan(1, even(), MANY));
-    assert_eq!(
-        steps(few.clone()),
-        "gather[0,1,2](distinct(hash[0,1,2>0,1,2]{1.0 1.1}(t1)))"
-    );
-    few.rows = MANY / 3;
     assert_eq!(
         steps(few.clone()),
         "gather[0,1,2](distinct(hash[0,1,2>0,1,2]{group0 group1}(partial_distinct(t1))))"
