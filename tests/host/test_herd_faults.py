@@ -27,6 +27,20 @@ def con(herd):
     con.close()
 
 
+@pytest.fixture
+def start_herd(tmp_path):
+    """Starts herds: `start_herd(workers, *arguments)`."""
+    started = []
+
+    def start(*arguments, **more):
+        started.append(Herd(tmp_path, *arguments, **more))
+        return started[-1]
+
+    yield start
+    for herd in started:
+        herd.close()
+
+
 TOTAL = "SELECT count(*), sum(k) FROM dh.t"
 SHUFFLE = "SELECT count(*) FROM dh.t a JOIN dh.t b ON a.k = b.k + 1"
 #: Runs until it is stopped: every worker makes rows for all others.
@@ -150,8 +164,8 @@ def test_a_coordinator_killed_while_it_writes_leaves_whole_parts(herd, con):
     again.close()
 
 
-def test_default_partitions_spread_tables_without_clauses(tmp_path):
-    herd = Herd(tmp_path, 2, coordinator_arguments=["--default-partitions", "5"])
+def test_default_partitions_spread_tables_without_clauses(start_herd):
+    herd = start_herd(2, coordinator_arguments=["--default-partitions", "5"])
     con = herd.connect()
     con.execute("CREATE TABLE dh.keyed (id BIGINT PRIMARY KEY, s VARCHAR)")
     con.execute("INSERT INTO dh.keyed SELECT range, 'x' FROM range(1000)")
@@ -170,12 +184,11 @@ def test_default_partitions_spread_tables_without_clauses(tmp_path):
         own.close()
     assert [sum(column) for column in zip(*counts)] == [1000, 1000] and all(map(all, counts)), counts
     con.close()
-    herd.close()
 
 
-def test_a_shuffle_larger_than_memory_stays_below_the_limit(tmp_path):
+def test_a_shuffle_larger_than_memory_stays_below_the_limit(start_herd):
     limit_mib, rows = 400, 3_000_000
-    herd = Herd(tmp_path, 2, "--memory-limit", f"{limit_mib}MiB")
+    herd = start_herd(2, "--memory-limit", f"{limit_mib}MiB")
     con = herd.connect()
     bare = max(memory_mib(worker) for worker in herd.workers)
     con.execute("CREATE TABLE dh.t (k BIGINT, v BIGINT, s VARCHAR) PARTITIONED BY (k) WITH (partitions = 4)")
@@ -201,4 +214,3 @@ def test_a_shuffle_larger_than_memory_stays_below_the_limit(tmp_path):
     peaks = [memory_mib(worker, "VmHWM") for worker in herd.workers]
     assert max(peaks) < bare + 1.25 * limit_mib + 200, f"{bare} MiB bare, {peaks} MiB at most"
     con.close()
-    herd.close()
