@@ -19,6 +19,8 @@
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/expression/bound_cast_expression.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
+#include "duckdb/parser/statement/merge_into_statement.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
 #include "duckdb/planner/expression/bound_constant_expression.hpp"
 #include "duckdb/planner/expression/bound_function_expression.hpp"
@@ -824,6 +826,23 @@ void SetTarget(TableRef &ref, const TableCatalogEntry &table) {
 	base.SetQualifiedName(QualifiedName(Identifier(), table.schema.name, table.name));
 }
 
+//! INSERT OR REPLACE of rows that are all key sets nothing. That has no SQL, and its rows count as changed all the same: a
+//! column is set to what it is.
+void SetSomething(MergeQueryNode &merge, const TableCatalogEntry &table) {
+	auto &target = merge.target->Cast<BaseTableRef>();
+	auto &name = target.alias.empty() ? table.name : target.alias;
+	for (auto &entry : merge.actions) {
+		for (auto &action : entry.second) {
+			if (!action->update_info || !action->update_info->columns.empty()) {
+				continue;
+			}
+			auto &column = table.GetColumns().GetColumn(PhysicalIndex(0)).Name();
+			action->update_info->columns.push_back(column);
+			action->update_info->expressions.push_back(make_uniq<ColumnRefExpression>(column, name));
+		}
+	}
+}
+
 void SetTarget(QueryNode &node, const TableCatalogEntry &table) {
 	switch (node.type) {
 	case QueryNodeType::UPDATE_QUERY_NODE:
@@ -834,6 +853,7 @@ void SetTarget(QueryNode &node, const TableCatalogEntry &table) {
 		break;
 	case QueryNodeType::MERGE_QUERY_NODE:
 		SetTarget(*node.Cast<MergeQueryNode>().target, table);
+		SetSomething(node.Cast<MergeQueryNode>(), table);
 		break;
 	default:
 		Refuse(table, "it is of an unknown kind");

@@ -147,3 +147,26 @@ fn a_statement_has_one_time() {
         }
     }
 }
+
+/// Two statements that the fuzzer has found.
+#[test]
+fn values_are_computed_and_keys_replaced() {
+    let mut herd = herd(100);
+    let connection = &mut herd.connection;
+    let found = connection
+        .lines(
+            "SELECT count(*) FROM dh.t SEMI JOIN (VALUES ('7'::DECIMAL(18, 11)), ('8'::DECIMAL(18, 11))) s(x) ON k = x",
+        )
+        .unwrap();
+    assert_eq!(found, ["2"]);
+    connection
+        .run("CREATE TABLE dh.u (a BIGINT, b BIGINT, UNIQUE (a, b)) PARTITIONED BY (a) WITH (partitions = 3)")
+        .unwrap();
+    for (rows, all) in [("(1, 1), (2, 2)", "2"), ("(1, 1), (3, 3)", "3")] {
+        let replaced = connection
+            .run(&format!("INSERT OR REPLACE INTO dh.u VALUES {rows}"))
+            .unwrap();
+        assert_eq!(replaced.rows_changed(), Some(2));
+        assert_eq!(connection.lines("SELECT count(*) FROM dh.u").unwrap(), [all]);
+    }
+}
