@@ -1,18 +1,26 @@
 //! What one message costs, at each of its stations: `cargo bench --workspace --bench micro`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![expect(missing_docs, reason = "criterion makes a public function")]
 
 #[path = "../../duckherder-client/src/contain.rs"]
 #[expect(dead_code, reason = "the client's, of which a part is measured")]
 mod contain;
 #[path = "../../duckherder-client/src/decode.rs"]
-#[expect(dead_code, reason = "the client's, of which a part is measured")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the client's, with its tests, of which a part is measured"
+)]
 mod decode;
 #[path = "../../duckling-server/src/encode.rs"]
-#[expect(dead_code, reason = "the server's, of which a part is measured")]
 mod encode;
 #[path = "../../duckling-server/src/message.rs"]
-#[expect(dead_code, reason = "the server's, of which a part is measured")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the server's, with its tests, of which a part is measured"
+)]
 mod message;
 
 use std::hint::black_box;

@@ -44,21 +44,21 @@ struct Answer {
     summary: Summary,
 }
 
-/// What is known of the rows of herd tables.
+/// What is known of the rows of herd tables, each by its schema and name, and since when.
 #[derive(Default)]
-pub struct TableEstimates {
-    known: Mutex<HashMap<(String, String), (Instant, Arc<Estimates>)>>,
-}
+pub struct TableEstimates(Mutex<HashMap<(String, String), Known>>);
+
+type Known = (Instant, Arc<Estimates>);
 
 impl TableEstimates {
     fn get(&self, table: &(String, String)) -> Option<Arc<Estimates>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (when, estimates) = known.get(table)?;
         (when.elapsed() < ESTIMATES_VALID).then(|| Arc::clone(estimates))
     }
 
     fn set(&self, table: (String, String), estimates: Arc<Estimates>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= TABLES_MAX {
             known.clear();
         }
