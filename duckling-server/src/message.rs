@@ -2,6 +2,7 @@
 
 use arrow_flight::FlightData;
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{encode_varint, encoded_len_varint};
 
 /// Pieces of a body that are smaller are copied together: a frame of HTTP/2 has its price too.
 const PIECE_BYTES_MIN: usize = 4 * 1024;
@@ -69,12 +70,9 @@ impl Message {
 
     /// Bytes of the message in gRPC, without its prefix.
     pub fn encoded_bytes(&self) -> usize {
-        let field = |tag: &[u8], bytes: usize| {
-            if bytes == 0 {
-                0
-            } else {
-                tag.len() + varint(bytes).len() + bytes
-            }
+        let field = |tag: &[u8], bytes: usize| match bytes {
+            0 => 0,
+            _ => tag.len() + encoded_len_varint(bytes as u64) + bytes,
         };
         field(TAG_DATA_HEADER, self.header.len())
             + field(TAG_APP_METADATA, self.app_metadata.len())
@@ -93,7 +91,7 @@ impl Message {
         for (tag, value) in [(TAG_DATA_HEADER, &self.header), (TAG_APP_METADATA, &self.app_metadata)] {
             if !value.is_empty() {
                 gathered.extend_from_slice(tag);
-                gathered.extend_from_slice(&varint(value.len()));
+                encode_varint(value.len() as u64, gathered);
                 gathered.extend_from_slice(value);
             }
         }
@@ -101,7 +99,7 @@ impl Message {
             return;
         }
         gathered.extend_from_slice(TAG_DATA_BODY);
-        gathered.extend_from_slice(&varint(self.body_bytes));
+        encode_varint(self.body_bytes as u64, gathered);
         for piece in self.body {
             if piece.len() < PIECE_BYTES_MIN {
                 gathered.extend_from_slice(&piece);
@@ -114,13 +112,6 @@ impl Message {
             }
         }
     }
-}
-
-/// A length as protocol buffers have it.
-fn varint(value: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(VARINT_BYTES_MAX);
-    prost::encoding::encode_varint(value as u64, &mut bytes);
-    bytes
 }
 
 impl From<FlightData> for Message {
