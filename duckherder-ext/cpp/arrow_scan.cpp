@@ -1,5 +1,7 @@
 #include "arrow_scan.hpp"
 
+#include "error_place.hpp"
+
 #include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/query_result.hpp"
@@ -13,10 +15,13 @@ using namespace duckdb;
 namespace {
 
 struct ArrowScanState : public GlobalTableFunctionState {
-	ArrowScanState(ScanHandle scan, vector<LogicalType> types) : scan(std::move(scan)), types(std::move(types)) {
+	ArrowScanState(ScanHandle scan, vector<LogicalType> types, string sql)
+	    : scan(std::move(scan)), sql(std::move(sql)), types(std::move(types)) {
 	}
 
 	ScanHandle scan;
+	//! What was sent.
+	string sql;
 	//! What the scan yields.
 	vector<LogicalType> types;
 	//! What arrives.
@@ -80,7 +85,7 @@ enum class Next { FOUND, END, PARKED };
 //! executes the query must stay free to notice an interrupt.
 Next NextGroup(ClientContext &context, TableFunctionInput &input, ArrowScanState &global, ArrowThreadState &local) {
 	auto parked = false;
-	auto found = Check([&](DhBuffer *error) {
+	auto found = CheckSent(context, global.sql, [&](DhBuffer *error) {
 		if (!input.interrupt_state || input.results_execution_mode != AsyncResultsExecutionMode::TASK_EXECUTOR) {
 			return Api().scan_next(global.scan.Get(), InterruptOf(context), local.group.Slot(), error);
 		}
@@ -189,9 +194,9 @@ void DeduplicateNames(vector<Identifier> &names) {
 	}
 }
 
-unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanHandle scan,
-                                                   vector<LogicalType> types) {
-	auto state = make_uniq<ArrowScanState>(std::move(scan), std::move(types));
+unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanHandle scan, vector<LogicalType> types,
+                                                   string sql) {
+	auto state = make_uniq<ArrowScanState>(std::move(scan), std::move(types), std::move(sql));
 	ReadSchema(context, state->scan.Get(), state->arriving);
 	if (state->arriving.GetTypes().size() != state->types.size()) {
 		throw IOException("the duckling's result has %llu columns where %llu were announced: its tables have changed in "

@@ -14,9 +14,11 @@ void ArrowResultColumns(duckdb::ClientContext &context, const DhScan *scan,
 //! Makes column names unique, as DuckDB does for results.
 void DeduplicateNames(duckdb::vector<duckdb::Identifier> &names);
 
-//! The state of a scan that yields columns of `types`, cast from what arrives where that is of another type.
+//! The state of a scan that yields columns of `types`, cast from what arrives where that is of another type. It is the
+//! result of `sql`.
 duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeArrowScan(duckdb::ClientContext &context, ScanHandle scan,
-                                                                   duckdb::vector<duckdb::LogicalType> types);
+                                                                   duckdb::vector<duckdb::LogicalType> types,
+                                                                   duckdb::string sql);
 
 //! Rows that a scan has read so far.
 duckdb::idx_t ArrowScanRowsRead(const duckdb::GlobalTableFunctionState &state);

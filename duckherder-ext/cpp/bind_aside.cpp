@@ -1,5 +1,11 @@
 #include "bind_aside.hpp"
 
+#include "duckdb/main/client_context.hpp"
+#include "duckdb/main/client_data.hpp"
+#include "duckdb/main/prepared_statement_data.hpp"
+#include "duckdb/parser/parser.hpp"
+#include "duckdb/parser/statement/execute_statement.hpp"
+#include "duckdb/parser/statement/prepare_statement.hpp"
 #include "duckdb/planner/bound_parameter_map.hpp"
 
 namespace duckherder {
@@ -21,6 +27,24 @@ BoundStatement BindAside(ClientContext &context, Binder &binder, SQLStatement &s
 		*properties = aside->GetStatementProperties();
 	}
 	return bound;
+}
+
+unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &statement) {
+	Parser parser(context);
+	parser.ParseQuery(statement.query.empty() ? context.GetCurrentQuery() : statement.query);
+	if (parser.statements.size() != 1) {
+		return nullptr;
+	}
+	auto again = std::move(parser.statements[0]);
+	if (again->type == StatementType::PREPARE_STATEMENT) {
+		again = std::move(again->Cast<PrepareStatement>().statement);
+	} else if (again->type == StatementType::EXECUTE_STATEMENT) {
+		auto &prepared = ClientData::Get(context).prepared_statements;
+		auto entry = prepared.find(again->Cast<ExecuteStatement>().name);
+		again = entry != prepared.end() && entry->second->unbound_statement ? entry->second->unbound_statement->Copy()
+		                                                                   : nullptr;
+	}
+	return again && again->type == statement.type ? std::move(again) : nullptr;
 }
 
 } // namespace duckherder

@@ -11,4 +11,9 @@ duckdb::BoundStatement BindAside(duckdb::ClientContext &context, duckdb::Binder 
                                  duckdb::SQLStatement &statement,
                                  duckdb::optional_ptr<duckdb::StatementProperties> properties = nullptr);
 
+//! A statement as it was written, parsed anew: binding and optimizing change statements. One that is being prepared or
+//! executed has no text of its own, but the query that does so has. Null if it cannot be found.
+duckdb::unique_ptr<duckdb::SQLStatement> ParseAgain(duckdb::ClientContext &context,
+                                                    const duckdb::SQLStatement &statement);
+
 } // namespace duckherder

@@ -34,7 +34,7 @@ protected:
 	SourceResultType GetDataInternal(ExecutionContext &context, DataChunk &, OperatorSourceInput &) const override {
 		for (auto &statement : statements) {
 			// All or none, also outside an explicit transaction.
-			RunToEnd(catalog.Session(context.client), statement, true, InterruptOf(context.client));
+			RunToEnd(context.client, catalog.Session(context.client), statement, true);
 		}
 		return SourceResultType::FINISHED;
 	}

@@ -305,7 +305,7 @@ unique_ptr<GlobalTableFunctionState> HistoryInit(ClientContext &context, TableFu
 	vector<LogicalType> types;
 	vector<Identifier> names;
 	ArrowResultColumns(context, scan.Get(), types, names);
-	return MakeArrowScan(context, std::move(scan), std::move(types));
+	return MakeArrowScan(context, std::move(scan), std::move(types), string());
 }
 
 //! What a duckling tells about itself, read there: `FROM duckling_…()`, with the first ARGUMENTS of ours.

@@ -2,14 +2,12 @@
 
 #include "deparse.hpp"
 #include "remote_catalog.hpp"
-#include "remote_insert.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
-#include "remote_transaction.hpp"
 #include "sql_export.hpp"
 #include "table_scan.hpp"
+#include "upload_and_run.hpp"
 
-#include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/database_manager.hpp"
@@ -17,21 +15,21 @@
 #include "duckdb/optimizer/filter_pushdown.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
-#include "duckdb/parallel/meta_pipeline.hpp"
-#include "duckdb/parallel/pipeline.hpp"
 #include "duckdb/parser/query_node/delete_query_node.hpp"
-#include "duckdb/parser/query_node/insert_query_node.hpp"
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/binder.hpp"
+#include "duckdb/planner/expression/bound_case_expression.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
+#include "duckdb/planner/expression/bound_constant_expression.hpp"
+#include "duckdb/planner/expression/bound_operator_expression.hpp"
+#include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
 #include "duckdb/planner/operator/logical_delete.hpp"
 #include "duckdb/planner/operator/logical_explain.hpp"
 #include "duckdb/planner/operator/logical_extension_operator.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
-#include "duckdb/planner/operator/logical_insert.hpp"
 #include "duckdb/planner/operator/logical_merge_into.hpp"
 #include "duckdb/planner/operator/logical_projection.hpp"
 #include "duckdb/planner/operator/logical_update.hpp"
@@ -42,46 +40,6 @@ using namespace duckdb;
 
 namespace {
 
-//===--------------------------------------------------------------------===//
-// What runs
-//===--------------------------------------------------------------------===//
-
-//! Its children are the scan of the statement's result, and the uploads that come before, one after the other: they
-//! share a connection on the server.
-class PhysicalUploadAndRun : public PhysicalOperator {
-public:
-	PhysicalUploadAndRun(PhysicalPlan &plan, vector<LogicalType> types, idx_t estimated_cardinality)
-	    : PhysicalOperator(plan, PhysicalOperatorType::EXTENSION, std::move(types), estimated_cardinality) {
-	}
-
-	string GetName() const override {
-		return "DUCKHERDER_UPLOAD_AND_RUN";
-	}
-
-	vector<const_reference<PhysicalOperator>> GetSources() const override {
-		return children[0].get().GetSources();
-	}
-
-	void BuildPipelines(Pipeline &current, MetaPipeline &meta_pipeline) override {
-		vector<shared_ptr<Pipeline>> before;
-		for (idx_t i = 1; i < children.size(); i++) {
-			auto &upload = children[i].get();
-			upload.sink_state.reset();
-			auto &child = meta_pipeline.CreateChildMetaPipeline(current, upload);
-			child.Build(upload.children[0].get());
-			vector<shared_ptr<Pipeline>> pipelines;
-			child.GetPipelines(pipelines, false);
-			for (auto &pipeline : pipelines) {
-				for (auto &other : before) {
-					pipeline->AddDependency(other);
-				}
-			}
-			before = std::move(pipelines);
-		}
-		children[0].get().BuildPipelines(current, meta_pipeline);
-	}
-};
-
 //! The place that a statement takes in the plan. Its children produce the rows that go up.
 class LogicalUploadAndRun : public LogicalExtensionOperator {
 public:
@@ -91,36 +49,12 @@ public:
 	      result_types(std::move(result_types)) {
 	}
 
-	PhysicalOperator &CreatePlan(ClientContext &context, PhysicalPlanGenerator &planner) override {
-		auto &result = planner.Make<PhysicalUploadAndRun>(result_types, estimated_cardinality);
-		unique_ptr<FunctionData> bind_data;
-		auto function = MakeStatementScan(statement, result_types, bind_data);
-		vector<ColumnIndex> column_ids;
-		vector<string> names;
-		for (idx_t i = 0; i < result_types.size(); i++) {
-			column_ids.emplace_back(i);
-			names.push_back("c" + to_string(i));
-		}
-		auto &scan = planner.Make<PhysicalTableScan>(
-		    result_types, BoundTableFunction(function), std::move(bind_data), result_types, std::move(column_ids),
-		    vector<idx_t>(), std::move(names), nullptr, estimated_cardinality, ExtraOperatorInfo(), vector<Value>(),
-		    virtual_column_map_t());
-		result.children.push_back(scan);
-		auto &transaction = RemoteTransaction::Get(context, statement.catalog);
+	PhysicalOperator &CreatePlan(ClientContext &, PhysicalPlanGenerator &planner) override {
+		vector<RowsToUpload> rows;
 		for (idx_t i = 0; i < children.size(); i++) {
-			UploadTarget target;
-			target.table_name = uploads[i];
-			target.mode = DhCreateTemporary;
-			for (idx_t column = 0; column < children[i]->types.size(); column++) {
-				target.column_names.push_back("c" + to_string(column));
-			}
-			auto &upload =
-			    planner.Make<RemoteInsert>(statement.catalog, std::move(target), children[i]->estimated_cardinality);
-			upload.children.push_back(planner.CreatePlan(*children[i]));
-			result.children.push_back(upload);
-			transaction.DropAfterwards(uploads[i]);
+			rows.push_back({planner.CreatePlan(*children[i]), uploads[i]});
 		}
-		return result;
+		return PlanUploadAndRun(planner, statement, result_types, rows, estimated_cardinality);
 	}
 
 	vector<ColumnBinding> GetColumnBindings() override {
@@ -173,19 +107,20 @@ TableFunctionToSQLResult UploadedToSql(ClientContext &, const LogicalGet &get) {
 	return result;
 }
 
-//! A stand-in for rows that have gone up, which only ever becomes SQL.
-unique_ptr<LogicalGet> MakeUploaded(Binder &binder, const string &table_name, const vector<LogicalType> &types) {
+//! A stand-in for rows that have gone up, which only ever becomes SQL. Its columns are called like those of `rows`.
+unique_ptr<LogicalGet> MakeUploaded(const LogicalProjection &rows, const string &table_name) {
 	TableFunction function("duckherder_uploaded", {}, nullptr, nullptr);
 	function.to_sql = UploadedToSql;
 	vector<Identifier> names;
 	vector<ColumnIndex> column_ids;
-	for (idx_t i = 0; i < types.size(); i++) {
+	for (idx_t i = 0; i < rows.types.size(); i++) {
 		names.emplace_back("c" + to_string(i));
 		column_ids.emplace_back(i);
 	}
-	auto get = make_uniq<LogicalGet>(binder.GenerateTableIndex(), BoundTableFunction(function),
-	                                 make_uniq<UploadedData>(table_name), types, std::move(names));
+	auto get = make_uniq<LogicalGet>(rows.table_index, BoundTableFunction(function),
+	                                 make_uniq<UploadedData>(table_name), rows.types, std::move(names));
 	get->SetColumnIds(std::move(column_ids));
+	get->ResolveOperatorTypes();
 	return get;
 }
 
@@ -205,12 +140,26 @@ public:
 		}
 		op->ResolveOperatorTypes();
 		tables.push_back("__duckherder_rows_" + to_string(tables.size() + 1));
-		auto uploaded = MakeUploaded(binder, tables.back(), op->types);
-		uploaded->ResolveOperatorTypes();
 		auto old_bindings = op->GetColumnBindings();
-		taken.push_back(InOrder(std::move(op), old_bindings));
-		op = std::move(uploaded);
+		auto rows = InOrder(std::move(op), old_bindings);
+		op = MakeUploaded(*rows, tables.back());
+		taken.push_back(std::move(rows));
 		ReplaceColumns(root, old_bindings, *op);
+	}
+
+	//! Undoes it.
+	void PutBack(unique_ptr<LogicalOperator> &op) {
+		if (op->type == LogicalOperatorType::LOGICAL_GET) {
+			for (auto &rows : taken) {
+				if (rows && rows->Cast<LogicalProjection>().table_index == op->Cast<LogicalGet>().table_index) {
+					op = std::move(rows);
+					return;
+				}
+			}
+		}
+		for (auto &child : op->children) {
+			PutBack(child);
+		}
 	}
 
 	vector<string> tables;
@@ -218,7 +167,7 @@ public:
 
 private:
 	//! With its columns in the order that they have now, whatever the optimizer makes of it: swapped joins, for one.
-	unique_ptr<LogicalOperator> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings) {
+	unique_ptr<LogicalProjection> InOrder(unique_ptr<LogicalOperator> op, const vector<ColumnBinding> &bindings) {
 		vector<unique_ptr<Expression>> columns;
 		for (idx_t i = 0; i < bindings.size(); i++) {
 			columns.push_back(make_uniq<BoundColumnRefExpression>(op->types[i], bindings[i]));
@@ -226,7 +175,7 @@ private:
 		auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
 		projection->children.push_back(std::move(op));
 		projection->ResolveOperatorTypes();
-		return std::move(projection);
+		return projection;
 	}
 
 	bool TouchesDuckling(const LogicalOperator &op) const {
@@ -264,14 +213,9 @@ private:
 // The statement
 //===--------------------------------------------------------------------===//
 
-//! The table that a plan's node changes; null if it changes none, or if DuckDB's own way of planning it does.
+//! The table whose rows a plan's node changes; null if it changes none.
 optional_ptr<TableCatalogEntry> ChangedTable(LogicalOperator &op, bool &returning) {
 	switch (op.type) {
-	case LogicalOperatorType::LOGICAL_INSERT: {
-		auto &insert = op.Cast<LogicalInsert>();
-		returning = insert.return_chunk;
-		return returning ? &insert.table : nullptr;
-	}
 	case LogicalOperatorType::LOGICAL_UPDATE:
 		returning = op.Cast<LogicalUpdate>().return_chunk;
 		return op.Cast<LogicalUpdate>().table;
@@ -295,9 +239,6 @@ void SetTarget(TableRef &ref, const RemoteTable &table) {
 
 void SetTarget(QueryNode &node, const RemoteTable &table) {
 	switch (node.type) {
-	case QueryNodeType::INSERT_QUERY_NODE:
-		node.Cast<InsertQueryNode>().qualified_name = table.RemoteQualifiedName();
-		break;
 	case QueryNodeType::UPDATE_QUERY_NODE:
 		SetTarget(*node.Cast<UpdateQueryNode>().table, table);
 		break;
@@ -312,29 +253,83 @@ void SetTarget(QueryNode &node, const RemoteTable &table) {
 	}
 }
 
-unique_ptr<LogicalOperator> MakeUploadAndRun(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> root,
-                                             LogicalOperator &change, RemoteTable &table) {
+//! Makes WHEN NOT MATCHED BY SOURCE into WHEN MATCHED, which by rowid it is: the plan has joined the rows already, and a
+//! column of it says which of them have a source.
+void MatchWithoutSource(LogicalMergeInto &merge) {
+	auto by_source = merge.actions.find(MergeActionCondition::WHEN_NOT_MATCHED_BY_SOURCE);
+	if (by_source == merge.actions.end() || !merge.source_marker.IsValid()) {
+		return;
+	}
+	auto marker = merge.children[0]->GetColumnBindings()[merge.source_marker.GetIndex()];
+	auto restrict_to = [&](BoundMergeIntoAction &action, ExpressionType marker_test) {
+		auto test = make_uniq<BoundOperatorExpression>(marker_test, LogicalType::BOOLEAN);
+		test->GetChildrenMutable().push_back(make_uniq<BoundColumnRefExpression>(LogicalType::INTEGER, marker));
+		if (!action.condition) {
+			action.condition = std::move(test);
+			return;
+		}
+		// In this order: the condition may fail for other rows.
+		action.condition =
+		    make_uniq<BoundCaseExpression>(std::move(test), std::move(action.condition),
+		                                   make_uniq<BoundConstantExpression>(Value::BOOLEAN(false)));
+	};
+	auto &matched = merge.actions[MergeActionCondition::WHEN_MATCHED];
+	for (auto &action : matched) {
+		restrict_to(*action, ExpressionType::OPERATOR_IS_NOT_NULL);
+	}
+	for (auto &action : by_source->second) {
+		restrict_to(*action, ExpressionType::OPERATOR_IS_NULL);
+		matched.push_back(std::move(action));
+	}
+	merge.actions.erase(by_source);
+	merge.source_marker = optional_idx();
+}
+
+bool ServerKnowsFunctionsOf(ClientContext &context, RemoteCatalog &catalog, LogicalOperator &op) {
+	auto known = true;
+	LogicalOperatorVisitor::EnumerateExpressions(op, [&](unique_ptr<Expression> *expression) {
+		known = known && ServerKnowsFunctions(context, catalog, **expression);
+	});
+	for (auto &child : op.children) {
+		known = known && ServerKnowsFunctionsOf(context, catalog, *child);
+	}
+	return known;
+}
+
+//! Puts the change as one statement in the plan's place, if there is SQL for it. What there is none for is planned by the
+//! catalog.
+void SendAsStatement(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan, LogicalOperator &change,
+                     RemoteTable &table) {
 	auto &catalog = table.GetRemoteCatalog();
+	if (change.type == LogicalOperatorType::LOGICAL_MERGE_INTO) {
+		MatchWithoutSource(change.Cast<LogicalMergeInto>());
+	}
+	auto &rows = change.children[0];
 	FilterPushdown filter_pushdown(input.optimizer);
-	change.children[0] = filter_pushdown.Rewrite(std::move(change.children[0]));
-	LocalRows local(input.optimizer.binder, catalog, *root);
-	local.TakeOut(change.children[0]);
-	root->ResolveOperatorTypes();
-	auto exported = LogicalPlanSQLExporter::Export(input.context, *root);
-	if (exported.HasError()) {
+	rows = filter_pushdown.Rewrite(std::move(rows));
+	LocalRows local(input.optimizer.binder, catalog, *plan);
+	local.TakeOut(rows);
+	plan->ResolveOperatorTypes();
+	auto exported = LogicalPlanSQLExporter::Export(input.context, *plan);
+	if (exported.HasError() && change.type == LogicalOperatorType::LOGICAL_DELETE) {
+		// Optimizers may renumber the columns below a DELETE, which has no projection to hide it.
 		throw NotImplementedException("a duckling's table cannot be changed with rows of this process in this way (%s); "
 		                              "put the rows into a table of the duckling first",
 		                              exported.GetIssues()[0].message);
+	}
+	auto by_row = change.type != LogicalOperatorType::LOGICAL_DELETE;
+	if (exported.HasError() || (by_row && !ServerKnowsFunctionsOf(input.context, catalog, *rows))) {
+		return local.PutBack(rows);
 	}
 	auto &query = *exported.GetValue().query;
 	SetTarget(query, table);
 	RemoteStatement statement {catalog, Deparse(input.context, query), QueryShape::DESCRIBED, {}, {}};
 	auto result = make_uniq<LogicalUploadAndRun>(std::move(statement), std::move(local.tables),
-	                                             root->GetColumnBindings(), root->types);
+	                                             plan->GetColumnBindings(), plan->types);
 	result->children = std::move(local.taken);
 	result->SetEstimatedCardinality(1);
 	result->ResolveOperatorTypes();
-	return std::move(result);
+	plan = std::move(result);
 }
 
 //! Whether somewhere below it is a change that has to be sent.
@@ -369,9 +364,7 @@ void Rewrite(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) 
 	if (!table || returning != returning_list || table->ParentCatalog().GetCatalogType() != RemoteCatalog::TYPE) {
 		return;
 	}
-	auto &remote_table = table->Cast<RemoteTable>();
-	auto &changed = change;
-	plan = MakeUploadAndRun(input, std::move(plan), changed, remote_table);
+	SendAsStatement(input, plan, change, table->Cast<RemoteTable>());
 }
 
 void PreOptimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {

@@ -11,6 +11,7 @@
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/expression/parameter_expression.hpp"
 #include "duckdb/parser/expression/star_expression.hpp"
+#include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
 #include "duckdb/parser/statement/explain_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
@@ -125,6 +126,13 @@ static void DeclareParameters(Binder &binder, const RemoteStatement &statement) 
 	}
 }
 
+//! Binds a statement that DuckDB has handed over although it is about this process.
+static BoundStatement BindHere(PlannerExtensionInput &input, const RemoteStatement &statement) {
+	Parser parser(input.context);
+	parser.ParseQuery(statement.sql);
+	return BindAside(input.context, input.binder, *parser.statements[0], input.binder.GetStatementProperties());
+}
+
 static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	if (!bound.plan) {
 		return;
@@ -145,6 +153,10 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 	auto statement = WholeRemoteStatement(*bound.plan);
 	if (!statement) {
+		return;
+	}
+	if (statement->shape == QueryShape::LOCAL) {
+		bound = BindHere(input, *statement);
 		return;
 	}
 	if (statement->names.size() == bound.names.size()) {

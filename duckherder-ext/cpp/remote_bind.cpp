@@ -17,13 +17,9 @@
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/expression/star_expression.hpp"
 #include "duckdb/parser/expression/type_expression.hpp"
-#include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node/insert_query_node.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"
-#include "duckdb/main/prepared_statement_data.hpp"
-#include "duckdb/parser/statement/execute_statement.hpp"
 #include "duckdb/parser/statement/explain_statement.hpp"
-#include "duckdb/parser/statement/prepare_statement.hpp"
 #include "duckdb/parser/statement/insert_statement.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
@@ -183,26 +179,6 @@ bool WasRemote(const SQLStatement &statement) {
 	auto &node = *statement.Cast<SelectStatement>().node;
 	return node.type == QueryNodeType::SELECT_NODE && node.Cast<SelectNode>().from_table &&
 	       IsRemoteQuery(*node.Cast<SelectNode>().from_table);
-}
-
-//! An unknown statement's own text, parsed anew: binding has changed the statement. One that is being prepared or executed
-//! has no text of its own, but the query that does so has. Null if it cannot be found.
-unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &statement) {
-	Parser parser(context);
-	parser.ParseQuery(statement.query.empty() ? context.GetCurrentQuery() : statement.query);
-	if (parser.statements.size() != 1) {
-		return nullptr;
-	}
-	auto again = std::move(parser.statements[0]);
-	if (again->type == StatementType::PREPARE_STATEMENT) {
-		again = std::move(again->Cast<PrepareStatement>().statement);
-	} else if (again->type == StatementType::EXECUTE_STATEMENT) {
-		auto &prepared = ClientData::Get(context).prepared_statements;
-		auto entry = prepared.find(again->Cast<ExecuteStatement>().name);
-		again = entry != prepared.end() && entry->second->unbound_statement ? entry->second->unbound_statement->Copy()
-		                                                                   : nullptr;
-	}
-	return again && again->type == statement.type ? std::move(again) : nullptr;
 }
 
 BoundStatement BindRemotely(ClientContext &context, Binder &binder, RemoteCatalog &catalog, const string &sql) {

@@ -9,6 +9,7 @@
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
 #include "remote_transaction.hpp"
+#include "row_changes.hpp"
 
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/attached_database.hpp"
@@ -50,7 +51,7 @@ DhSession *RemoteCatalog::Session(ClientContext &context) {
 
 void RemoteCatalog::Execute(CatalogTransaction transaction, const string &sql) {
 	auto &context = transaction.GetContext();
-	RunToEnd(Session(context), sql, !context.transaction.IsAutoCommit(), InterruptOf(context));
+	RunToEnd(context, Session(context), sql, !context.transaction.IsAutoCommit());
 }
 
 void RemoteCatalog::Initialize(bool) {
@@ -224,7 +225,31 @@ unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique
 	return MakeRemoteQuery(*this, Deparse(context, *node), ShapeOf(context, *node), std::move(parameters));
 }
 
+//! The text of a CREATE INDEX for a temporary table of this process: DuckDB has handed it over without looking for one.
+static optional<string> IndexOfTemporaryTable(ClientContext &context, const SQLStatement &statement) {
+	if (statement.type != StatementType::CREATE_STATEMENT) {
+		return optional<string>();
+	}
+	// The statement as it was written: catalogs have been taken out of this one.
+	auto written = ParseAgain(context, statement);
+	if (!written || written->Cast<CreateStatement>().info->type != CatalogType::INDEX_ENTRY) {
+		return optional<string>();
+	}
+	auto &index = written->Cast<CreateStatement>().info->Cast<CreateIndexInfo>();
+	auto &name = index.GetQualifiedName();
+	if (!name.Catalog().empty() || !(name.Schema().empty() || name.Schema() == Identifier::DefaultSchema())) {
+		return optional<string>();
+	}
+	EntryLookupInfo lookup(CatalogType::TABLE_ENTRY, QualifiedName("temp", Identifier::DefaultSchema(), index.table));
+	auto table = Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL);
+	return table ? optional<string>(written->query) : optional<string>();
+}
+
 unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique_ptr<SQLStatement> statement) {
+	auto local_index = IndexOfTemporaryTable(context, *statement);
+	if (local_index) {
+		return MakeRemoteQuery(*this, *local_index, QueryShape::LOCAL);
+	}
 	NameRewriter(context, *this).Rewrite(*statement);
 	auto parameters = CollectParameters(*statement);
 	return MakeRemoteQuery(*this, Deparse(context, *statement), ShapeOf(*statement), std::move(parameters));
@@ -283,14 +308,14 @@ PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlan
 
 PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerator &planner, LogicalInsert &op,
                                             optional_ptr<PhysicalOperator> plan) {
-	if (op.return_chunk) {
-		ThrowLocalRowsNotSupported("INSERT ... RETURNING");
-	}
 	if (op.on_conflict_info.action_type != OnConflictAction::THROW) {
 		ThrowLocalRowsNotSupported("INSERT ... ON CONFLICT");
 	}
 	if (!plan) {
 		ThrowLocalRowsNotSupported("INSERT DEFAULT VALUES");
+	}
+	if (op.return_chunk) {
+		return PlanInsertReturning(planner, op, *plan);
 	}
 	auto &table = op.table.Cast<RemoteTable>();
 	UploadTarget target;
@@ -305,14 +330,14 @@ PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerat
 	return insert;
 }
 
-PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &, PhysicalPlanGenerator &, LogicalDelete &,
-                                            PhysicalOperator &) {
-	ThrowLocalRowsNotSupported("DELETE");
+PhysicalOperator &RemoteCatalog::PlanDelete(ClientContext &, PhysicalPlanGenerator &planner, LogicalDelete &op,
+                                            PhysicalOperator &plan) {
+	return PlanRowDelete(planner, op, plan);
 }
 
-PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &, PhysicalPlanGenerator &, LogicalUpdate &,
-                                            PhysicalOperator &) {
-	ThrowLocalRowsNotSupported("UPDATE");
+PhysicalOperator &RemoteCatalog::PlanUpdate(ClientContext &context, PhysicalPlanGenerator &planner, LogicalUpdate &op,
+                                            PhysicalOperator &plan) {
+	return PlanRowUpdate(context, planner, op, plan);
 }
 
 unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, CreateStatement &stmt,
@@ -330,9 +355,9 @@ unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, Creat
 	return BindAside(binder.context, binder, statement).plan;
 }
 
-PhysicalOperator &RemoteCatalog::PlanMergeInto(ClientContext &, PhysicalPlanGenerator &, LogicalMergeInto &,
-                                               PhysicalOperator &) {
-	ThrowLocalRowsNotSupported("MERGE");
+PhysicalOperator &RemoteCatalog::PlanMergeInto(ClientContext &context, PhysicalPlanGenerator &planner,
+                                               LogicalMergeInto &op, PhysicalOperator &plan) {
+	return PlanRowMerge(context, planner, op, plan);
 }
 
 void RemoteCatalog::DropSchema(ClientContext &context, DropInfo &info) {

@@ -1,11 +1,16 @@
 #include "remote_insert.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_query.hpp"
+#include "remote_table.hpp"
+#include "remote_transaction.hpp"
+#include "table_scan.hpp"
 
 #include "duckdb/common/arrow/arrow_appender.hpp"
 #include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/common/arrow/arrow_type_extension.hpp"
 #include "duckdb/common/arrow/arrow_wrapper.hpp"
+#include "duckdb/common/types/column/column_data_collection.hpp"
 
 namespace duckherder {
 
@@ -33,6 +38,8 @@ struct InsertState : public GlobalSinkState {
 	//! Started with the first rows: what produces them may need the session's connection before.
 	UploadHandle upload;
 	unique_ptr<ArrowAppender> appender;
+	//! Rows that must wait for all others.
+	unique_ptr<ColumnDataCollection> collected;
 	idx_t rows = 0;
 };
 
@@ -56,8 +63,9 @@ void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTar
 	auto schema_path = SchemaPathSql(target.schema_path);
 	Check([&](DhBuffer *error) {
 		return Api().upload_start(catalog.Session(context), Text(schema_path), Text(target.table_name),
-		                          target.mode, !context.transaction.IsAutoCommit(), &schema.arrow_schema, texts.data(),
-		                          InterruptOf(context), state.upload.Slot(), error);
+		                          target.mode, RemoteTransaction::SpansStatements(context, catalog),
+		                          &schema.arrow_schema, texts.data(), InterruptOf(context), state.upload.Slot(),
+		                          error);
 	});
 }
 
@@ -73,7 +81,50 @@ void SendBatch(ClientContext &context, InsertState &state) {
 	});
 }
 
+void Send(ClientContext &context, RemoteCatalog &catalog, const UploadTarget &target, DataChunk &chunk,
+          InsertState &state) {
+	if (!state.upload) {
+		StartUpload(context, catalog, target, chunk.GetTypes(), state);
+	}
+	if (!state.appender) {
+		auto properties = ArrowProperties(context);
+		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, chunk.GetTypes());
+		state.appender = make_uniq<ArrowAppender>(chunk.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
+	}
+	state.appender->Append(chunk, 0, chunk.size(), chunk.size());
+	if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
+		SendBatch(context, state);
+	}
+}
+
+//! Whether a plan may start scans after its first rows have come out.
+bool StartsScansLate(const PhysicalOperator &op) {
+	if (op.type == PhysicalOperatorType::UNION || op.type == PhysicalOperatorType::RECURSIVE_CTE) {
+		return true;
+	}
+	for (auto &child : op.GetChildren()) {
+		if (StartsScansLate(child.get())) {
+			return true;
+		}
+	}
+	return false;
+}
+
 } // namespace
+
+bool ReadsDuckling(const PhysicalOperator &op, const RemoteCatalog &catalog) {
+	auto table = TableOfScan(op);
+	auto statement = StatementOfScan(op);
+	if ((table && &table->GetRemoteCatalog() == &catalog) || (statement && &statement->catalog == &catalog)) {
+		return true;
+	}
+	for (auto &child : op.GetChildren()) {
+		if (ReadsDuckling(child.get(), catalog)) {
+			return true;
+		}
+	}
+	return false;
+}
 
 RemoteInsert::RemoteInsert(PhysicalPlan &plan, RemoteCatalog &catalog, UploadTarget target, idx_t estimated_cardinality)
     : PhysicalOperator(plan, PhysicalOperatorType::EXTENSION, {LogicalType::BIGINT}, estimated_cardinality),
@@ -91,23 +142,27 @@ InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
 	return result;
 }
 
-unique_ptr<GlobalSinkState> RemoteInsert::GetGlobalSinkState(ClientContext &) const {
-	return make_uniq<InsertState>();
+//! An upload occupies the session's connection until its end. A scan that needs the same one would wait for it in vain.
+bool RemoteInsert::CollectsFirst(ClientContext &context) const {
+	auto &rows = children[0].get();
+	return ReadsDuckling(rows, catalog) &&
+	       (RemoteTransaction::SpansStatements(context, catalog) || StartsScansLate(rows));
+}
+
+unique_ptr<GlobalSinkState> RemoteInsert::GetGlobalSinkState(ClientContext &context) const {
+	auto state = make_uniq<InsertState>();
+	if (CollectsFirst(context)) {
+		state->collected = make_uniq<ColumnDataCollection>(context, children[0].get().GetTypes());
+	}
+	return std::move(state);
 }
 
 SinkResultType RemoteInsert::Sink(ExecutionContext &context, DataChunk &chunk, OperatorSinkInput &input) const {
 	auto &state = input.global_state.Cast<InsertState>();
-	if (!state.upload) {
-		StartUpload(context.client, catalog, target, chunk.GetTypes(), state);
-	}
-	if (!state.appender) {
-		auto properties = ArrowProperties(context.client);
-		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context.client, chunk.GetTypes());
-		state.appender = make_uniq<ArrowAppender>(chunk.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
-	}
-	state.appender->Append(chunk, 0, chunk.size(), chunk.size());
-	if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
-		SendBatch(context.client, state);
+	if (state.collected) {
+		state.collected->Append(chunk);
+	} else {
+		Send(context.client, catalog, target, chunk, state);
 	}
 	return SinkResultType::NEED_MORE_INPUT;
 }
@@ -115,6 +170,12 @@ SinkResultType RemoteInsert::Sink(ExecutionContext &context, DataChunk &chunk, O
 SinkFinalizeType RemoteInsert::Finalize(Pipeline &, Event &, ClientContext &context,
                                         OperatorSinkFinalizeInput &input) const {
 	auto &state = input.global_state.Cast<InsertState>();
+	if (state.collected) {
+		for (auto &chunk : state.collected->Chunks()) {
+			Send(context, catalog, target, chunk, state);
+		}
+		state.collected.reset();
+	}
 	if (!state.upload && target.mode == DhAppend) {
 		return SinkFinalizeType::READY;
 	}

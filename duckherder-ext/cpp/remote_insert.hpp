@@ -20,6 +20,9 @@ struct UploadTarget {
 	duckdb::vector<duckdb::string> column_names;
 };
 
+//! Whether a plan, as far as it is below `op`, reads from the duckling.
+bool ReadsDuckling(const duckdb::PhysicalOperator &op, const RemoteCatalog &catalog);
+
 //! The sink of INSERT and CREATE TABLE AS, whole or not at all; as a source, it yields the number of rows.
 class RemoteInsert : public duckdb::PhysicalOperator {
 public:
@@ -48,6 +51,8 @@ protected:
 	                                         duckdb::OperatorSourceInput &input) const override;
 
 private:
+	bool CollectsFirst(duckdb::ClientContext &context) const;
+
 	RemoteCatalog &catalog;
 	UploadTarget target;
 };

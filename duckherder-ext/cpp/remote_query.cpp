@@ -2,10 +2,13 @@
 
 #include "arrow_scan.hpp"
 #include "deparse.hpp"
+#include "error_place.hpp"
 #include "expression_visitor.hpp"
 #include "remote_catalog.hpp"
+#include "remote_transaction.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/main/attached_database.hpp"
 #include "duckdb/main/extension/extension_loader.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
@@ -168,8 +171,8 @@ struct RemoteQueryData : public TableFunctionData {
 
 	ScanHandle Start(ClientContext &context) const {
 		ScanHandle scan;
-		auto transactional = !context.transaction.IsAutoCommit();
-		Check([&](DhBuffer *error) {
+		auto transactional = RemoteTransaction::SpansStatements(context, statement.catalog);
+		CheckSent(context, statement.sql, [&](DhBuffer *error) {
 			return Api().scan_start(statement.catalog.Session(context), Text(statement.sql), transactional,
 			                        statement.shape != QueryShape::ROWS, InterruptOf(context), scan.Slot(), error);
 		});
@@ -218,7 +221,7 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 		throw InvalidInputException("\"%s\" is not an attached duckling", catalog_name.GetIdentifierName());
 	}
 	auto shape_value = UTinyIntValue::Get(input.inputs[2]);
-	if (shape_value > static_cast<uint8_t>(QueryShape::DESCRIBED)) {
+	if (shape_value > static_cast<uint8_t>(QueryShape::LOCAL)) {
 		throw InvalidInputException("%s: unknown shape %d", QUERY_FUNCTION, shape_value);
 	}
 	auto data = make_uniq<RemoteQueryData>(
@@ -231,7 +234,7 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 	for (idx_t i = FIRST_PARAMETER; i < input.inputs.size(); i += 2) {
 		statement.parameters.emplace_back(StringValue::Get(input.inputs[i]));
 	}
-	if (input.binder) {
+	if (input.binder && statement.shape != QueryShape::LOCAL) {
 		auto &properties = input.binder->GetStatementProperties();
 		if (statement.shape == QueryShape::ROWS) {
 			properties.RegisterDBRead(catalog, context);
@@ -250,12 +253,13 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 	}
 	case QueryShape::COUNT:
 	case QueryShape::NOTHING:
+	case QueryShape::LOCAL:
 		return_types.push_back(LogicalType::BIGINT);
 		names.emplace_back("Count");
 		break;
 	case QueryShape::DESCRIBED: {
 		ColumnsHandle columns;
-		Check([&](DhBuffer *error) {
+		CheckSent(context, statement.sql, [&](DhBuffer *error) {
 			return Api().describe(statement.catalog.Session(context), Text(statement.sql), InterruptOf(context),
 			                      columns.Slot(), error);
 		});
@@ -290,7 +294,7 @@ unique_ptr<GlobalTableFunctionState> RemoteQueryInit(ClientContext &context, Tab
 	if (!scan) {
 		scan = data.Start(context);
 	}
-	return MakeArrowScan(context, std::move(scan), data.types);
+	return MakeArrowScan(context, std::move(scan), data.types, data.statement.sql);
 }
 
 InsertionOrderPreservingMap<string> RemoteQueryToString(TableFunctionToStringInput &input) {
@@ -303,6 +307,14 @@ InsertionOrderPreservingMap<string> RemoteQueryToString(TableFunctionToStringInp
 
 } // namespace
 
+static optional_ptr<const RemoteStatement> StatementOf(const BoundTableFunction &function,
+                                                       const unique_ptr<FunctionData> &bind_data) {
+	if (function.GetName() != Identifier(QUERY_FUNCTION) || !bind_data) {
+		return nullptr;
+	}
+	return bind_data->Cast<RemoteQueryData>().statement;
+}
+
 optional_ptr<const RemoteStatement> WholeRemoteStatement(const LogicalOperator &plan) {
 	optional_ptr<const LogicalOperator> op = plan;
 	while (op->type == LogicalOperatorType::LOGICAL_PROJECTION && op->children.size() == 1) {
@@ -312,10 +324,15 @@ optional_ptr<const RemoteStatement> WholeRemoteStatement(const LogicalOperator &
 		return nullptr;
 	}
 	auto &get = op->Cast<LogicalGet>();
-	if (get.function.GetName() != Identifier(QUERY_FUNCTION) || !get.bind_data) {
+	return StatementOf(get.function, get.bind_data);
+}
+
+optional_ptr<const RemoteStatement> StatementOfScan(const PhysicalOperator &op) {
+	if (op.type != PhysicalOperatorType::TABLE_SCAN) {
 		return nullptr;
 	}
-	return get.bind_data->Cast<RemoteQueryData>().statement;
+	auto &scan = op.Cast<PhysicalTableScan>();
+	return StatementOf(scan.function, scan.bind_data);
 }
 
 static TableFunction QueryFunction() {

@@ -22,7 +22,9 @@ enum class QueryShape : uint8_t {
 	//! No rows, as of DDL. It runs when it is executed.
 	NOTHING,
 	//! Rows of a statement with side effects: described when it is bound, run when it is executed.
-	DESCRIBED
+	DESCRIBED,
+	//! It was handed over, but is about this process: it is bound here, as it was written, in place of this.
+	LOCAL
 };
 
 //! A statement that runs on a duckling as it is.
@@ -48,6 +50,9 @@ MakeRemoteQuery(RemoteCatalog &catalog, const duckdb::string &sql, QueryShape sh
 
 //! The statement, if all that `plan` does is to run it.
 duckdb::optional_ptr<const RemoteStatement> WholeRemoteStatement(const duckdb::LogicalOperator &plan);
+
+//! The statement that a scan runs; null if it is not such a scan.
+duckdb::optional_ptr<const RemoteStatement> StatementOfScan(const duckdb::PhysicalOperator &op);
 
 //! Whether `ref` is a call that `MakeRemoteQuery` has made.
 bool IsRemoteQuery(const duckdb::TableRef &ref);

@@ -1,5 +1,6 @@
 #include "remote_session.hpp"
 
+#include "error_place.hpp"
 #include "remote_catalog.hpp"
 
 #include "duckdb/common/arrow/arrow_wrapper.hpp"
@@ -122,13 +123,15 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	});
 }
 
-void RunToEnd(DhSession *session, const string &sql, bool transactional, DhInterrupt interrupt) {
+void RunToEnd(ClientContext &context, DhSession *session, const string &sql, bool transactional) {
 	ScanHandle scan;
-	Check([&](DhBuffer *error) {
-		return Api().scan_start(session, Text(sql), transactional, true, interrupt, scan.Slot(), error);
+	CheckSent(context, sql, [&](DhBuffer *error) {
+		return Api().scan_start(session, Text(sql), transactional, true, InterruptOf(context), scan.Slot(), error);
 	});
 	GroupHandle group;
-	while (Check([&](DhBuffer *error) { return Api().scan_next(scan.Get(), interrupt, group.Slot(), error); })) {
+	while (CheckSent(context, sql, [&](DhBuffer *error) {
+		return Api().scan_next(scan.Get(), InterruptOf(context), group.Slot(), error);
+	})) {
 	}
 }
 

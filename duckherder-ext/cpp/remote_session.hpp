@@ -36,6 +36,6 @@ private:
 };
 
 //! Runs a statement to its end, and lets go of its rows.
-void RunToEnd(DhSession *session, const duckdb::string &sql, bool transactional, DhInterrupt interrupt);
+void RunToEnd(duckdb::ClientContext &context, DhSession *session, const duckdb::string &sql, bool transactional);
 
 } // namespace duckherder

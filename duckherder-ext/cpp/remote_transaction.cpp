@@ -10,11 +10,19 @@ using namespace duckdb;
 
 RemoteTransaction::RemoteTransaction(TransactionManager &manager, ClientContext &context,
                                      shared_ptr<RemoteSession> session)
-    : Transaction(manager, context), session(std::move(session)) {
+    : Transaction(manager, context), session(std::move(session)), is_together(false) {
 }
 
 RemoteTransaction &RemoteTransaction::Get(ClientContext &context, Catalog &catalog) {
 	return Transaction::Get(context, catalog).Cast<RemoteTransaction>();
+}
+
+bool RemoteTransaction::SpansStatements(ClientContext &context, Catalog &catalog) {
+	return !context.transaction.IsAutoCommit() || Get(context, catalog).is_together;
+}
+
+void RemoteTransaction::KeepTogether() {
+	is_together = true;
 }
 
 CatalogEntry &RemoteTransaction::Keep(shared_ptr<CatalogEntry> entry) {

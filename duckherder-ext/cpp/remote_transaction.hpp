@@ -23,6 +23,9 @@ public:
 	                  duckdb::shared_ptr<RemoteSession> session);
 
 	static RemoteTransaction &Get(duckdb::ClientContext &context, duckdb::Catalog &catalog);
+	//! Whether what is sent to the duckling now belongs to a transaction there: the user's, or one that a single
+	//! statement needs.
+	static bool SpansStatements(duckdb::ClientContext &context, duckdb::Catalog &catalog);
 
 	RemoteSession &Session() {
 		return *session;
@@ -35,6 +38,8 @@ public:
 	                                                  DhDefinitionKind kind);
 	//! Whether a statement looks its first type or macro up.
 	bool IsFirstLookup(duckdb::ClientContext &context);
+	//! What is sent from here on is one transaction on the duckling, also if the user has begun none.
+	void KeepTogether();
 	//! Drops a temporary table of the session when the transaction has ended.
 	void DropAfterwards(const duckdb::string &temporary_table);
 	void DropTemporaryTables(const DhSession *open_session);
@@ -48,6 +53,7 @@ private:
 	duckdb::unordered_map<const duckdb::CatalogEntry *, duckdb::shared_ptr<duckdb::CatalogEntry>> kept;
 	Listing listing;
 	duckdb::set<duckdb::string> temporary_tables;
+	duckdb::atomic<bool> is_together;
 };
 
 class RemoteTransactionManager : public duckdb::TransactionManager {

@@ -14,7 +14,11 @@
 #include "duckdb/planner/binder.hpp"
 #include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/logical_plan_sql_exporter.hpp"
+#include "duckdb/planner/operator/logical_comparison_join.hpp"
+#include "duckdb/planner/operator/logical_cteref.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
+#include "duckdb/planner/operator/logical_materialized_cte.hpp"
+#include "duckdb/planner/table_filter_set.hpp"
 
 namespace duckherder {
 
@@ -47,12 +51,59 @@ bool IsRowWise(LogicalOperatorType type) {
 	}
 }
 
-//! Whether a part of a plan is worth sending: it ends in an operator that reduces.
-bool EndsReduced(const LogicalOperator &op) {
-	if (IsReducing(op.type)) {
+//! Whether a join gives out no more rows than it takes in, as far as is known.
+bool IsReducingJoin(const LogicalOperator &op) {
+	if (op.type != LogicalOperatorType::LOGICAL_COMPARISON_JOIN || !op.has_estimated_cardinality) {
+		return false;
+	}
+	idx_t taken = 0;
+	for (auto &child : op.children) {
+		if (!child->has_estimated_cardinality) {
+			return false;
+		}
+		taken += child->estimated_cardinality;
+	}
+	return op.estimated_cardinality <= taken;
+}
+
+//! The operator that decides how many rows come out of a part of a plan.
+const LogicalOperator &DecidingOperator(const LogicalOperator &op) {
+	if (op.type == LogicalOperatorType::LOGICAL_MATERIALIZED_CTE) {
+		return DecidingOperator(*op.children[1]);
+	}
+	return IsRowWise(op.type) && op.children.size() == 1 ? DecidingOperator(*op.children[0]) : op;
+}
+
+using FilterSets = unordered_set<const DynamicTableFilterSet *>;
+
+//! What the joins of a plan will know only when it runs, and hand to scans then; not those in `without`.
+void CollectHandedOut(const LogicalOperator &op, const LogicalOperator &without, FilterSets &sets) {
+	if (&op == &without) {
+		return;
+	}
+	if (op.type == LogicalOperatorType::LOGICAL_COMPARISON_JOIN) {
+		auto &pushdown = op.Cast<LogicalComparisonJoin>().filter_pushdown;
+		if (pushdown) {
+			for (auto &probe : pushdown->probe_info) {
+				sets.insert(probe.dynamic_filters.get());
+			}
+		}
+	}
+	for (auto &child : op.children) {
+		CollectHandedOut(*child, without, sets);
+	}
+}
+
+bool HasScanWithAnyOf(const LogicalOperator &op, const FilterSets &sets) {
+	if (op.type == LogicalOperatorType::LOGICAL_GET && sets.count(op.Cast<LogicalGet>().dynamic_filters.get()) > 0) {
 		return true;
 	}
-	return IsRowWise(op.type) && op.children.size() == 1 && EndsReduced(*op.children[0]);
+	for (auto &child : op.children) {
+		if (HasScanWithAnyOf(*child, sets)) {
+			return true;
+		}
+	}
+	return false;
 }
 
 class SubplanPushdown {
@@ -62,7 +113,7 @@ public:
 	}
 
 	void Visit(unique_ptr<LogicalOperator> &op) {
-		if (EndsReduced(*op)) {
+		if (IsWorthSending(*op)) {
 			auto catalog = CatalogOf(*op);
 			if (catalog && TryPush(op, *catalog)) {
 				return;
@@ -74,25 +125,61 @@ public:
 	}
 
 private:
+	//! Whether fewer rows come out of a part of a plan than its scans would bring.
+	bool IsWorthSending(const LogicalOperator &op) const {
+		auto &deciding = DecidingOperator(op);
+		if (IsReducing(deciding.type)) {
+			return true;
+		}
+		if (!IsReducingJoin(deciding)) {
+			return false;
+		}
+		// What a join with rows of this process finds out may leave less than this one does.
+		FilterSets sets;
+		CollectHandedOut(root, op, sets);
+		return !HasScanWithAnyOf(op, sets);
+	}
+
 	//! The one duckling whose tables are all that a part of a plan reads, with functions that it has.
 	optional_ptr<RemoteCatalog> CatalogOf(LogicalOperator &op) {
-		if (op.children.empty()) {
-			auto table = TableOfScan(op);
-			return table ? &table->GetRemoteCatalog() : nullptr;
-		}
 		optional_ptr<RemoteCatalog> catalog;
-		for (auto &child : op.children) {
-			auto found = CatalogOf(*child);
-			if (!found || (catalog && found != catalog)) {
-				return nullptr;
-			}
-			catalog = found;
+		set<TableIndex> ctes;
+		return ReadsOne(op, catalog, ctes) && catalog && KnowsAllOf(*catalog, op) ? catalog : nullptr;
+	}
+
+	//! Whether nothing is read but `catalog`, which is set by the first scan, and `ctes` that are defined in the same part.
+	bool ReadsOne(LogicalOperator &op, optional_ptr<RemoteCatalog> &catalog, set<TableIndex> &ctes) {
+		if (op.type == LogicalOperatorType::LOGICAL_MATERIALIZED_CTE) {
+			ctes.insert(op.Cast<LogicalMaterializedCTE>().table_index);
 		}
+		for (auto &child : op.children) {
+			if (!ReadsOne(*child, catalog, ctes)) {
+				return false;
+			}
+		}
+		if (!op.children.empty() || op.type == LogicalOperatorType::LOGICAL_DUMMY_SCAN) {
+			return true;
+		}
+		if (op.type == LogicalOperatorType::LOGICAL_CTE_REF) {
+			return ctes.count(op.Cast<LogicalCTERef>().cte_index) > 0;
+		}
+		auto table = TableOfScan(op);
+		if (!table || (catalog && &table->GetRemoteCatalog() != catalog.get())) {
+			return false;
+		}
+		catalog = table->GetRemoteCatalog();
+		return true;
+	}
+
+	bool KnowsAllOf(RemoteCatalog &catalog, LogicalOperator &op) {
 		auto known = true;
 		LogicalOperatorVisitor::EnumerateExpressions(op, [&](unique_ptr<Expression> *expression) {
-			known = known && !(*expression)->IsVolatile() && ServerKnowsFunctions(context, *catalog, **expression);
+			known = known && !(*expression)->IsVolatile() && ServerKnowsFunctions(context, catalog, **expression);
 		});
-		return known ? catalog : nullptr;
+		for (auto &child : op.children) {
+			known = known && KnowsAllOf(catalog, *child);
+		}
+		return known;
 	}
 
 	bool TryPush(unique_ptr<LogicalOperator> &op, RemoteCatalog &catalog) {

@@ -1,8 +1,10 @@
 #include "table_scan.hpp"
 
 #include "arrow_scan.hpp"
+#include "error_place.hpp"
 #include "remote_catalog.hpp"
 #include "remote_table.hpp"
+#include "remote_transaction.hpp"
 #include "sql_export.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
@@ -194,11 +196,12 @@ unique_ptr<GlobalTableFunctionState> TableScanInit(ClientContext &context, Table
 	vector<LogicalType> types;
 	auto sql = ScanSql(data, input.column_ids, TableFilters(context, data, input), types);
 	ScanHandle scan;
-	Check([&](DhBuffer *error) {
+	CheckSent(context, sql, [&](DhBuffer *error) {
 		return Api().scan_start(data.table->GetRemoteCatalog().Session(context), Text(sql),
-		                        !context.transaction.IsAutoCommit(), false, InterruptOf(context), scan.Slot(), error);
+		                        RemoteTransaction::SpansStatements(context, data.table->GetRemoteCatalog()), false,
+		                        InterruptOf(context), scan.Slot(), error);
 	});
-	return MakeArrowScan(context, std::move(scan), std::move(types));
+	return MakeArrowScan(context, std::move(scan), std::move(types), std::move(sql));
 }
 
 unique_ptr<NodeStatistics> TableScanCardinality(ClientContext &, const FunctionData *bind_data) {
@@ -285,15 +288,28 @@ TableFunction MakeTableScan(shared_ptr<RemoteTable> table, unique_ptr<FunctionDa
 	return function;
 }
 
+static optional_ptr<RemoteTable> TableOfScan(const BoundTableFunction &function,
+                                             const unique_ptr<FunctionData> &bind_data) {
+	if (function.GetName() != Identifier(SCAN_FUNCTION) || !bind_data) {
+		return nullptr;
+	}
+	return bind_data->Cast<TableScanData>().table.get();
+}
+
 optional_ptr<RemoteTable> TableOfScan(const LogicalOperator &op) {
 	if (op.type != LogicalOperatorType::LOGICAL_GET) {
 		return nullptr;
 	}
 	auto &get = op.Cast<LogicalGet>();
-	if (get.function.GetName() != Identifier(SCAN_FUNCTION) || !get.bind_data) {
+	return TableOfScan(get.function, get.bind_data);
+}
+
+optional_ptr<RemoteTable> TableOfScan(const PhysicalOperator &op) {
+	if (op.type != PhysicalOperatorType::TABLE_SCAN) {
 		return nullptr;
 	}
-	return get.bind_data->Cast<TableScanData>().table.get();
+	auto &scan = op.Cast<PhysicalTableScan>();
+	return TableOfScan(scan.function, scan.bind_data);
 }
 
 } // namespace duckherder

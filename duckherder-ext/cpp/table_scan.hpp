@@ -16,5 +16,6 @@ duckdb::TableFunction MakeTableScan(duckdb::shared_ptr<RemoteTable> table,
 
 //! The table that a plan's scan reads; null if it is not such a scan.
 duckdb::optional_ptr<RemoteTable> TableOfScan(const duckdb::LogicalOperator &op);
+duckdb::optional_ptr<RemoteTable> TableOfScan(const duckdb::PhysicalOperator &op);
 
 } // namespace duckherder

@@ -213,11 +213,8 @@ impl RemoteSession {
         let recording = Recording::start(&self.remote, sql, access.kind());
         match self.start_recorded(interrupt, sql, transactional, &recording) {
             Ok(stream) => Scan::stream(Arc::clone(&self.remote), stream, recording),
-            Err(mut error) => {
+            Err(error) => {
                 self.forget_stale_catalog(&error);
-                // A place in the text that was sent means nothing in the user's own.
-                error.extra_info.remove("position");
-                error.extra_info.remove("location");
                 recording.end(Err(&error));
                 Err(error)
             }
@@ -341,14 +338,11 @@ impl RemoteSession {
             bytes_sent.fetch_add(sql.len() as u64, Ordering::Relaxed);
             async move { session.describe_as(sql, Some(id)).await }
         });
-        shape.map(|shape| shape.columns).map_err(|mut error| {
-            error.extra_info.remove("position");
-            error.extra_info.remove("location");
+        shape.map(|shape| shape.columns).inspect_err(|error| {
             // Such a statement is not going to be run: this is its end.
             let recording = Recording::begun(beginning, &self.remote, sql, Kind::Write);
             recording.traffic().add_sent(0, bytes_sent.into_inner());
-            recording.end(Err(&error));
-            error
+            recording.end(Err(error));
         })
     }
 

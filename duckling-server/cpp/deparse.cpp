@@ -48,6 +48,12 @@ bool IsOperator(const FunctionExpression &function) {
 	return !name.empty() && !StringUtil::CharacterIsAlpha(name[0]) && name[0] != '_';
 }
 
+//! Functions that only put values together.
+bool IsConstructor(const FunctionExpression &function) {
+	static const identifier_set_t CONSTRUCTORS {"union_value", "struct_pack", "list_value", "row", "map"};
+	return CONSTRUCTORS.find(function.FunctionName()) != CONSTRUCTORS.end();
+}
+
 //! Whether an expression means the same wherever it is evaluated. Then it need not be folded here, and as it was
 //! written it has the type that it was written with: a literal would take on another.
 bool MeansTheSameThere(const ParsedExpression &expression) {
@@ -61,7 +67,8 @@ bool MeansTheSameThere(const ParsedExpression &expression) {
 	case ExpressionClass::BETWEEN:
 		break;
 	case ExpressionClass::FUNCTION:
-		if (!IsOperator(expression.Cast<FunctionExpression>())) {
+		if (!IsOperator(expression.Cast<FunctionExpression>()) &&
+		    !IsConstructor(expression.Cast<FunctionExpression>())) {
 			return false;
 		}
 		break;

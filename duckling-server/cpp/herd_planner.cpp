@@ -5,6 +5,7 @@
 #include "herd_scan.hpp"
 #include "herd_source.hpp"
 #include "herd_steps.hpp"
+#include "join_filters.hpp"
 
 #include "duckdb/catalog/catalog_transaction.hpp"
 #include "duckdb/main/config.hpp"
@@ -36,7 +37,20 @@ bool ReadsHerd(const LogicalOperator &op) {
 	return false;
 }
 
+void Disable(DBConfig &config, OptimizerType optimizer) {
+	if (!config.IsOptimizerDisabled(optimizer)) {
+		auto disabled = config.GetDisabledOptimizers();
+		disabled.insert(optimizer);
+		config.SetDisabledOptimizers(std::move(disabled));
+	}
+}
+
 void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
+	auto &config = DBConfig::GetConfig(input.context);
+	if (config.IsOptimizerDisabled(OptimizerType::EXTENSION)) {
+		// Nobody will take the Bloom filters out.
+		Disable(config, OptimizerType::JOIN_FILTER_PUSHDOWN);
+	}
 	if (bound.plan) {
 		ReplaceScans(input.context, *bound.plan);
 		PlanChangesWithoutOptimizer(input.context, input.binder, bound.plan);
@@ -53,17 +67,14 @@ bool RunsStage(ClientContext &context) {
 //! for that. Of a herd's tables the coordinator knows how many values a column has, but not which; and workers take little
 //! for much, of a part of a query that they get. The setting is the database's.
 void PreOptimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
-	auto &config = DBConfig::GetConfig(input.context);
-	if (!config.IsOptimizerDisabled(OptimizerType::PARTIAL_AGGREGATE_PUSHDOWN) &&
-	    (ReadsHerd(*plan) || RunsStage(input.context))) {
-		auto disabled = config.GetDisabledOptimizers();
-		disabled.insert(OptimizerType::PARTIAL_AGGREGATE_PUSHDOWN);
-		config.SetDisabledOptimizers(std::move(disabled));
+	if (ReadsHerd(*plan) || RunsStage(input.context)) {
+		Disable(DBConfig::GetConfig(input.context), OptimizerType::PARTIAL_AGGREGATE_PUSHDOWN);
 	}
 }
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	auto &context = input.context;
+	duckling::WithoutRowIdBloomFilters(*plan);
 	PlanChanges(context, input.optimizer.binder, plan);
 	if (!ReadsHerd(*plan)) {
 		return;

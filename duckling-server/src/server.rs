@@ -39,11 +39,6 @@ const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 /// The part of DuckDB's memory limit, where one is given, that exchanges may take beside it.
 const EXCHANGE_SHARE: u64 = 4;
 
-/// DuckDB 2.0.0 writes outside of its memory where a join has told a scan what it looks for (`BloomFilterExecutor` in
-/// `planner/table_filter_state.cpp`), and rows of the scanned table have been deleted: it makes room for hashes of the rows
-/// that are left, and puts them at the places of all. No statement of a client may do that to a server.
-const WITHOUT_UNSAFE_OPTIMIZERS: &str = "SET GLOBAL disabled_optimizers = 'join_filter_pushdown'";
-
 /// What `grpc.health.v1` is asked about: the server, and its service.
 const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
 
@@ -68,7 +63,6 @@ impl Duckling {
         let open = || {
             let database = Database::open(&config.database, &config.database_options)?;
             let has_icu = load_icu(&database)?;
-            database.connect()?.execute(WITHOUT_UNSAFE_OPTIMIZERS)?;
             Ok((database, has_icu))
         };
         let (database, has_icu) = open().map_err(|source| ServerError::OpenDatabase {
