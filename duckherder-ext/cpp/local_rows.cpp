@@ -306,19 +306,15 @@ void SendAsStatement(OptimizerExtensionInput &input, unique_ptr<LogicalOperator>
 	}
 	auto &rows = change.children[0];
 	FilterPushdown filter_pushdown(input.optimizer);
+	// Marks that a projection keeps are not to become semi joins.
+	unordered_set<TableIndex> referenced;
+	filter_pushdown.CheckMarkToSemi(*rows, referenced);
 	rows = filter_pushdown.Rewrite(std::move(rows));
 	LocalRows local(input.optimizer.binder, catalog, *plan);
 	local.TakeOut(rows);
 	plan->ResolveOperatorTypes();
 	auto exported = LogicalPlanSQLExporter::Export(input.context, *plan);
-	if (exported.HasError() && change.type == LogicalOperatorType::LOGICAL_DELETE) {
-		// Optimizers may renumber the columns below a DELETE, which has no projection to hide it.
-		throw NotImplementedException("a duckling's table cannot be changed with rows of this process in this way (%s); "
-		                              "put the rows into a table of the duckling first",
-		                              exported.GetIssues()[0].message);
-	}
-	auto by_row = change.type != LogicalOperatorType::LOGICAL_DELETE;
-	if (exported.HasError() || (by_row && !ServerKnowsFunctionsOf(input.context, catalog, *rows))) {
+	if (exported.HasError() || !ServerKnowsFunctionsOf(input.context, catalog, *rows)) {
 		return local.PutBack(rows);
 	}
 	auto &query = *exported.GetValue().query;
