@@ -5,6 +5,7 @@
 #include "remote_query.hpp"
 #include "remote_table.hpp"
 
+#include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/config.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
@@ -19,12 +20,44 @@
 #include "duckdb/planner/bound_parameter_map.hpp"
 #include "duckdb/planner/expression/bound_parameter_expression.hpp"
 #include "duckdb/planner/operator/logical_explain.hpp"
+#include "duckdb/planner/operator/logical_extension_operator.hpp"
 #include "duckdb/planner/operator/logical_vacuum.hpp"
 #include "duckdb/planner/planner_extension.hpp"
 
 namespace duckherder {
 
 using namespace duckdb;
+
+//! The plan of a statement that runs on a duckling as a whole. DuckDB's optimizers, some forty of them, would look at it in
+//! vain.
+class LogicalWholeStatement : public LogicalExtensionOperator {
+public:
+	explicit LogicalWholeStatement(unique_ptr<LogicalOperator> plan) {
+		children.push_back(std::move(plan));
+		LogicalOperator::ResolveOperatorTypes();
+	}
+
+	PhysicalOperator &CreatePlan(ClientContext &, PhysicalPlanGenerator &planner) override {
+		return planner.CreatePlan(*children[0]);
+	}
+	bool RequireOptimizer() const override {
+		return false;
+	}
+	vector<ColumnBinding> GetColumnBindings() override {
+		return children[0]->GetColumnBindings();
+	}
+	string GetName() const override {
+		return "DUCKHERDER_STATEMENT";
+	}
+	string GetExtensionName() const override {
+		return "duckherder_statement";
+	}
+
+protected:
+	void ResolveTypes() override {
+		types = children[0]->types;
+	}
+};
 
 //! EXPLAIN with the options of `explain`, of the statement on the server.
 static string ExplainSql(const LogicalExplain &explain, const RemoteStatement &statement) {
@@ -174,6 +207,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	default:
 		break;
 	}
+	bound.plan = make_uniq<LogicalWholeStatement>(std::move(bound.plan));
 }
 
 void RegisterPostBind(DBConfig &config) {
