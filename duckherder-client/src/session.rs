@@ -48,6 +48,9 @@ pub struct QueryOptions {
     pub begin_transaction: bool,
     /// The statement's id in the server's history, the bytes of a UUID; without one, the server makes it up.
     pub history_id: Option<HistoryId>,
+    /// UNION and VARIANT columns come as the structs that DuckDB keeps them in. Arrow's union cannot tell a NULL from a
+    /// member that is NULL, and Parquet's variant lacks unsigned integers and intervals, for two.
+    pub stored_types: bool,
 }
 
 /// How to send rows.
@@ -168,6 +171,7 @@ impl Session {
             sql: sql.into(),
             begin_transaction: options.begin_transaction,
             history_id: id_bytes(options.history_id),
+            stored_types: options.stored_types,
         };
         QueryStream::execute(self.clone(), &self.0.connection, request).await
     }

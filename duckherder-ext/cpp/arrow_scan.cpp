@@ -1,8 +1,8 @@
 #include "arrow_scan.hpp"
 
 #include "error_place.hpp"
+#include "stored_types.hpp"
 
-#include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/query_result.hpp"
 #include "duckdb/parallel/async_result.hpp"
@@ -124,11 +124,7 @@ Next NextBatch(ClientContext &context, TableFunctionInput &input, ArrowScanState
 
 void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
 	for (idx_t i = 0; i < to.ColumnCount(); i++) {
-		if (from.data[i].GetType() == to.data[i].GetType()) {
-			to.data[i].Reference(from.data[i]);
-		} else {
-			VectorOperations::Cast(context, from.data[i], to.data[i], from.size());
-		}
+		duckherder::FromArriving(context, from.data[i], to.data[i]);
 	}
 }
 

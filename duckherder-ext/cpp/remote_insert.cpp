@@ -4,6 +4,7 @@
 #include "remote_query.hpp"
 #include "remote_table.hpp"
 #include "remote_transaction.hpp"
+#include "stored_types.hpp"
 #include "table_scan.hpp"
 
 #include "duckdb/common/arrow/arrow_appender.hpp"
@@ -51,7 +52,7 @@ void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTar
                  const vector<LogicalType> &types, InsertState &state) {
 	auto properties = ArrowProperties(context);
 	ArrowSchemaWrapper schema;
-	ArrowConverter::ToArrowSchema(&schema.arrow_schema, types, target.column_names, properties);
+	ArrowConverter::ToArrowSchema(&schema.arrow_schema, StoredTypes(types), target.column_names, properties);
 	vector<string> names;
 	for (auto &type : types) {
 		names.push_back(type.ToString());
@@ -86,12 +87,14 @@ void Send(ClientContext &context, RemoteCatalog &catalog, const UploadTarget &ta
 	if (!state.upload) {
 		StartUpload(context, catalog, target, chunk.GetTypes(), state);
 	}
+	StoredChunk stored(chunk);
+	auto &rows = stored.Get();
 	if (!state.appender) {
 		auto properties = ArrowProperties(context);
-		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, chunk.GetTypes());
-		state.appender = make_uniq<ArrowAppender>(chunk.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
+		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, rows.GetTypes());
+		state.appender = make_uniq<ArrowAppender>(rows.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
 	}
-	state.appender->Append(chunk, 0, chunk.size(), chunk.size());
+	state.appender->Append(rows, 0, rows.size(), rows.size());
 	if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
 		SendBatch(context, state);
 	}

@@ -231,6 +231,7 @@ impl RemoteSession {
         let options = QueryOptions {
             begin_transaction: self.joins_now(transactional)?,
             history_id: Some(recording.id()),
+            stored_types: true,
         };
         let outcome = self.request(interrupt, |session| {
             let sql = sql.to_owned();

@@ -115,6 +115,7 @@ mod tests {
                 sql,
                 begin_transaction,
                 history_id: history.to_vec().into(),
+                stored_types: true,
             });
             prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
         }

@@ -3,6 +3,7 @@
 #include "herd_placement.hpp"
 #include "herd_scan.hpp"
 #include "herd_write.hpp"
+#include "stored_types.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/common/arrow/arrow_appender.hpp"
@@ -197,7 +198,8 @@ private:
 		}
 		auto properties = ArrowProperties(context);
 		ArrowSchemaWrapper schema;
-		ArrowConverter::ToArrowSchema(&schema.arrow_schema, types, target.column_names, properties);
+		ArrowConverter::ToArrowSchema(&schema.arrow_schema, duckherder::StoredTypes(types), target.column_names,
+		                              properties);
 		auto workers = target.placement.WorkersJson();
 		HerdWriteTarget write {Text(target.schema_name), Text(target.table_name), Text(workers),
 		                       target.placement.IsReplicated(), target.temporary};
@@ -235,7 +237,9 @@ private:
 	}
 
 	void Append(ClientContext &context, InsertGlobalState &global, InsertLocalState &local, idx_t worker,
-	            DataChunk &rows) const {
+	            DataChunk &chunk) const {
+		duckherder::StoredChunk stored(chunk);
+		auto &rows = stored.Get();
 		auto &appender = local.batches[worker].appender;
 		if (!appender) {
 			auto properties = ArrowProperties(context);

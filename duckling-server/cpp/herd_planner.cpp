@@ -6,6 +6,7 @@
 #include "herd_source.hpp"
 #include "herd_steps.hpp"
 #include "join_filters.hpp"
+#include "stored_results.hpp"
 
 #include "duckdb/catalog/catalog_transaction.hpp"
 #include "duckdb/main/config.hpp"
@@ -54,6 +55,7 @@ void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	if (bound.plan) {
 		ReplaceScans(input.context, *bound.plan);
 		PlanChangesWithoutOptimizer(input.context, input.binder, bound.plan);
+		duckling::StoreResult(input.context, input.binder, bound);
 	}
 }
 
@@ -72,9 +74,11 @@ void PreOptimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &pl
 	}
 }
 
-void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &whole) {
 	auto &context = input.context;
-	duckling::WithoutRowIdBloomFilters(*plan);
+	duckling::WithoutRowIdBloomFilters(*whole);
+	// Workers know nothing of how the coordinator's results leave.
+	auto &plan = duckling::BelowStored(whole);
 	PlanChanges(context, input.optimizer.binder, plan);
 	if (!ReadsHerd(*plan)) {
 		return;

@@ -1,8 +1,8 @@
 #include "herd_source.hpp"
 
 #include "herd_estimates.hpp"
+#include "stored_types.hpp"
 
-#include "duckdb/common/vector_operations/vector_operations.hpp"
 #include "duckdb/function/table/arrow.hpp"
 #include "duckdb/main/profiler/profiling_node.hpp"
 #include "duckdb/storage/statistics/node_statistics.hpp"
@@ -86,13 +86,11 @@ bool NextBatch(ClientContext &context, SourceScanState &global, SourceThreadStat
 
 void CastColumns(ClientContext &context, DataChunk &from, DataChunk &to) {
 	for (idx_t i = 0; i < to.ColumnCount(); i++) {
-		if (from.data[i].GetType() == to.data[i].GetType()) {
-			to.data[i].Reference(from.data[i]);
-		} else if (to.data[i].GetType().IsAggregateState()) {
+		if (to.data[i].GetType().IsAggregateState()) {
 			// It is kept as what it arrives as.
 			to.data[i].Reinterpret(from.data[i]);
 		} else {
-			VectorOperations::Cast(context, from.data[i], to.data[i], from.size());
+			duckherder::FromArriving(context, from.data[i], to.data[i]);
 		}
 	}
 }

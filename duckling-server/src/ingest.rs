@@ -172,8 +172,11 @@ fn take(
             define(connection, herd, &statement)?;
         }
     }
-    // The appender knows no tables in nested schemas.
-    if !target.parent_schemas.is_empty() || (!target.temporary && is_of_herd(connection, target)?) {
+    // The appender knows no tables in nested schemas, and no stored types.
+    if !target.parent_schemas.is_empty()
+        || schema.fields().iter().any(|field| is_stored(field))
+        || (!target.temporary && is_of_herd(connection, target)?)
+    {
         return take_as_insert(connection, herd, target, schema, batches);
     }
     if target.create == Create::No {
@@ -291,6 +294,28 @@ fn take_as_insert(
     herd.set_upload(None);
     outcome?;
     source.rows()
+}
+
+/// Whether a column has UNION or VARIANT values as the structs that DuckDB keeps them in: their types are in the text only.
+fn is_stored(field: &Field) -> bool {
+    let named = type_text(field).is_some_and(|text| text.contains("UNION") || text.contains("VARIANT"));
+    named && !has_arrow_types(field)
+}
+
+/// Whether in a field there is one of Arrow's own types for them.
+fn has_arrow_types(field: &Field) -> bool {
+    if Exact::of(field) == Some(Exact::Variant) {
+        return true;
+    }
+    match field.data_type() {
+        DataType::Union(..) => true,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_arrow_types(item),
+        DataType::Struct(fields) => fields.iter().any(|field| has_arrow_types(field)),
+        _ => false,
+    }
 }
 
 /// The statements that make the table.

@@ -19,8 +19,10 @@ use crate::exact::{Exact, column_error};
 /// Who reads the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapping {
-    /// Our own extension: exact types, type texts, no dictionaries.
+    /// A client that speaks our protocol: exact types, type texts, no dictionaries.
     Link,
+    /// The same, and UNION and VARIANT as the structs that DuckDB keeps them in.
+    Stored,
     /// A client of Arrow Flight SQL: plain types, and dictionaries for ENUM columns.
     Generic,
     /// One that has asked for exact types.

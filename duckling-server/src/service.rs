@@ -244,7 +244,11 @@ impl DucklingService {
             sql: request.sql,
             place: place(request.begin_transaction),
             parameters: None,
-            mapping: Mapping::Link,
+            mapping: if request.stored_types {
+                Mapping::Stored
+            } else {
+                Mapping::Link
+            },
         };
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
     }

@@ -12,7 +12,7 @@ use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, Statement, StatementKind, for_each_row};
+use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, ResultTypes, Statement, StatementKind, for_each_row};
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::ddl;
@@ -88,7 +88,7 @@ pub fn run(
     }
     commit_on_workers(sessions, lease, &last)?;
     let compression = match job.mapping {
-        Mapping::Link => lease.session.compression,
+        Mapping::Link | Mapping::Stored => lease.session.compression,
         // Not every client of Flight SQL can unpack.
         Mapping::Generic | Mapping::Lossless => Compression::None,
     };
@@ -114,7 +114,7 @@ pub fn run(
     summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     summary.catalog_epoch = sessions.epoch();
     if let Some(producer) = producer
-        && job.mapping == Mapping::Link
+        && matches!(job.mapping, Mapping::Link | Mapping::Stored)
     {
         producer.send(Message::of_metadata(summary.encode_to_vec()))?;
     }
@@ -381,7 +381,11 @@ impl<'a> Sink<'a> {
         statement: &Statement,
         parameters: &Parameters,
     ) -> Result<(), RemoteError> {
-        let mut result = connection.run_with(statement, parameters, self.limits.batch_rows)?;
+        let types = match self.mapping {
+            Mapping::Stored => ResultTypes::Stored,
+            _ => ResultTypes::Arrow,
+        };
+        let mut result = connection.run_with(statement, parameters, self.limits.batch_rows, types)?;
         if self.producer.is_none() {
             return self.drop_rows(result, statement.kind());
         }

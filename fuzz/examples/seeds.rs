@@ -52,6 +52,7 @@ fn requests() -> Vec<Vec<u8>> {
         sql: "SELECT 42".to_owned(),
         begin_transaction: true,
         history_id: vec![1; 16].into(),
+        stored_types: true,
     };
     let ingest = IngestRequest {
         session_id: vec![7; 16].into(),

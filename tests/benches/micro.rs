@@ -125,6 +125,7 @@ fn tickets(criterion: &mut Criterion) {
         sql: "SELECT * FROM accounts WHERE id = 4711".to_owned(),
         begin_transaction: false,
         history_id: vec![9; 16].into(),
+        stored_types: true,
     };
     let ticket = Command::Execute(request.clone()).encode();
     let mut group = criterion.benchmark_group("ticket");

@@ -11,7 +11,7 @@ use libduckdb_sys::v2 as ffi;
 use super::database::Database;
 use super::error::{check, check_code};
 use super::parameters::Parameters;
-use super::result::ArrowResult;
+use super::result::{ArrowResult, ResultTypes};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -83,10 +83,10 @@ impl Connection {
     /// # Errors
     /// DuckDB's binder and catalog errors.
     pub fn run(&mut self, statement: &Statement, batch_rows_max: usize) -> Result<ArrowResult<'_>, RemoteError> {
-        self.run_with(statement, &Parameters::none(), batch_rows_max)
+        self.run_with(statement, &Parameters::none(), batch_rows_max, ResultTypes::Arrow)
     }
 
-    /// As [`Connection::run`], with values for the statement's parameters.
+    /// As [`Connection::run`], with values for the statement's parameters, and with columns of `types`.
     ///
     /// # Errors
     /// Those, and another number of values than there are parameters.
@@ -95,8 +95,9 @@ impl Connection {
         statement: &Statement,
         parameters: &Parameters,
         batch_rows_max: usize,
+        types: ResultTypes,
     ) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max)
+        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, types)
     }
 
     /// What `statement`, which is bound and not run, would yield, and what parameters it takes.

@@ -1,5 +1,6 @@
 //! Results as Arrow.
 
+use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
@@ -35,6 +36,51 @@ enum Intervals {
     Suspect,
 }
 
+/// What becomes of columns that Arrow has no exact types for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultTypes {
+    /// Arrow's union, and Parquet's variant: both lose some values, or refuse them.
+    Arrow,
+    /// The structs that DuckDB keeps UNION and VARIANT in, as told in the type texts. Of reads and writes only: what PREPARE
+    /// and EXECUTE yield stays Arrow's.
+    Stored,
+}
+
+/// Has the statements be planned with [`ResultTypes::Stored`] that a connection plans as long as this lives.
+struct Storing {
+    connection: Arc<ConnectionHandle>,
+}
+
+impl Storing {
+    fn start(connection: &Arc<ConnectionHandle>) -> Self {
+        // SAFETY: a handle of the API's version 1 is the same connection, a `duckdb::Connection *`.
+        unsafe { duckling_store_results(connection.raw.cast(), true) };
+        Self {
+            connection: Arc::clone(connection),
+        }
+    }
+
+    /// The type of a column that is stored.
+    fn type_text(&self, column: usize) -> Option<String> {
+        // SAFETY: as above; the text is C++'s, and lives until the next statement is planned.
+        let text = unsafe { duckling_stored_column(self.connection.raw.cast(), column) };
+        // SAFETY: a text of C++ ends with a zero.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        // SAFETY: as in `start`.
+        unsafe { duckling_store_results(self.connection.raw.cast(), false) };
+    }
+}
+
+unsafe extern "C" {
+    fn duckling_store_results(connection: *mut c_void, stores: bool);
+    fn duckling_stored_column(connection: *mut c_void, column: usize) -> *const c_char;
+}
+
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
 ///
 /// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
@@ -45,6 +91,8 @@ pub struct ArrowResult<'connection> {
     ended: bool,
     schema: Option<SchemaRef>,
     intervals: Intervals,
+    /// Until the schema is known.
+    storing: Option<Storing>,
     _connection: PhantomData<&'connection mut Connection>,
 }
 
@@ -70,6 +118,7 @@ impl ArrowResult<'_> {
         statement: &Statement,
         parameters: &Parameters,
         batch_rows_max: usize,
+        types: ResultTypes,
     ) -> Result<Self, RemoteError> {
         let names = statement.parameters()?;
         if names.len() != parameters.len() {
@@ -91,6 +140,9 @@ impl ArrowResult<'_> {
             ended: true,
             schema: None,
             intervals: Intervals::None,
+            storing: (types == ResultTypes::Stored
+                && matches!(statement.kind(), StatementKind::Read | StatementKind::Write))
+            .then(|| Storing::start(connection)),
             _connection: PhantomData,
         };
         check(|error| {
@@ -110,6 +162,9 @@ impl ArrowResult<'_> {
             }
         })?;
         result.look_for_intervals(statement, &names, parameters)?;
+        if result.schema.is_some() {
+            result.storing = None;
+        }
         result.ended = false;
         Ok(result)
     }
@@ -168,6 +223,7 @@ impl ArrowResult<'_> {
             match self.read_schema() {
                 Ok(schema) => {
                     self.schema = Some(Arc::clone(&schema));
+                    self.storing = None;
                     return Ok(schema);
                 }
                 Err((Code::DUCKDB_V2_ERROR_INPUT_METADATA_DEFERRED, _)) => self.step_towards_schema()?,
@@ -194,7 +250,15 @@ impl ArrowResult<'_> {
         let mut schema = SchemaHandle(ptr::null_mut());
         // SAFETY: see above: the two handle types are one object.
         check(|error| unsafe { ffi::duckdb_v2_result_get_schema(self.raw.cast(), &raw mut schema.0, error) })?;
-        schema.columns()
+        let mut columns = schema.columns()?;
+        if let Some(storing) = &self.storing {
+            for (index, (_, text)) in columns.iter_mut().enumerate() {
+                if let Some(stored) = storing.type_text(index) {
+                    *text = stored;
+                }
+            }
+        }
+        Ok(columns)
     }
 
     fn step_towards_schema(&mut self) -> Result<(), RemoteError> {

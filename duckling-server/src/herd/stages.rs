@@ -18,7 +18,7 @@ use tracing::{debug, info_span};
 use super::exchange::{Outputs, Part, query_id};
 use super::running::{RunningQuery, schema_of};
 use crate::config::Limits;
-use crate::duckdb::{Connection, Parameters, Statement, StatementKind};
+use crate::duckdb::{Connection, Parameters, ResultTypes, Statement, StatementKind};
 use crate::encode::BatchEncoder;
 use crate::history::{Recording, Sender};
 use crate::message::Message;
@@ -377,8 +377,13 @@ impl Runner<'_> {
     }
 
     fn gather(&mut self, connection: &mut Connection, statement: &Statement) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = connection.run_with(statement, &Parameters::none(), self.limits.batch_rows)?;
-        let plain = Plain::new(&result.schema()?, Mapping::Link)?;
+        let mut result = connection.run_with(
+            statement,
+            &Parameters::none(),
+            self.limits.batch_rows,
+            ResultTypes::Stored,
+        )?;
+        let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let before = self.answer.bytes;
         self.answer.begin(plain.schema())?;
         let (producer, outputs) = (self.answer.producer, self.outputs);
@@ -402,8 +407,13 @@ impl Runner<'_> {
         stage: &HerdStage,
         statement: &Statement,
     ) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = connection.run_with(statement, &Parameters::none(), self.limits.batch_rows)?;
-        let plain = Plain::new(&result.schema()?, Mapping::Link)?;
+        let mut result = connection.run_with(
+            statement,
+            &Parameters::none(),
+            self.limits.batch_rows,
+            ResultTypes::Stored,
+        )?;
+        let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let mut writer = self
             .outputs
             .write(stage.stage, plain.schema(), self.limits.message_bytes)?;

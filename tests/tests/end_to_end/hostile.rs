@@ -1,18 +1,27 @@
 //! Requests that no honest client makes: an error each, and the server goes on.
 
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, ListArray, PrimitiveArray, RecordBatch, StructArray,
+    UInt8Array,
+};
+use arrow::datatypes::{DataType, SchemaRef, UInt8Type, UInt32Type};
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, HandshakeRequest, Ticket};
 use bytes::Bytes;
-use duckherder_client::{Client, RemoteError};
+use duckherder_client::{Client, ClientError, IngestTarget, QueryOptions, RemoteError};
+use duckherder_proto::ExceptionType;
 use duckherder_proto::action;
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{ExecuteRequest, HelloRequest, IngestRequest, KeepAliveRequest};
 use duckherder_tests::duckling::LocalDuckling;
-use futures::{StreamExt, stream};
+use fastrand::Rng;
+use futures::{StreamExt, TryStreamExt, stream};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::support::{DEADLINE, number, start, within};
+use crate::support::{DEADLINE, number, remote, start, within};
 
 async fn flight(duckling: &LocalDuckling) -> FlightServiceClient<Channel> {
     let address = format!("http://127.0.0.1:{}", duckling.port());
@@ -236,4 +245,151 @@ async fn joins_on_rowids_stay_inside_of_memory() {
             assert_eq!(number(&client, count).await, 1_000);
         }
     }
+}
+
+/// Values of a list's items, changed here and there.
+fn shaken(rng: &mut Rng, list: &ListArray, change: impl Fn(&mut Rng, &StructArray) -> Vec<ArrayRef>) -> ArrayRef {
+    let items = list.values().as_struct();
+    let columns = change(rng, items);
+    let items = StructArray::new(items.fields().clone(), columns, items.nulls().cloned());
+    let DataType::List(field) = list.data_type() else {
+        unreachable!("it is a list")
+    };
+    Arc::new(ListArray::new(
+        Arc::clone(field),
+        list.offsets().clone(),
+        Arc::new(items),
+        list.nulls().cloned(),
+    ))
+}
+
+/// Numbers of which one is another, or NULL.
+fn other_number<T: ArrowPrimitiveType>(rng: &mut Rng, numbers: &ArrayRef, other: T::Native) -> ArrayRef {
+    let numbers = numbers.as_primitive::<T>();
+    let mut values: Vec<_> = numbers.iter().collect();
+    if let Some(value) = rng.choice(values.iter_mut()) {
+        *value = rng.bool().then_some(other);
+    }
+    Arc::new(PrimitiveArray::<T>::from_iter(values))
+}
+
+/// A column of VARIANT as DuckDB keeps it, with something in it that does not belong there.
+fn malformed_variants(rng: &mut Rng, variants: &StructArray) -> StructArray {
+    let mut parts: Vec<ArrayRef> = variants.columns().to_vec();
+    let small = rng.u32(..6);
+    let large = [u32::MAX, u32::MAX - 1, 1 << 31, 1 << 16, 255][rng.usize(..5)];
+    let index = if rng.bool() { small } else { large };
+    match rng.u32(..6) {
+        0 => {
+            parts[1] = shaken(rng, variants.column(1).as_list(), |rng, items| {
+                vec![
+                    other_number::<UInt32Type>(rng, items.column(0), index),
+                    Arc::clone(items.column(1)),
+                ]
+            });
+        }
+        1 => {
+            parts[1] = shaken(rng, variants.column(1).as_list(), |rng, items| {
+                vec![
+                    Arc::clone(items.column(0)),
+                    other_number::<UInt32Type>(rng, items.column(1), index),
+                ]
+            });
+        }
+        2 => {
+            let other = rng.u8(..40);
+            parts[2] = shaken(rng, variants.column(2).as_list(), |rng, items| {
+                vec![
+                    other_number::<UInt8Type>(rng, items.column(0), other),
+                    Arc::clone(items.column(1)),
+                ]
+            });
+        }
+        3 => {
+            parts[2] = shaken(rng, variants.column(2).as_list(), |rng, items| {
+                vec![
+                    Arc::clone(items.column(0)),
+                    other_number::<UInt32Type>(rng, items.column(1), index),
+                ]
+            });
+        }
+        _ => {
+            let blobs = variants.column(3).as_binary::<i32>();
+            let blobs = blobs.iter().map(|blob| {
+                let mut blob = blob.unwrap_or_default().to_vec();
+                match rng.u32(..4) {
+                    0 => blob.truncate(rng.usize(..=blob.len())),
+                    _ => {
+                        if let Some(byte) = rng.choice(blob.iter_mut()) {
+                            *byte = [0, 1, 0x7F, 0x80, 0xFF][rng.usize(..5)];
+                        }
+                    }
+                }
+                Some(blob)
+            });
+            parts[3] = Arc::new(blobs.collect::<BinaryArray>());
+        }
+    }
+    StructArray::new(variants.fields().clone(), parts, variants.nulls().cloned())
+}
+
+/// What DuckDB keeps is believed by DuckDB: it is looked at before.
+#[tokio::test]
+async fn malformed_variants_and_unions_are_refused_and_the_server_lives() {
+    let (_duckling, client) = start().await;
+    client
+        .execute("CREATE TABLE v (v VARIANT); CREATE TABLE u (u UNION(i INTEGER, s VARCHAR))")
+        .await
+        .unwrap();
+    let stored = QueryOptions {
+        stored_types: true,
+        ..QueryOptions::default()
+    };
+    let query = "SELECT {'a': [1, NULL], 'x': 'two', 'y': 3.5::DECIMAL(30,2), 'b': {'a': '0101'::BIT, 'c': 12::BIGNUM}, \
+                 'd': TIMETZ '12:00:00+01', 'e': 'POINT (1 2)'::GEOMETRY, 'f': '\\xAA'::BLOB}::VARIANT AS v FROM range(3)";
+    let result = client.session().query_with(query, stored).await.unwrap();
+    let schema = result.schema();
+    let batches: Vec<RecordBatch> = result.try_collect().await.unwrap();
+    let variants = batches[0].column(0).as_struct();
+    let append = async |table: &str, schema: SchemaRef, column: StructArray| {
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(column)]).unwrap();
+        let rows = stream::iter([Ok::<_, ClientError>(batch)]);
+        client.session().ingest(IngestTarget::append(table), schema, rows).await
+    };
+    append("v", Arc::clone(&schema), variants.clone()).await.unwrap();
+    let mut rng = Rng::with_seed(1);
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..1_000 {
+        let malformed = malformed_variants(&mut rng, variants);
+        match append("v", Arc::clone(&schema), malformed).await {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                assert_eq!(remote(error).kind, ExceptionType::InvalidInput);
+                refused += 1;
+            }
+        }
+    }
+    // Some changes make other values of them.
+    assert!(taken > 50 && refused > 200, "{taken} taken, {refused} refused");
+    // Objects with the same key twice are objects, of which some functions say that they are not.
+    let mut read = 0;
+    for row in 0..number(&client, "SELECT count(*) FROM v").await {
+        let sql = format!("SELECT v::VARCHAR || variant_typeof(v) || v::JSON FROM v WHERE rowid = {row}");
+        read += i32::from(client.execute(sql).await.is_ok());
+    }
+    assert!(read > 150, "{read} read");
+
+    let query = "SELECT union_value(i := 1)::UNION(i INTEGER, s VARCHAR) AS u";
+    let result = client.session().query_with(query, stored).await.unwrap();
+    let schema = result.schema();
+    let batches: Vec<RecordBatch> = result.try_collect().await.unwrap();
+    let union = batches[0].column(0).as_struct();
+    for tag in [None, Some(1), Some(2), Some(255)] {
+        let tag: ArrayRef = Arc::new(UInt8Array::from_iter([tag]));
+        let columns = vec![tag, Arc::clone(union.column(1)), Arc::clone(union.column(2))];
+        let column = StructArray::new(union.fields().clone(), columns, None);
+        let error = remote(append("u", Arc::clone(&schema), column).await.unwrap_err());
+        assert_eq!(error.message, "a malformed UNION value");
+    }
+    assert_eq!(number(&client, "SELECT count(*) FROM u").await, 0);
 }

@@ -360,7 +360,6 @@ impl Generator {
         } else {
             String::new()
         };
-        let mut is_local = false;
         let rows = match self.rng.u32(..10) {
             0..6 => {
                 let rows: Vec<_> = (0..self.rng.usize(1..5)).map(|_| self.row(&columns, true)).collect();
@@ -368,24 +367,14 @@ impl Generator {
             }
             6 if self.chance(20) => " DEFAULT VALUES".to_owned(),
             7 => {
-                let (query, local) = self.rows_for(&columns, true);
-                is_local = local;
+                let query = self.rows_for(&columns, true);
                 format!(" BY NAME {query}")
             }
             _ => {
-                let (query, local) = self.rows_for(&columns, false);
-                is_local = local;
+                let query = self.rows_for(&columns, false);
                 format!("{list} {query}")
             }
         };
-        if is_local && table.is_remote() && has_union(&table.columns) && !gaps::has(Feature::UploadUnion) {
-            let row = self.row(&table.writable(), false);
-            let names: Vec<_> = table.writable().into_iter().map(|column| column.name).collect();
-            return self.statement(
-                format!("INSERT INTO {name} ({}) VALUES {row}", names.join(", ")),
-                Shape::Changes,
-            );
-        }
         let (verb, conflict) = match self.rng.u32(..12) {
             0 => ("INSERT OR IGNORE INTO", String::new()),
             1 => ("INSERT OR REPLACE INTO", String::new()),
@@ -450,8 +439,8 @@ impl Generator {
         format!(" RETURNING {column}, {expression} AS extra")
     }
 
-    /// A query whose rows fit `columns`, and whether it needs this process.
-    fn rows_for(&mut self, columns: &[Column], by_name: bool) -> (String, bool) {
+    /// A query whose rows fit `columns`.
+    fn rows_for(&mut self, columns: &[Column], by_name: bool) -> String {
         let source = match self.pick_table(|table| !table.is_big) {
             Some(source) if self.chance(85) => source,
             _ => {
@@ -460,10 +449,9 @@ impl Generator {
                     .map(|column| column.data_type.value(&mut self.rng))
                     .collect();
                 let rows = named(&rows, columns, by_name);
-                return (format!("SELECT {rows} FROM range({})", self.rng.u32(..4)), false);
+                return format!("SELECT {rows} FROM range({})", self.rng.u32(..4));
             }
         };
-        let mut is_local = !source.is_remote();
         let alias = Some("src");
         let scope = visible(&source, alias);
         let mut values = Vec::new();
@@ -480,10 +468,7 @@ impl Generator {
         let name = self.qualified(&source);
         let condition = self.condition(&scope, 1);
         let limit = self.rng.u32(1..ROWS_MAX);
-        // Subqueries in conditions may name anything.
-        is_local |= self.names_local(&condition) || self.names_local(&values);
-        let sql = format!("SELECT {values} FROM {name} AS src WHERE {condition} ORDER BY ALL LIMIT {limit}");
-        (sql, is_local)
+        format!("SELECT {values} FROM {name} AS src WHERE {condition} ORDER BY ALL LIMIT {limit}")
     }
 
     /// The text names a table of this process.
@@ -628,10 +613,6 @@ impl Generator {
             0 => match self.pick_table(|table| !table.is_view && !table.is_big) {
                 Some(table) => {
                     let columns = table.writable();
-                    if has_union(&columns) && !gaps::has(Feature::UploadUnion) {
-                        self.parameters = None;
-                        return self.delete();
-                    }
                     let names: Vec<_> = columns.iter().map(|column| column.name.clone()).collect();
                     let values: Vec<_> = columns
                         .iter()
@@ -735,10 +716,6 @@ impl Generator {
                 table,
             ),
         };
-        let is_upload = table.is_remote() && self.names_local(&sql);
-        if is_upload && has_union(&table.columns) && !gaps::has(Feature::UploadUnion) {
-            return self.delete();
-        }
         let names: Vec<_> = table
             .columns
             .iter()
@@ -977,14 +954,6 @@ impl Generator {
         let mut table = self.new_table(place, "t");
         let query = self.query(1);
         table.columns = query.columns;
-        let is_upload = table.is_remote() && self.names_local(&query.sql);
-        if is_upload && !gaps::has(Feature::UploadUnion) {
-            // What an expression yields is not known for sure.
-            let is_plain = |column: &Column| column.data_type != Type::Unknown && !column.data_type.contains("UNION");
-            if !table.columns.iter().all(is_plain) {
-                return self.create_table(place);
-            }
-        }
         let name = self.qualified(&table);
         let create = if place == Place::Temp {
             "CREATE TEMPORARY TABLE"
@@ -1326,10 +1295,6 @@ pub fn describe(table: &str, is_view: bool) -> String {
         true => format!("SELECT column_name, column_type FROM (DESCRIBE {table})"),
         false => format!("FROM (DESCRIBE {table})"),
     }
-}
-
-fn has_union(columns: &[Column]) -> bool {
-    columns.iter().any(|column| column.data_type.contains("UNION"))
 }
 
 /// The left side of `column = s.k`.

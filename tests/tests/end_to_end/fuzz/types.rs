@@ -122,11 +122,7 @@ impl Type {
 
     /// A type to cast anything to.
     pub fn target(rng: &mut Rng, depth: u32) -> Self {
-        let target = Self::random(rng, depth);
-        match target.contains("VARIANT") && !gaps::has(Feature::LargeVariants) {
-            true => Self::Scalar("VARCHAR"),
-            false => target,
-        }
+        Self::random(rng, depth)
     }
 
     fn members(rng: &mut Rng, depth: u32) -> Vec<(&'static str, Self)> {
@@ -252,11 +248,7 @@ impl Type {
             }
             Self::Union(tags) => {
                 let (name, tag) = &tags[rng.usize(..tags.len())];
-                let value = match gaps::has(Feature::UnionOfNull) {
-                    true => tag.value(rng),
-                    false => tag.not_null(rng),
-                };
-                format!("union_value(\"{name}\" := {value})::{}", self.sql())
+                format!("union_value(\"{name}\" := {})::{}", tag.value(rng), self.sql())
             }
             Self::Named(_, inner) => inner.not_null(rng),
         }
@@ -440,9 +432,6 @@ fn scalar(name: &str, rng: &mut Rng) -> String {
             "  {\"a\":1}",
         ],
         "VARIANT" => {
-            if rng.u32(..9) == 0 && gaps::has(Feature::LargeVariants) {
-                return "340282366920938463463374607431768211455::UHUGEINT::VARIANT".to_owned();
-            }
             return pick(
                 rng,
                 &[
@@ -455,6 +444,11 @@ fn scalar(name: &str, rng: &mut Rng) -> String {
                     "'\\x00\\xFF'::BLOB::VARIANT",
                     "true::VARIANT",
                     "''::VARIANT",
+                    "340282366920938463463374607431768211455::UHUGEINT::VARIANT",
+                    "200::UTINYINT::VARIANT",
+                    "INTERVAL '3 months'::VARIANT",
+                    "'0101'::BIT::VARIANT",
+                    "[{'k': 1::HUGEINT}, {'k': NULL}]::VARIANT",
                 ],
             );
         }
