@@ -11,6 +11,7 @@
 #include "duckdb/catalog/catalog_transaction.hpp"
 #include "duckdb/main/config.hpp"
 #include "duckdb/main/extension/extension_loader.hpp"
+#include "duckdb/optimizer/column_binding_replacer.hpp"
 #include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
 #include "duckdb/planner/planner_extension.hpp"
@@ -74,11 +75,9 @@ void PreOptimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &pl
 	}
 }
 
-void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &whole) {
+//! Has the workers do what they can of a plan. The plan that is left has the same columns.
+void Distribute(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	auto &context = input.context;
-	duckling::WithoutRowIdBloomFilters(*whole);
-	// Workers know nothing of how the coordinator's results leave.
-	auto &plan = duckling::BelowStored(whole);
 	PlanChanges(context, input.optimizer.binder, plan);
 	if (!ReadsHerd(*plan)) {
 		return;
@@ -92,6 +91,20 @@ void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &whole
 	if (status == HerdOk) {
 		ApplySteps(context, input.optimizer.binder, plan, nodes, steps.ToString());
 	}
+}
+
+void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	duckling::WithoutRowIdBloomFilters(*plan);
+	// Workers know nothing of how the coordinator's results leave.
+	auto &below = duckling::BelowStored(plan);
+	if (&below == &plan) {
+		return Distribute(input, plan);
+	}
+	ColumnBindingReplacer replacer;
+	auto bindings = below->GetColumnBindings();
+	Distribute(input, below);
+	replacer.AddReplacements(bindings, below->GetColumnBindings());
+	replacer.VisitOperatorBindings(*plan);
 }
 
 void CheckDefaultPartitions(ClientContext &, SetScope, Value &value) {

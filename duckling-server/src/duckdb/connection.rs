@@ -11,7 +11,7 @@ use libduckdb_sys::v2 as ffi;
 use super::database::Database;
 use super::error::{check, check_code};
 use super::parameters::Parameters;
-use super::result::{ArrowResult, ResultTypes};
+use super::result::{ArrowResult, ResultTypes, Storing};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -98,6 +98,12 @@ impl Connection {
         types: ResultTypes,
     ) -> Result<ArrowResult<'_>, RemoteError> {
         ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, types)
+    }
+
+    /// Has what is planned from here on yield [`ResultTypes::Stored`], until the value is dropped.
+    #[must_use]
+    pub fn store_results(&self) -> Storing {
+        Storing::start(&self.handle)
     }
 
     /// What `statement`, which is bound and not run, would yield, and what parameters it takes.

@@ -47,12 +47,12 @@ pub enum ResultTypes {
 }
 
 /// Has the statements be planned with [`ResultTypes::Stored`] that a connection plans as long as this lives.
-struct Storing {
+pub struct Storing {
     connection: Arc<ConnectionHandle>,
 }
 
 impl Storing {
-    fn start(connection: &Arc<ConnectionHandle>) -> Self {
+    pub(super) fn start(connection: &Arc<ConnectionHandle>) -> Self {
         // SAFETY: a handle of the API's version 1 is the same connection, a `duckdb::Connection *`.
         unsafe { duckling_store_results(connection.raw.cast(), true) };
         Self {

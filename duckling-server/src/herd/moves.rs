@@ -97,6 +97,7 @@ async fn take(
         .with_session(worker, |on_worker, begin_transaction| async move {
             let options = QueryOptions {
                 begin_transaction,
+                stored_types: true,
                 ..QueryOptions::default()
             };
             on_worker.query_with(sql.clone(), options).await

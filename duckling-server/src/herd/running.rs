@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::query::{Column, Estimates, StageId};
 use duckherder_proto::error::HERD_WORKER;
+use duckherder_proto::types::with_type_texts;
 use duckherder_proto::v1::{ColumnDescription, HerdExchange, ReadExchangeRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
@@ -267,7 +268,10 @@ pub fn schema_of(connection: &mut Connection, columns: &[ColumnDescription]) -> 
             "the columns of an exchange have types that are none",
         ));
     };
+    let storing = connection.store_results();
     let schema = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
-    let plain = Plain::new(&Arc::new(schema), Mapping::Link)?;
+    drop(storing);
+    let texts: Vec<_> = columns.iter().map(|column| column.type_text.clone()).collect();
+    let plain = Plain::new(&Arc::new(with_type_texts(&schema, &texts)), Mapping::Stored)?;
     Ok(Arc::clone(plain.schema()))
 }

@@ -170,3 +170,51 @@ fn values_are_computed_and_keys_replaced() {
         assert_eq!(connection.lines("SELECT count(*) FROM dh.u").unwrap(), [all]);
     }
 }
+
+#[test]
+fn unions_and_variants_keep_all_of_their_values() {
+    let mut herd = herd(10);
+    let mut plain = duckherder_tests::duckdb::DuckDb::plain().unwrap().connect().unwrap();
+    plain.run("ATTACH ':memory:' AS dh").unwrap();
+    let columns = "(k INTEGER, m MAP(VARCHAR, UNION(i INTEGER, s VARCHAR)), u UNION(x HUGEINT, y BOOLEAN), v VARIANT)";
+    let placed = format!("CREATE TABLE dh.h {columns} PARTITIONED BY (k) WITH (partitions = 4)");
+    herd.connection.run(&placed).unwrap();
+    plain.run(&format!("CREATE TABLE dh.h {columns}")).unwrap();
+    let all = "SELECT k, m, u, union_tag(u), v::VARCHAR, variant_typeof(v) FROM dh.h ORDER BY k";
+    let changes = [
+        "INSERT INTO dh.h VALUES \
+         (1, MAP {'a': union_value(i := 1)::UNION(i INTEGER, s VARCHAR)}, union_value(x := NULL::HUGEINT), 1::UHUGEINT::VARIANT), \
+         (2, MAP {}, NULL, NULL), (3, NULL, true, {'a': INTERVAL '1 day'}::VARIANT), \
+         (4, MAP {'z': NULL}, 5::HUGEINT, [1::UTINYINT]::VARIANT)",
+        "CREATE TABLE here AS FROM dh.h",
+        "INSERT INTO dh.h SELECT k + 10, m, u, v FROM here",
+        "INSERT INTO dh.h SELECT k + 100, m, u, v FROM dh.h",
+        "UPDATE dh.h SET u = union_value(y := NULL::BOOLEAN) WHERE k % 2 = 0",
+        "UPDATE dh.h SET k = k + 1, v = v WHERE k > 100",
+    ];
+    let queries = [
+        all,
+        "SELECT u, union_tag(u), count(*) FROM dh.h GROUP BY ALL ORDER BY ALL",
+        "SELECT k, u, union_tag(u), v::VARCHAR FROM dh.h WHERE k = 1",
+        "SELECT a.k, b.u, union_tag(b.u), b.v::VARCHAR, variant_typeof(b.v) FROM dh.h a JOIN dh.h b ON a.k = b.k + 10 ORDER BY a.k",
+        "SELECT max(u), min(v::VARCHAR), list(union_tag(u) ORDER BY k) FROM dh.h",
+        "SELECT k, v::VARCHAR, variant_typeof(v) FROM dh.h ORDER BY k DESC LIMIT 3",
+        "SELECT k, u, union_tag(u), v::VARCHAR FROM here ORDER BY k",
+    ];
+    for change in changes {
+        herd.connection.run(change).unwrap();
+        plain.run(change).unwrap();
+        assert_eq!(
+            herd.connection.lines(all).unwrap(),
+            plain.lines(all).unwrap(),
+            "{change}"
+        );
+    }
+    for query in queries {
+        assert_eq!(
+            herd.connection.lines(query).unwrap(),
+            plain.lines(query).unwrap(),
+            "{query}"
+        );
+    }
+}

@@ -86,7 +86,7 @@ impl Generator {
             }
             7 => {
                 let (inner, _) = self.expression(scope, depth - 1);
-                let target = Type::target(&mut self.rng, 1);
+                let target = Type::random(&mut self.rng, 1);
                 (format!("TRY_CAST({inner} AS {})", target.sql()), target)
             }
             8 => {

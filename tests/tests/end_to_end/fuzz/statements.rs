@@ -1073,7 +1073,7 @@ impl Generator {
                 })
             }
             7 | 8 => {
-                let data_type = Type::target(&mut self.rng, 1);
+                let data_type = Type::random(&mut self.rng, 1);
                 let using = match self.rng.u32(..3) {
                     0 => format!(" USING TRY_CAST({old} AS {})", data_type.sql()),
                     _ => String::new(),
