@@ -226,6 +226,7 @@ pub async fn upload(
         mut lease,
         registration,
     } = turn.await?;
+    registration.start(false)?;
     recording.runs();
     let (sender, mut receiver) = mpsc::channel(INGEST_BATCHES_AHEAD);
     let feed = feed(first, batches, end, Arc::clone(recording.traffic()), sender);

@@ -16,7 +16,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Limits;
-use crate::duckdb::{Connection, Database, Interrupter};
+use crate::duckdb::{Connection, Database, Interrupter, interrupted};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
@@ -440,32 +440,31 @@ impl Session {
         interrupter: Interrupter,
         herd: Arc<HerdSession>,
     ) -> Registration {
-        let stops_by_itself = Arc::new(AtomicBool::new(false));
         let running = Running {
             interrupter,
             herd,
-            stops_by_itself: Arc::clone(&stops_by_itself),
+            phase: Phase::Waits,
         };
         lock(&self.running).insert(statement_id, running);
         Registration {
             session: Arc::clone(self),
             statement_id,
-            stops_by_itself,
         }
     }
 
     /// Interrupts a running statement; whether there was one.
     pub fn cancel(&self, statement_id: u64) -> bool {
         // Under the lock: a statement that has just ended must not pass its interrupt on to the next one.
-        let running = lock(&self.running);
-        let found = running.get(&statement_id);
-        if let Some(running) = found {
-            self.interrupt(running);
-        }
-        found.is_some()
+        let mut running = lock(&self.running);
+        let found = running.get_mut(&statement_id);
+        found.map(|running| self.interrupt(running)).is_some()
     }
 
-    fn interrupt(&self, running: &Running) {
+    fn interrupt(&self, running: &mut Running) {
+        if matches!(running.phase, Phase::Waits | Phase::GivenUp) {
+            running.phase = Phase::GivenUp;
+            return;
+        }
         if self.in_transaction() {
             self.aborted.store(true, Ordering::SeqCst);
         }
@@ -476,9 +475,9 @@ impl Session {
     /// The client has stopped reading a statement's result. Returns whether the statement still has to be cancelled, a
     /// while from now, if it has not noticed by itself.
     fn abandon(&self, statement_id: u64) -> bool {
-        let running = lock(&self.running);
-        match running.get(&statement_id) {
-            Some(running) if running.stops_by_itself.load(Ordering::SeqCst) => true,
+        let mut running = lock(&self.running);
+        match running.get_mut(&statement_id) {
+            Some(running) if running.phase == Phase::StopsByItself => true,
             Some(running) => {
                 self.interrupt(running);
                 false
@@ -488,7 +487,7 @@ impl Session {
     }
 
     pub fn interrupt_all(&self) {
-        for running in lock(&self.running).values() {
+        for running in lock(&self.running).values_mut() {
             self.interrupt(running);
         }
     }
@@ -518,17 +517,49 @@ struct Running {
     interrupter: Interrupter,
     /// It may wait for workers.
     herd: Arc<HerdSession>,
-    stops_by_itself: Arc<AtomicBool>,
+    phase: Phase,
+}
+
+/// How far a statement is, as whoever wants it stopped needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It has done nothing yet.
+    Waits,
+    /// It was stopped before it did anything, and never will: its transaction goes on.
+    GivenUp,
+    Runs,
+    /// It looks itself whether its client has gone.
+    StopsByItself,
 }
 
 /// A running statement's entry in its session.
 pub struct Registration {
     session: Arc<Session>,
     statement_id: u64,
-    stops_by_itself: Arc<AtomicBool>,
 }
 
 impl Registration {
+    /// From here on, stopping the statement interrupts it; unless it `stops_by_itself`, as it looks whether its client has
+    /// gone. An interrupt is an error, and an error aborts the transaction that it is in.
+    ///
+    /// # Errors
+    /// It has been stopped.
+    pub fn start(&self, stops_by_itself: bool) -> Result<(), RemoteError> {
+        let mut running = lock(&self.session.running);
+        match running.get_mut(&self.statement_id) {
+            Some(running) if running.phase == Phase::GivenUp => Err(interrupted()),
+            Some(running) => {
+                running.phase = if stops_by_itself {
+                    Phase::StopsByItself
+                } else {
+                    Phase::Runs
+                };
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// For the client's end: tells the statement, if it still runs, that its result is not wanted any more.
     pub fn abandoner(&self) -> impl FnOnce() + Send + use<> {
         let (session, statement_id) = (Arc::clone(&self.session), self.statement_id);
@@ -542,12 +573,6 @@ impl Registration {
                 });
             }
         }
-    }
-
-    /// The statement looks itself whether its client has gone. An interrupt would be an error, and an error would abort
-    /// the transaction that the statement reads in.
-    pub fn stops_by_itself(&self) {
-        self.stops_by_itself.store(true, Ordering::SeqCst);
     }
 }
 

@@ -26,6 +26,9 @@ use crate::session::{Lease, Place, Registration, Sessions};
 /// How often a rollback is tried that is interrupted each time.
 const ROLLBACKS_MAX: usize = 8;
 
+/// As DuckDB says it of a transaction that an error has aborted.
+const ABORTED: &str = "Current transaction is aborted (please ROLLBACK)";
+
 const NO_STATEMENT: &str = "there is no SQL statement to run";
 
 /// Statements to run, as some protocol asked for them.
@@ -71,6 +74,9 @@ pub fn run(
         .pop()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
     recording.is_a(last.kind().name());
+    if !statements.is_empty() {
+        registration.start(false)?;
+    }
     for statement in &statements {
         commit_on_workers(sessions, lease, statement)?;
         let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
@@ -78,13 +84,16 @@ pub fn run(
             drain(lease.connection()?, statement)
         });
         note_effects(sessions, lease, statement, outcome.is_ok());
-        end_on_workers(lease, job.place, outcome)?;
+        end_on_workers(lease, job.place, outcome, false)?;
     }
-    if last.kind() == StatementKind::Read && lease.session.in_transaction() {
-        registration.stops_by_itself();
-    }
-    if commits(&last) && lease.session.is_aborted() {
-        return refuse_commit(sessions, lease);
+    registration.start(last.kind() == StatementKind::Read && lease.session.in_transaction())?;
+    if lease.session.is_aborted() && job.place != Place::Outside {
+        if commits(&last) {
+            return refuse_commit(sessions, lease);
+        }
+        if last.kind() != StatementKind::Transaction {
+            return Err(RemoteError::new(ExceptionType::Transaction, ABORTED));
+        }
     }
     commit_on_workers(sessions, lease, &last)?;
     let compression = match job.mapping {
@@ -105,7 +114,11 @@ pub fn run(
         run_last(lease, &last, job, &mut sink)
     };
     note_effects(sessions, lease, &last, outcome.is_ok());
-    end_on_workers(lease, job.place, outcome)?;
+    let is_given_up = last.kind() == StatementKind::Read && producer.is_some_and(Producer::is_closed);
+    if is_given_up && outcome.is_err() {
+        lease.herd()?.doubts();
+    }
+    end_on_workers(lease, job.place, outcome, is_given_up)?;
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
         // RETURNING: one row for each that was changed.
@@ -261,13 +274,19 @@ fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Stateme
     })
 }
 
-/// What a statement outside a transaction has begun on workers ends with it.
-fn end_on_workers(lease: &mut Lease, place: Place, outcome: Result<(), RemoteError>) -> Result<(), RemoteError> {
+/// What a statement outside a transaction has begun on workers ends with it. A query that its reader has given up leaves
+/// a transaction as it was, here and there.
+fn end_on_workers(
+    lease: &mut Lease,
+    place: Place,
+    outcome: Result<(), RemoteError>,
+    is_given_up: bool,
+) -> Result<(), RemoteError> {
     let herd = lease.herd()?;
     if !lease.session.in_transaction() || place == Place::Outside {
         return herd.end_writes(outcome);
     }
-    if outcome.is_err() && herd.has_joined_workers() {
+    if outcome.is_err() && !is_given_up && herd.has_joined_workers() {
         // What the others have done of it is not to be committed.
         lease.session.abort_transaction();
     }

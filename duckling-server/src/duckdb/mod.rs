@@ -31,7 +31,7 @@ pub use database::{Database, DatabaseOptions};
 pub use herd::HerdHooks;
 pub use linked::{HAS_ICU, register_linked_extensions};
 pub use parameters::{Parameters, for_each_row};
-pub use result::{ArrowResult, ResultTypes, rows_changed};
+pub use result::{ArrowResult, ResultTypes, interrupted, rows_changed};
 pub use statement::{Statement, StatementKind};
 pub use table_function::{Cell, ColumnType, TableSource};
 pub use tokenizer::Split;

@@ -393,7 +393,8 @@ fn record_batch(schema: SchemaRef, array: FFI_ArrowArray) -> Result<RecordBatch,
     RecordBatch::try_new_with_options(schema, rows.columns().to_vec(), &options).map_err(|error| arrow_error(&error))
 }
 
-fn interrupted() -> RemoteError {
+/// The error of what was stopped, as DuckDB words it.
+pub fn interrupted() -> RemoteError {
     RemoteError::new(ExceptionType::Interrupt, "Interrupted!")
 }
 

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 use super::merge::{Merge, Merged};
 use super::parts::{Part, gathered, parts};
 use super::peers::{is_secondary, named};
-use super::session::{HerdSession, Starting, interrupted, lock};
+use super::session::{HerdSession, Starting, lock};
 use super::statistics::StageStatistics;
 use super::{BatchSource, Herd, Next};
+use crate::duckdb::interrupted;
 
 /// How long a worker's error that is about another worker waits for that one's own.
 const CAUSE_GRACE: Duration = Duration::from_millis(300);

@@ -12,9 +12,10 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 
 use super::exchange::split::Splitter;
-use super::session::{HerdSession, interrupted};
+use super::session::HerdSession;
 use super::write::{Progress, Write, WriteTarget};
 use crate::catalog::identifier;
+use crate::duckdb::interrupted;
 
 /// How long a step waits before it looks whether the statement is cancelled.
 const STEP: Duration = Duration::from_millis(20);

@@ -22,6 +22,7 @@ use super::registry::PlaceHold;
 use super::running::{ExchangeColumns, RunningQuery};
 use super::statistics::QueryStatistics;
 use super::{BatchSource, Herd};
+use crate::duckdb::interrupted;
 use crate::settings::Settings;
 
 /// The exchange that a statement reads the rows of an upload with: no query has so many stages.
@@ -74,6 +75,8 @@ struct Slot {
 struct Transaction {
     is_open: bool,
     joined: BTreeMap<WorkerId, Joined>,
+    /// A query was given up in the middle: a worker may have lost its part by that.
+    is_doubtful: bool,
     /// A worker's part has been lost: it cannot be committed.
     broken: Option<RemoteError>,
 }
@@ -508,11 +511,22 @@ impl HerdSession {
         if transaction.joined.is_empty() {
             return Ok(Vec::new());
         }
-        let outcomes = self
-            .herd
-            .runtime()?
-            .block_on(self.control(transaction.joined, "COMMIT"));
+        let runtime = self.herd.runtime()?;
+        if transaction.is_doubtful {
+            // Before any of them commits.
+            let outcomes = runtime.block_on(self.control(transaction.joined.clone(), "SELECT 1"));
+            if let Some((_, error)) = outcomes.into_iter().find_map(|outcome| outcome.result.err()) {
+                self.roll_back(transaction.joined);
+                return Err(error);
+            }
+        }
+        let outcomes = runtime.block_on(self.control(transaction.joined, "COMMIT"));
         judge(outcomes)
+    }
+
+    /// A query of the open transaction was given up in the middle.
+    pub fn doubts(&self) {
+        lock(&self.transaction).is_doubtful = true;
     }
 
     /// Rolls back on every worker that has joined. Never fails: a worker that cannot be told rolls back when it misses the
@@ -653,10 +667,6 @@ fn is_lost(error: &ClientError) -> bool {
         .extra_info
         .get(ERROR_SUBTYPE)
         .is_some_and(|subtype| subtype == SESSION_NOT_OPEN)
-}
-
-pub(super) fn interrupted() -> RemoteError {
-    RemoteError::new(ExceptionType::Interrupt, "Interrupted!")
 }
 
 /// While it lives, its connection runs stages of a query.

@@ -212,9 +212,7 @@ fn run_turn(
             }
             .name(),
         );
-        if reads && in_transaction {
-            registration.stops_by_itself();
-        }
+        registration.start(reads && in_transaction)?;
         lease.set_reader(producer.hurry());
         let _running = lease.herd()?.run_query(Arc::clone(&query));
         let mut runner = Runner {

@@ -218,3 +218,21 @@ fn unions_and_variants_keep_all_of_their_values() {
         );
     }
 }
+
+#[test]
+fn a_query_that_is_given_up_leaves_the_transaction_as_it_was() {
+    let mut herd = herd(100_000);
+    let connection = &mut herd.connection;
+    connection.run("BEGIN").unwrap();
+    connection.run("INSERT INTO dh.t VALUES (-1, -1)").unwrap();
+    for _ in 0..5 {
+        // It starts the query, for its columns, and reads nothing of it.
+        connection
+            .run("PREPARE p AS SELECT a.k, b.v FROM dh.t a JOIN dh.t b ON a.v = b.k ORDER BY ALL")
+            .unwrap();
+        connection.run("PREPARE q AS SELECT k FROM dh.t ORDER BY k").unwrap();
+    }
+    assert_eq!(connection.lines("EXECUTE q").unwrap().len(), 100_001);
+    connection.run("COMMIT").unwrap();
+    assert_eq!(connection.lines("SELECT min(k) FROM dh.t").unwrap(), ["-1"]);
+}
