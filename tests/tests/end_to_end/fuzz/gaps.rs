@@ -18,6 +18,9 @@ pub enum Feature {
     /// BEGIN followed by something else than a table of `dh`. The transaction there begins with the first statement that
     /// is sent, in plain DuckDB also with a look at the catalog.
     LazyBegin,
+    /// ARRAY with elements of varying length: hash tables in DuckDB 2.0.0 sometimes copy those of arrays that are NULL, and
+    /// crash (`SELECT row(a, 1) FROM t EXCEPT ALL SELECT NULL`).
+    ArrayOfText,
     /// UNION with members of varying length: joins in DuckDB 2.0.0 sometimes copy those that are not set, and crash.
     UnionOfText,
 }
@@ -29,6 +32,7 @@ pub const NOT_GENERATED: &[Feature] = &[
     Feature::PivotInView,
     Feature::IntegerCasts,
     Feature::LazyBegin,
+    Feature::ArrayOfText,
     Feature::UnionOfText,
 ];
 

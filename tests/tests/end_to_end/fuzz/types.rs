@@ -100,7 +100,13 @@ impl Type {
             }
             13 => Self::Enum(vec!["sad", "ok", "größe", ""][..rng.usize(1..=4)].to_vec()),
             14 | 15 => Self::List(Box::new(Self::random(rng, depth - 1))),
-            16 => Self::Array(Box::new(Self::random(rng, depth - 1)), rng.usize(1..4)),
+            16 => {
+                let element = match gaps::has(Feature::ArrayOfText) {
+                    true => Self::random(rng, depth - 1),
+                    false => Self::of_fixed_length(rng),
+                };
+                Self::Array(Box::new(element), rng.usize(1..4))
+            }
             17 => Self::Struct(Self::members(rng, depth - 1)),
             18 => Self::Map(
                 Box::new(Self::Scalar(["INTEGER", "VARCHAR", "DATE"][rng.usize(..3)])),
@@ -111,13 +117,16 @@ impl Type {
                 let mut members = Self::members(rng, 0);
                 for (_, member) in &mut members {
                     if !matches!(member, Self::Enum(_) | Self::Decimal(..)) {
-                        *member =
-                            Self::Scalar(["BOOLEAN", "INTEGER", "HUGEINT", "DATE", "TIMETZ", "UUID"][rng.usize(..6)]);
+                        *member = Self::of_fixed_length(rng);
                     }
                 }
                 Self::Union(members)
             }
         }
+    }
+
+    fn of_fixed_length(rng: &mut Rng) -> Self {
+        Self::Scalar(["BOOLEAN", "INTEGER", "HUGEINT", "DATE", "TIMETZ", "UUID"][rng.usize(..6)])
     }
 
     fn members(rng: &mut Rng, depth: u32) -> Vec<(&'static str, Self)> {
