@@ -11,16 +11,21 @@ const EXCHANGE_SHARE: u64 = 8;
 const RESULTS_SHARE: u64 = 16;
 /// The share of what is on its way between the others, uncounted: batches that are divided, encoded, sent and received.
 const UNCOUNTED_SHARE: u64 = 16;
-/// There are about as many streams at once as this is times the number of those that the share of results is for.
+/// What one stream is read ahead: a quarter of the share of results, so that several have room.
 const READ_AHEAD_SHARE: u64 = 64;
 /// The least that a stream is read ahead: two messages.
 const READ_AHEAD_BYTES_MIN: u64 = 4 << 20;
+
+/// Lowers the limit of exchanges to their share of what DuckDB has.
+pub fn bound_exchanges(database_bytes: u64, limits: &mut Limits) {
+    limits.exchange_memory_bytes = limits.exchange_memory_bytes.min(database_bytes / EXCHANGE_SHARE);
+}
 
 /// Divides the memory of a process: the limits are lowered to their shares, and what is left is DuckDB's, half of it at
 /// least.
 pub fn divide(process_bytes: u64, limits: &mut Limits) -> u64 {
     let share = |of: u64| usize::try_from(process_bytes / of).unwrap_or(usize::MAX);
-    limits.exchange_memory_bytes = limits.exchange_memory_bytes.min(process_bytes / EXCHANGE_SHARE);
+    bound_exchanges(process_bytes, limits);
     limits.results_bytes_max = limits.results_bytes_max.min(share(RESULTS_SHARE));
     limits.transaction_buffer_bytes = limits.transaction_buffer_bytes.min(share(RESULTS_SHARE));
     let read_ahead = (process_bytes / READ_AHEAD_SHARE).max(READ_AHEAD_BYTES_MIN);

@@ -270,12 +270,15 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, ServerE
 
 /// Lowers limits to their shares of DuckDB's memory limit. If that was meant for the process, DuckDB keeps what is left.
 fn divide_memory(database: &Database, limits: &mut Limits, is_process: bool) -> Result<(), RemoteError> {
-    let left = memory::divide(memory_limit(database)?, limits);
-    if is_process {
-        return_freed_blocks();
-        let limit = format!("SET GLOBAL memory_limit = '{}KiB'", left >> 10);
-        database.connect()?.execute(&limit)?;
+    let given = memory_limit(database)?;
+    if !is_process {
+        memory::bound_exchanges(given, limits);
+        return Ok(());
     }
+    let left = memory::divide(given, limits);
+    return_freed_blocks();
+    let limit = format!("SET GLOBAL memory_limit = '{}KiB'", left >> 10);
+    database.connect()?.execute(&limit)?;
     Ok(())
 }
 
