@@ -11,7 +11,7 @@ use libduckdb_sys::v2 as ffi;
 use super::database::Database;
 use super::error::{check, check_code};
 use super::parameters::Parameters;
-use super::result::ArrowResult;
+use super::result::{ArrowResult, Start};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -96,7 +96,27 @@ impl Connection {
         parameters: &Parameters,
         batch_rows_max: usize,
     ) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max)
+        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, Start::Freely)
+    }
+
+    /// As [`Connection::run`], for a read that must not be started twice, as what it reads is there once. That needs to know
+    /// whether INTERVAL values may be in its rows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_once(
+        &mut self,
+        statement: &Statement,
+        has_intervals: bool,
+        batch_rows_max: usize,
+    ) -> Result<ArrowResult<'_>, RemoteError> {
+        let columns = if has_intervals {
+            self.plan(statement)?.columns
+        } else {
+            None
+        };
+        let start = columns.map_or(Start::Once, |columns| Start::Checked(Arc::new(columns)));
+        ArrowResult::start(&self.handle, statement, &Parameters::none(), batch_rows_max, start)
     }
 
     /// What `statement`, which is bound and not run, would yield, and what parameters it takes.

@@ -35,6 +35,17 @@ enum Intervals {
     Suspect,
 }
 
+/// How a statement may be started.
+#[derive(Debug, PartialEq)]
+pub(super) enum Start {
+    /// As often as it takes.
+    Freely,
+    /// Once.
+    Once,
+    /// Once, and its rows, which have this schema, are looked at before they become Arrow.
+    Checked(SchemaRef),
+}
+
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
 ///
 /// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
@@ -70,6 +81,7 @@ impl ArrowResult<'_> {
         statement: &Statement,
         parameters: &Parameters,
         batch_rows_max: usize,
+        start: Start,
     ) -> Result<Self, RemoteError> {
         let names = statement.parameters()?;
         if names.len() != parameters.len() {
@@ -93,64 +105,81 @@ impl ArrowResult<'_> {
             intervals: Intervals::None,
             _connection: PhantomData,
         };
-        check(|error| {
-            // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
-            // DuckDB copies.
-            unsafe {
-                ffi::duckdb_v2_statement_execute_arrow(
-                    connection.raw,
-                    statement.raw,
-                    names.as_ptr(),
-                    parameters.values(),
-                    names.len() as u64,
-                    batch_rows_max as u64,
-                    &raw mut result.raw,
-                    error,
-                )
-            }
-        })?;
-        result.look_for_intervals(statement, &names, parameters)?;
+        let may_start_twice = start == Start::Freely && statement.kind() == StatementKind::Read;
+        if let Start::Checked(schema) = start {
+            result.start_checked(statement, &names, parameters)?;
+            result.schema = Some(schema);
+        } else {
+            check(|error| {
+                // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
+                // DuckDB copies.
+                unsafe {
+                    ffi::duckdb_v2_statement_execute_arrow(
+                        connection.raw,
+                        statement.raw,
+                        names.as_ptr(),
+                        parameters.values(),
+                        names.len() as u64,
+                        batch_rows_max as u64,
+                        &raw mut result.raw,
+                        error,
+                    )
+                }
+            })?;
+            result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
+        }
         result.ended = false;
         Ok(result)
     }
 
-    /// Starts the statement anew, with rows that can be looked at, if intervals are among them. Nothing has run yet, and
-    /// a read that is given up then leaves no trace.
-    fn look_for_intervals(
+    /// Starts the statement with rows that can be looked at before they become Arrow.
+    fn start_checked(
         &mut self,
         statement: &Statement,
         names: &[ffi::duckdb_v2_identifier_t],
         parameters: &Parameters,
     ) -> Result<(), RemoteError> {
-        match self.read_schema() {
-            Ok(schema) if !has_intervals(&schema) => self.schema = Some(schema),
-            Ok(schema) if statement.kind() == StatementKind::Read => {
+        let mut raw: ffi::duckdb_v2_result_handle = ptr::null_mut();
+        check(|error| {
+            // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which DuckDB
+            // copies.
+            unsafe {
+                ffi::duckdb_v2_statement_execute(
+                    self.connection.raw,
+                    statement.raw,
+                    names.as_ptr(),
+                    parameters.values(),
+                    names.len() as u64,
+                    &raw mut raw,
+                    error,
+                )
+            }
+        })?;
+        // As in `columns`: the two handle types are one object.
+        self.raw = raw.cast();
+        // A handle of the API's version 1 is the same connection, as in `Connection::v1`.
+        self.intervals = Intervals::Checked(ArrowOptions::of(self.connection.raw.cast()));
+        Ok(())
+    }
+
+    /// Starts the statement anew, with rows that can be looked at, if intervals are among them and it is a `read` that may
+    /// be started twice: what DuckDB's threads have begun of it by then is given up.
+    fn look_for_intervals(
+        &mut self,
+        read: Option<&Statement>,
+        names: &[ffi::duckdb_v2_identifier_t],
+        parameters: &Parameters,
+    ) -> Result<(), RemoteError> {
+        match (self.read_schema(), read) {
+            (Ok(schema), _) if !has_intervals(&schema) => self.schema = Some(schema),
+            (Ok(schema), Some(statement)) => {
                 // SAFETY: the handle came from `statement_execute_arrow`; the slot is null afterwards.
                 unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
-                let mut raw: ffi::duckdb_v2_result_handle = ptr::null_mut();
-                check(|error| {
-                    // SAFETY: connection and statement are live; names and values are parallel arrays of that length,
-                    // which DuckDB copies.
-                    unsafe {
-                        ffi::duckdb_v2_statement_execute(
-                            self.connection.raw,
-                            statement.raw,
-                            names.as_ptr(),
-                            parameters.values(),
-                            names.len() as u64,
-                            &raw mut raw,
-                            error,
-                        )
-                    }
-                })?;
-                // As in `columns`: the two handle types are one object.
-                self.raw = raw.cast();
-                // A handle of the API's version 1 is the same connection, as in `Connection::v1`.
-                self.intervals = Intervals::Checked(ArrowOptions::of(self.connection.raw.cast()));
+                self.start_checked(statement, names, parameters)?;
                 self.schema = Some(schema);
             }
-            // What writes must not be started twice; what has no schema yet may have one, or tell why not, later.
-            Ok(_) | Err(_) => self.intervals = Intervals::Suspect,
+            // What has no schema yet may have one, or tell why not, later.
+            (Ok(_), None) | (Err(_), _) => self.intervals = Intervals::Suspect,
         }
         Ok(())
     }

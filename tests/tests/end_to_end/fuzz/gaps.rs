@@ -30,6 +30,7 @@ pub enum Feature {
 
 /// Features that the extension does not have yet.
 pub const NOT_GENERATED: &[Feature] = &[
+    Feature::UploadUnion,
     Feature::ConstantGroups,
     Feature::ViewsInSchemas,
     Feature::LargeVariants,
