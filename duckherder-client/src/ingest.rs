@@ -11,15 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use arrow::array::{Array, RecordBatch};
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::{FlightData, FlightDescriptor, PutResult, SchemaAsIpc};
 use bytes::Bytes;
 use duckherder_proto::command::Command;
 use duckherder_proto::history::Traffic;
+use duckherder_proto::parts::Values;
 use duckherder_proto::v1::{Compression, IngestEnd, IngestMode, IngestRequest, IngestResponse};
 use duckherder_proto::{Message, limits};
 use futures::stream::BoxStream;
@@ -287,36 +286,28 @@ where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     E: Into<BoxError> + Send + 'static,
 {
+    let mut encoder = BatchEncoder::new(schema, compression)?;
+    let first = FlightData {
+        flight_descriptor: Some(FlightDescriptor::new_cmd(Command::Ingest(request.clone()).encode())),
+        ..encoder.schema()
+    };
     let rows = Arc::new(AtomicU64::new(0));
     let rows_sent = Arc::clone(&rows);
     let rows_traffic = Arc::clone(&traffic);
-    let pieces = batches.flat_map(move |batch| {
+    let batches = batches.flat_map(move |batch| {
         stream::iter(match batch {
             Ok(batch) => {
                 rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 rows_traffic.add_sent(batch.num_rows() as u64, 0);
                 split(&batch, MESSAGE_BYTES_TARGET).into_iter().map(Ok).collect()
             }
-            Err(error) => vec![Err(FlightError::ExternalError(error.into()))],
+            Err(error) => vec![Err(ClientError::Input(error.into()))],
         })
     });
-    let exact_schema = exact_schema(schema);
-    let mut exact_header = exact_schema.map(|schema| schema.data_header);
-    let options = compression.write_options().map_err(ClientError::Encode)?;
-    Ok(FlightDataEncoderBuilder::new()
-        .with_options(options)
-        .with_schema(SchemaRef::clone(schema))
-        .with_flight_descriptor(Some(FlightDescriptor::new_cmd(
-            Command::Ingest(request.clone()).encode(),
-        )))
-        // The pieces are small already, and the encoder's own measure takes a slice for the whole it is cut from.
-        .with_max_flight_data_size(usize::MAX)
-        .build(pieces)
+    Ok(stream::iter([Ok(first)])
+        .chain(batches.map(move |piece| encoder.batch(&piece?)))
         .map(move |message| {
-            let mut message = message.map_err(input_error)?;
-            if let Some(header) = exact_header.take() {
-                message.data_header = header;
-            }
+            let message = message?;
             traffic.add_sent(0, (message.data_header.len() + message.data_body.len()) as u64);
             fits(message)
         })
@@ -331,27 +322,38 @@ where
         })))
 }
 
-/// The schema message as it should be: the encoder's own loses the metadata of union fields. Dictionary columns have
-/// their values' type, as the encoder sends them. `None` if there are dictionaries inside other types.
-fn exact_schema(schema: &Schema) -> Option<FlightData> {
-    let with_values = |field: &FieldRef| match field.data_type() {
-        DataType::Dictionary(_, values) => Arc::new(field.as_ref().clone().with_data_type(values.as_ref().clone())),
-        _ => Arc::clone(field),
-    };
-    let fields: Vec<_> = schema.fields().iter().map(with_values).collect();
-    let sent = Schema::new_with_metadata(fields, schema.metadata().clone());
-    let has_dictionary = sent
-        .flattened_fields()
-        .iter()
-        .any(|field| matches!(field.data_type(), DataType::Dictionary(..)));
-    (!has_dictionary).then(|| SchemaAsIpc::new(&sent, &IpcWriteOptions::default()).into())
+/// Record batches to messages, one each. Dictionaries travel as their values.
+struct BatchEncoder {
+    values: Values,
+    options: IpcWriteOptions,
+    generator: IpcDataGenerator,
+    /// There are none.
+    dictionaries: DictionaryTracker,
+    context: IpcWriteContext,
 }
 
-fn input_error(error: FlightError) -> ClientError {
-    match error {
-        FlightError::ExternalError(error) => ClientError::Input(error),
-        FlightError::Arrow(error) => ClientError::Encode(error),
-        error => ClientError::Encode(ArrowError::ExternalError(Box::new(error))),
+impl BatchEncoder {
+    fn new(schema: &SchemaRef, compression: Compression) -> Result<Self, ClientError> {
+        Ok(Self {
+            values: Values::of(schema),
+            options: compression.write_options().map_err(ClientError::Encode)?,
+            generator: IpcDataGenerator::default(),
+            dictionaries: DictionaryTracker::new(true),
+            context: IpcWriteContext::default(),
+        })
+    }
+
+    fn schema(&self) -> FlightData {
+        SchemaAsIpc::new(self.values.schema(), &self.options).into()
+    }
+
+    fn batch(&mut self, batch: &RecordBatch) -> Result<FlightData, ClientError> {
+        let batch = self.values.batch(batch).map_err(ClientError::Encode)?;
+        let (_, encoded) = self
+            .generator
+            .encode(&batch, &mut self.dictionaries, &self.options, &mut self.context)
+            .map_err(ClientError::Encode)?;
+        Ok(encoded.into())
     }
 }
 
@@ -395,8 +397,9 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use arrow::array::{DictionaryArray, Int64Array, StringArray};
-    use arrow::datatypes::{Field, Int32Type, UnionFields, UnionMode};
+    use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, ListArray, StringArray, UnionArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{DataType, Field, Int32Type, Schema, UnionFields, UnionMode};
     use futures::TryStreamExt;
 
     fn numbers(rows: usize) -> RecordBatch {
@@ -462,6 +465,30 @@ mod tests {
         let batch = decoder.batch(messages[1].clone()).unwrap();
         let expected = StringArray::from(vec!["a", "b", "a"]);
         assert_eq!(batch.column(0).as_any().downcast_ref::<StringArray>(), Some(&expected));
+    }
+
+    #[tokio::test]
+    async fn unions_in_lists_keep_their_nulls_and_lose_their_dictionaries() {
+        let moods: DictionaryArray<Int32Type> = [Some("b"), None, Some("a"), None].into_iter().collect();
+        let moods_field = |data_type: &DataType| Field::new("mood", data_type.clone(), true);
+        let union = |mood: Field, moods: ArrayRef| {
+            let fields = UnionFields::from_fields(vec![mood, Field::new("number", DataType::Int32, true)]);
+            let numbers = Int32Array::from(vec![None, Some(7), None, None]);
+            UnionArray::try_new(fields, vec![0_i8, 1, 0, 1].into(), None, vec![moods, Arc::new(numbers)]).unwrap()
+        };
+        let list = |union: UnionArray| -> RecordBatch {
+            let item = Arc::new(Field::new("item", union.data_type().clone(), true));
+            let list = ListArray::new(item, OffsetBuffer::from_lengths([3, 1]), Arc::new(union), None);
+            RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap()
+        };
+        let values = StringArray::from(vec![Some("b"), None, Some("a"), None]);
+        let expected = list(union(moods_field(&DataType::Utf8), Arc::new(values)));
+        let sent = list(union(moods_field(moods.data_type()), Arc::new(moods)));
+
+        let messages = messages(sent.schema().as_ref().clone(), vec![sent]).await.unwrap();
+
+        let decoder = crate::decode::Decoder::new(&messages[0]).unwrap();
+        assert_eq!(decoder.batch(messages[1].clone()).unwrap(), expected);
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ pub mod error;
 pub mod history;
 pub mod ipc;
 pub mod limits;
+pub mod parts;
 pub mod types;
 pub mod version;
 

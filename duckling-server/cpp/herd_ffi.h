@@ -116,5 +116,7 @@ char *herd_bind_session(void *connection, const HerdApi *api, const HerdSession 
 void herd_cpu_begin(void *connection);
 //! … until here, on the same thread: in nanoseconds, or -1 if it is not known.
 int64_t herd_cpu_end(void *connection);
+//! From here on, large pieces of memory go back to the system when they are freed.
+void herd_return_freed_blocks();
 void herd_error_free(char *error);
 }

@@ -17,6 +17,9 @@
 #include "duckdb/planner/planner_extension.hpp"
 
 #include <cstring>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace herd {
 
@@ -190,5 +193,12 @@ int64_t herd_cpu_end(void *connection) {
 
 void herd_error_free(char *error) {
 	free(error); // NOLINT
+}
+
+void herd_return_freed_blocks() {
+#ifdef __GLIBC__
+	// Unless it is set, it rises with every larger piece that is freed.
+	mallopt(M_MMAP_THRESHOLD, static_cast<int>(DEFAULT_BLOCK_ALLOC_SIZE));
+#endif
 }
 }

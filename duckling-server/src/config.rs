@@ -18,6 +18,9 @@ pub struct DucklingConfig {
     pub database: String,
     /// Threads and memory of DuckDB.
     pub database_options: DatabaseOptions,
+    /// The memory that the whole process may take, for example `4GB`: bounds of other things are lowered to their shares of
+    /// it, and what is left is DuckDB's, in the place of its own option. For a process that does nothing else.
+    pub memory_limit: Option<String>,
     /// Bounds on what clients can make the server hold.
     pub limits: Limits,
     /// Where exchanges go that do not fit into memory; the system's directory for temporary files if `None`.
@@ -33,6 +36,7 @@ impl Default for DucklingConfig {
         Self {
             database: IN_MEMORY.to_owned(),
             database_options: DatabaseOptions::default(),
+            memory_limit: None,
             limits: Limits::default(),
             exchange_directory: None,
             default_partitions: 0,
@@ -76,8 +80,8 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// How long running statements may take to finish after a shutdown began; then they are interrupted.
     pub drain_timeout: Duration,
-    /// Arrow bytes of exchanges that a worker keeps in memory; more go to disk. At most a quarter of DuckDB's memory
-    /// limit, if one is given.
+    /// Arrow bytes of exchanges that a worker keeps in memory; more go to disk. At most an eighth of the memory limit, if
+    /// one is given.
     pub exchange_memory_bytes: u64,
     /// Bytes of exchanges that a worker keeps on disk.
     pub exchange_disk_bytes: u64,

@@ -32,6 +32,7 @@ mod get;
 pub mod herd;
 mod history;
 mod ingest;
+mod memory;
 mod message;
 mod parts;
 mod plain;

@@ -50,7 +50,8 @@ struct ServeArgs {
     /// DuckDB's worker threads [default: all cores].
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// DuckDB's memory limit, for example 4GB [default: 80 % of memory].
+    /// The memory of the process, for example 4GB: DuckDB gets what other things leave, at least half [default: no limit
+    /// but DuckDB's own, 80 % of memory].
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
     /// Statements that the history, `FROM duckling_history()`, remembers for all clients to see; 0 turns it off.
@@ -112,9 +113,9 @@ async fn serve(args: ServeArgs) -> Result<(), ServerError> {
         database: args.database.clone(),
         database_options: DatabaseOptions {
             threads: args.threads,
-            memory_limit: args.memory_limit,
             ..DatabaseOptions::default()
         },
+        memory_limit: args.memory_limit,
         limits: Limits {
             drain_timeout: Duration::from_secs(args.drain_timeout),
             history_statements_max: args.history_statements,

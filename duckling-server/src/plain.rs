@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch, RecordBatchOptions, make_array};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use arrow::error::ArrowError;
+use duckherder_proto::parts::{replace_data, replace_fields, values_data, values_field};
 use duckherder_proto::types::{TYPE_METADATA_KEY, type_text};
 use duckherder_proto::{ExceptionType, RemoteError};
 
@@ -94,44 +93,12 @@ impl Plain {
     }
 }
 
-/// The data as `to`, which is the plain field of `from`. `cast` would do a part of it too, but not through unions.
+/// The data as `to`, which is the plain field of `from`.
 fn plain_data(data: ArrayData, from: &Field, to: &Field, mapping: Mapping) -> Result<ArrayData, String> {
-    if data.data_type() == to.data_type() {
-        return Ok(data);
-    }
-    if mapping == Mapping::Generic
-        && let Some(exact) = Exact::of(from)
-    {
-        return exact.to_plain(data);
-    }
-    let text = |error: ArrowError| error.to_string();
-    if let DataType::Dictionary(..) = data.data_type() {
-        return Ok(cast(&make_array(data), to.data_type()).map_err(text)?.to_data());
-    }
-    let children = children_of(from.data_type())
-        .into_iter()
-        .zip(children_of(to.data_type()));
-    let children = data
-        .child_data()
-        .iter()
-        .zip(children)
-        .map(|(child, (from, to))| plain_data(child.clone(), from, to, mapping))
-        .collect::<Result<Vec<_>, _>>()?;
-    data.into_builder()
-        .data_type(to.data_type().clone())
-        .child_data(children)
-        .build()
-        .map_err(text)
-}
-
-fn children_of(data_type: &DataType) -> Vec<&FieldRef> {
-    match data_type {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => vec![item],
-        DataType::Map(entries, _) => vec![entries],
-        DataType::Struct(fields) => fields.iter().collect(),
-        DataType::Union(fields, _) => fields.iter().map(|(_, field)| field).collect(),
-        _ => Vec::new(),
-    }
+    replace_data(data, from, to, &|data, from, to| match Exact::of(from) {
+        Some(exact) if mapping == Mapping::Generic => exact.to_plain(data.clone()).map(Some),
+        _ => values_data(data, to),
+    })
 }
 
 fn plain_column_field(field: &FieldRef, mapping: Mapping) -> Result<FieldRef, RemoteError> {
@@ -195,40 +162,16 @@ fn precision_and_scale(data_type: &DataType) -> Option<(u8, i8)> {
 }
 
 fn plain_field(field: &FieldRef, mapping: Mapping) -> Result<FieldRef, Exact> {
-    if mapping == Mapping::Generic
-        && let Some(exact) = Exact::of(field)
-    {
-        let plain = exact.plain_type().ok_or(exact)?;
-        let mut metadata: HashMap<String, String> = field.metadata().clone().into();
-        metadata.retain(|key, _| !key.starts_with("ARROW:extension:"));
-        return Ok(Arc::new(
-            field.as_ref().clone().with_data_type(plain).with_metadata(metadata),
-        ));
-    }
-    let plain = plain_type(field.data_type(), mapping)?;
-    if plain == *field.data_type() {
-        return Ok(Arc::clone(field));
-    }
-    Ok(Arc::new(field.as_ref().clone().with_data_type(plain)))
-}
-
-fn plain_type(data_type: &DataType, mapping: Mapping) -> Result<DataType, Exact> {
-    let plain_field = |field: &FieldRef| plain_field(field, mapping);
-    Ok(match data_type {
-        DataType::Dictionary(_, value) => plain_type(value, mapping)?,
-        DataType::List(item) => DataType::List(plain_field(item)?),
-        DataType::LargeList(item) => DataType::LargeList(plain_field(item)?),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item)?, *size),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect::<Result<_, _>>()?),
-        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries)?, *sorted),
-        DataType::Union(fields, mode) => {
-            let fields = fields
-                .iter()
-                .map(|(id, field)| Ok((id, plain_field(field)?)))
-                .collect::<Result<_, _>>()?;
-            DataType::Union(fields, *mode)
+    replace_fields(field, &|field| match Exact::of(field) {
+        Some(exact) if mapping == Mapping::Generic => {
+            let plain = exact.plain_type().ok_or(exact)?;
+            let mut metadata: HashMap<String, String> = field.metadata().clone().into();
+            metadata.retain(|key, _| !key.starts_with("ARROW:extension:"));
+            Ok(Some(Arc::new(
+                field.as_ref().clone().with_data_type(plain).with_metadata(metadata),
+            )))
         }
-        other => other.clone(),
+        _ => Ok(values_field(field)),
     })
 }
 

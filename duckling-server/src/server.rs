@@ -15,9 +15,9 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{debug, info, warn};
 
 use crate::catalog::rows;
-use crate::config::{DucklingConfig, IN_MEMORY};
+use crate::config::{DucklingConfig, IN_MEMORY, Limits};
 use crate::connections::incoming;
-use crate::duckdb::{Database, HAS_ICU, TableSource};
+use crate::duckdb::{Database, HAS_ICU, TableSource, return_freed_blocks};
 use crate::error::ServerError;
 use crate::get::Flight;
 use crate::herd::registry::Place;
@@ -26,6 +26,7 @@ use crate::herd::tables::{self, PartitionsTable, WorkersTable};
 use crate::herd::watching::watch_workers;
 use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
+use crate::memory;
 use crate::reflection;
 use crate::service::DucklingService;
 use crate::session::Sessions;
@@ -35,9 +36,6 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long interrupted statements get to notice before the server stops anyway.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
-
-/// The part of DuckDB's memory limit, where one is given, that exchanges may take beside it.
-const EXCHANGE_SHARE: u64 = 4;
 
 /// What `grpc.health.v1` is asked about: the server, and its service.
 const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
@@ -60,8 +58,12 @@ impl Duckling {
     /// database has a herd's tables that cannot be read.
     pub fn open(config: DucklingConfig) -> Result<Self, ServerError> {
         let has_file = config.database != IN_MEMORY;
+        let mut database_options = config.database_options;
+        if config.memory_limit.is_some() {
+            database_options.memory_limit = config.memory_limit.clone();
+        }
         let open = || {
-            let database = Database::open(&config.database, &config.database_options)?;
+            let database = Database::open(&config.database, &database_options)?;
             let has_icu = load_icu(&database)?;
             Ok((database, has_icu))
         };
@@ -70,9 +72,9 @@ impl Duckling {
             source,
         })?;
         let mut limits = config.limits;
-        if config.database_options.memory_limit.is_some() {
-            let memory_limit = memory_limit(&database).map_err(ServerError::Functions)?;
-            limits.exchange_memory_bytes = limits.exchange_memory_bytes.min(memory_limit / EXCHANGE_SHARE);
+        if database_options.memory_limit.is_some() {
+            let is_process = config.memory_limit.is_some();
+            divide_memory(&database, &mut limits, is_process).map_err(ServerError::Functions)?;
         }
         let limits = Arc::new(limits);
         let registry = Registry::open(database.clone(), has_file, Arc::clone(&limits)).map_err(ServerError::Herd)?;
@@ -258,6 +260,20 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, ServerE
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(ServerError::Reflection)
+}
+
+/// Lowers limits to their shares of DuckDB's memory limit. If that was meant for the process, DuckDB keeps what is left.
+fn divide_memory(database: &Database, limits: &mut Limits, is_process: bool) -> Result<(), RemoteError> {
+    let given = memory_limit(database)?;
+    if !is_process {
+        memory::bound_exchanges(given, limits);
+        return Ok(());
+    }
+    let left = memory::divide(given, limits);
+    return_freed_blocks();
+    let limit = format!("SET GLOBAL memory_limit = '{}KiB'", left >> 10);
+    database.connect()?.execute(&limit)?;
+    Ok(())
 }
 
 /// DuckDB's memory limit in bytes, which it tells as people read it: `372.5 MiB`.

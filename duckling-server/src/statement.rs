@@ -235,20 +235,27 @@ pub fn in_own_transaction<T>(
     connection: &mut Connection,
     work: impl FnOnce(&mut Connection) -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
-    connection.execute("BEGIN TRANSACTION")?;
-    match work(connection) {
-        Ok(value) => connection.execute("COMMIT").map(|_| value),
-        Err(error) => {
-            // The first error is the one to report. The interrupt that ended the work may hit the rollback too, and so may
-            // one that comes late.
-            for _ in 0..ROLLBACKS_MAX {
-                if connection.execute("ROLLBACK").is_ok() {
-                    break;
-                }
+    let outcome = begin_and_commit(connection, work);
+    if outcome.is_err() {
+        // The first error is the one to report. An interrupt may have hit any of these when they had begun or ended the
+        // transaction, or not; it may hit the rollback too, and so may one that comes late.
+        for _ in 0..ROLLBACKS_MAX {
+            if connection.execute("ROLLBACK").is_ok() {
+                break;
             }
-            Err(error)
         }
     }
+    outcome
+}
+
+fn begin_and_commit<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> Result<T, RemoteError>,
+) -> Result<T, RemoteError> {
+    connection.execute("BEGIN TRANSACTION")?;
+    let value = work(connection)?;
+    connection.execute("COMMIT")?;
+    Ok(value)
 }
 
 /// Begins a transaction on the session's connection, unless it is in one.

@@ -3,15 +3,16 @@
 use std::ptr;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use duckherder_proto::RemoteError;
+use duckherder_proto::types::{type_text, with_type_texts};
 use libduckdb_sys::v2 as ffi;
 
 use super::database::Database;
 use super::error::{check, check_code};
 use super::parameters::Parameters;
-use super::result::{ArrowResult, ResultTypes, Storing};
+use super::result::{ArrowResult, ResultTypes, Start, Storing};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -97,13 +98,59 @@ impl Connection {
         batch_rows_max: usize,
         types: ResultTypes,
     ) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, types)
+        ArrowResult::start(
+            &self.handle,
+            statement,
+            parameters,
+            batch_rows_max,
+            types,
+            Start::Freely,
+        )
     }
 
-    /// Has what is planned from here on yield [`ResultTypes::Stored`], until the value is dropped.
-    #[must_use]
-    pub fn store_results(&self) -> Storing {
-        Storing::start(&self.handle)
+    /// The columns of [`Connection::plan`] with [`ResultTypes::Stored`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plan_stored(&mut self, statement: &Statement) -> Result<Option<Schema>, RemoteError> {
+        let storing = Storing::start(&self.handle);
+        let Some(columns) = self.plan(statement)?.columns else {
+            return Ok(None);
+        };
+        let own = |field: &FieldRef| type_text(field).unwrap_or_default().to_owned();
+        let fields = columns.fields().iter().enumerate();
+        let texts: Vec<_> = fields
+            .map(|(index, field)| storing.type_text(index).unwrap_or_else(|| own(field)))
+            .collect();
+        Ok(Some(with_type_texts(&columns, &texts)))
+    }
+
+    /// As [`Connection::run`], with [`ResultTypes::Stored`], for a read that must not be started twice, as what it reads is
+    /// there once. That needs to know whether INTERVAL values may be in its rows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_once(
+        &mut self,
+        statement: &Statement,
+        has_intervals: bool,
+        batch_rows_max: usize,
+    ) -> Result<ArrowResult<'_>, RemoteError> {
+        let columns = if has_intervals {
+            self.plan_stored(statement)?
+        } else {
+            None
+        };
+        let start = columns.map_or(Start::Once, |columns| Start::Checked(Arc::new(columns)));
+        let types = ResultTypes::Stored;
+        ArrowResult::start(
+            &self.handle,
+            statement,
+            &Parameters::none(),
+            batch_rows_max,
+            types,
+            start,
+        )
     }
 
     /// What `statement`, which is bound and not run, would yield, and what parameters it takes.

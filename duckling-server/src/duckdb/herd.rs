@@ -193,7 +193,15 @@ unsafe extern "C" {
     fn herd_bind_session(connection: *mut c_void, api: *const Api, session: *const Session) -> *mut c_char;
     fn herd_cpu_begin(connection: *mut c_void);
     fn herd_cpu_end(connection: *mut c_void) -> i64;
+    fn herd_return_freed_blocks();
     fn herd_error_free(error: *mut c_char);
+}
+
+/// From here on, memory of the size of DuckDB's blocks, and larger, goes back to the system when it is freed. Otherwise the
+/// allocator keeps it, in pieces that the next one may not fit into. It costs a little time. Of the whole process.
+pub fn return_freed_blocks() {
+    // SAFETY: it takes nothing, and may be called by any thread.
+    unsafe { herd_return_freed_blocks() };
 }
 
 impl Connection {

@@ -28,7 +28,7 @@ mod tokenizer;
 pub use appender::Appender;
 pub use connection::{Connection, Interrupter, Plan};
 pub use database::{Database, DatabaseOptions};
-pub use herd::HerdHooks;
+pub use herd::{HerdHooks, return_freed_blocks};
 pub use linked::{HAS_ICU, register_linked_extensions};
 pub use parameters::{Parameters, for_each_row};
 pub use result::{ArrowResult, ResultTypes, interrupted, rows_changed};

@@ -61,7 +61,7 @@ impl Storing {
     }
 
     /// The type of a column that is stored.
-    fn type_text(&self, column: usize) -> Option<String> {
+    pub(super) fn type_text(&self, column: usize) -> Option<String> {
         // SAFETY: as above; the text is C++'s, and lives until the next statement is planned.
         let text = unsafe { duckling_stored_column(self.connection.raw.cast(), column) };
         // SAFETY: a text of C++ ends with a zero.
@@ -79,6 +79,17 @@ impl Drop for Storing {
 unsafe extern "C" {
     fn duckling_store_results(connection: *mut c_void, stores: bool);
     fn duckling_stored_column(connection: *mut c_void, column: usize) -> *const c_char;
+}
+
+/// How a statement may be started.
+#[derive(Debug, PartialEq)]
+pub(super) enum Start {
+    /// As often as it takes.
+    Freely,
+    /// Once.
+    Once,
+    /// Once, and its rows, which have this schema, are looked at before they become Arrow.
+    Checked(SchemaRef),
 }
 
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
@@ -119,6 +130,7 @@ impl ArrowResult<'_> {
         parameters: &Parameters,
         batch_rows_max: usize,
         types: ResultTypes,
+        start: Start,
     ) -> Result<Self, RemoteError> {
         let names = statement.parameters()?;
         if names.len() != parameters.len() {
@@ -145,23 +157,29 @@ impl ArrowResult<'_> {
             .then(|| Storing::start(connection)),
             _connection: PhantomData,
         };
-        check(|error| {
-            // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
-            // DuckDB copies.
-            unsafe {
-                ffi::duckdb_v2_statement_execute_arrow(
-                    connection.raw,
-                    statement.raw,
-                    names.as_ptr(),
-                    parameters.values(),
-                    names.len() as u64,
-                    batch_rows_max as u64,
-                    &raw mut result.raw,
-                    error,
-                )
-            }
-        })?;
-        result.look_for_intervals(statement, &names, parameters)?;
+        let may_start_twice = start == Start::Freely && statement.kind() == StatementKind::Read;
+        if let Start::Checked(schema) = start {
+            result.start_checked(statement, &names, parameters)?;
+            result.schema = Some(schema);
+        } else {
+            check(|error| {
+                // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
+                // DuckDB copies.
+                unsafe {
+                    ffi::duckdb_v2_statement_execute_arrow(
+                        connection.raw,
+                        statement.raw,
+                        names.as_ptr(),
+                        parameters.values(),
+                        names.len() as u64,
+                        batch_rows_max as u64,
+                        &raw mut result.raw,
+                        error,
+                    )
+                }
+            })?;
+            result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
+        }
         if result.schema.is_some() {
             result.storing = None;
         }
@@ -169,43 +187,54 @@ impl ArrowResult<'_> {
         Ok(result)
     }
 
-    /// Starts the statement anew, with rows that can be looked at, if intervals are among them. Nothing has run yet, and
-    /// a read that is given up then leaves no trace.
-    fn look_for_intervals(
+    /// Starts the statement with rows that can be looked at before they become Arrow.
+    fn start_checked(
         &mut self,
         statement: &Statement,
         names: &[ffi::duckdb_v2_identifier_t],
         parameters: &Parameters,
     ) -> Result<(), RemoteError> {
-        match self.read_schema() {
-            Ok(schema) if !has_intervals(&schema) => self.schema = Some(schema),
-            Ok(schema) if statement.kind() == StatementKind::Read => {
+        let mut raw: ffi::duckdb_v2_result_handle = ptr::null_mut();
+        check(|error| {
+            // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which DuckDB
+            // copies.
+            unsafe {
+                ffi::duckdb_v2_statement_execute(
+                    self.connection.raw,
+                    statement.raw,
+                    names.as_ptr(),
+                    parameters.values(),
+                    names.len() as u64,
+                    &raw mut raw,
+                    error,
+                )
+            }
+        })?;
+        // As in `columns`: the two handle types are one object.
+        self.raw = raw.cast();
+        // A handle of the API's version 1 is the same connection, as in `Connection::v1`.
+        self.intervals = Intervals::Checked(ArrowOptions::of(self.connection.raw.cast()));
+        Ok(())
+    }
+
+    /// Starts the statement anew, with rows that can be looked at, if intervals are among them and it is a `read` that may
+    /// be started twice: what DuckDB's threads have begun of it by then is given up.
+    fn look_for_intervals(
+        &mut self,
+        read: Option<&Statement>,
+        names: &[ffi::duckdb_v2_identifier_t],
+        parameters: &Parameters,
+    ) -> Result<(), RemoteError> {
+        match (self.read_schema(), read) {
+            (Ok(schema), _) if !has_intervals(&schema) => self.schema = Some(schema),
+            (Ok(schema), Some(statement)) => {
                 // SAFETY: the handle came from `statement_execute_arrow`; the slot is null afterwards.
                 unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
-                let mut raw: ffi::duckdb_v2_result_handle = ptr::null_mut();
-                check(|error| {
-                    // SAFETY: connection and statement are live; names and values are parallel arrays of that length,
-                    // which DuckDB copies.
-                    unsafe {
-                        ffi::duckdb_v2_statement_execute(
-                            self.connection.raw,
-                            statement.raw,
-                            names.as_ptr(),
-                            parameters.values(),
-                            names.len() as u64,
-                            &raw mut raw,
-                            error,
-                        )
-                    }
-                })?;
-                // As in `columns`: the two handle types are one object.
-                self.raw = raw.cast();
-                // A handle of the API's version 1 is the same connection, as in `Connection::v1`.
-                self.intervals = Intervals::Checked(ArrowOptions::of(self.connection.raw.cast()));
+                self.start_checked(statement, names, parameters)?;
                 self.schema = Some(schema);
             }
-            // What writes must not be started twice; what has no schema yet may have one, or tell why not, later.
-            Ok(_) | Err(_) => self.intervals = Intervals::Suspect,
+            // What has no schema yet may have one, or tell why not, later.
+            (Ok(_), None) | (Err(_), _) => self.intervals = Intervals::Suspect,
         }
         Ok(())
     }

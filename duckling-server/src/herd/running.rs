@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::query::{Column, Estimates, StageId};
 use duckherder_proto::error::HERD_WORKER;
-use duckherder_proto::types::with_type_texts;
 use duckherder_proto::v1::{ColumnDescription, HerdExchange, ReadExchangeRequest};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
@@ -268,10 +267,7 @@ pub fn schema_of(connection: &mut Connection, columns: &[ColumnDescription]) -> 
             "the columns of an exchange have types that are none",
         ));
     };
-    let storing = connection.store_results();
-    let schema = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
-    drop(storing);
-    let texts: Vec<_> = columns.iter().map(|column| column.type_text.clone()).collect();
-    let plain = Plain::new(&Arc::new(with_type_texts(&schema, &texts)), Mapping::Stored)?;
+    let schema = connection.plan_stored(statement)?.unwrap_or_else(Schema::empty);
+    let plain = Plain::new(&Arc::new(schema), Mapping::Stored)?;
     Ok(Arc::clone(plain.schema()))
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info_span};
 use super::exchange::{Outputs, Part, query_id};
 use super::running::{RunningQuery, schema_of};
 use crate::config::Limits;
-use crate::duckdb::{Connection, Parameters, ResultTypes, Statement, StatementKind};
+use crate::duckdb::{ArrowResult, Connection, Statement, StatementKind};
 use crate::encode::BatchEncoder;
 use crate::history::{Recording, Sender};
 use crate::message::Message;
@@ -341,6 +341,17 @@ fn same_types(planned: &SchemaRef, found: &SchemaRef) -> Result<(), RemoteError>
     ))
 }
 
+/// Starts a stage, once: of an exchange there is one reader for each time that the stage reads it.
+fn start<'connection>(
+    connection: &'connection mut Connection,
+    stage: &HerdStage,
+    statement: &Statement,
+    limits: &Limits,
+) -> Result<ArrowResult<'connection>, RemoteError> {
+    let has_intervals = stage.columns.iter().any(|column| column.type_text.contains("INTERVAL"));
+    connection.run_once(statement, has_intervals, limits.batch_rows)
+}
+
 /// Runs stages.
 struct Runner<'a> {
     limits: &'a Limits,
@@ -363,7 +374,7 @@ impl Runner<'_> {
         let started = Instant::now();
         let cpu_time = connection.count_cpu_time();
         let mut summary = if stage.output() == OutputKind::Gather {
-            self.gather(connection, statement)?
+            self.gather(connection, stage, statement)?
         } else {
             self.exchange(connection, stage, statement)?
         };
@@ -374,13 +385,13 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn gather(&mut self, connection: &mut Connection, statement: &Statement) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = connection.run_with(
-            statement,
-            &Parameters::none(),
-            self.limits.batch_rows,
-            ResultTypes::Stored,
-        )?;
+    fn gather(
+        &mut self,
+        connection: &mut Connection,
+        stage: &HerdStage,
+        statement: &Statement,
+    ) -> Result<HerdStageSummary, RemoteError> {
+        let mut result = start(connection, stage, statement, self.limits)?;
         let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let before = self.answer.bytes;
         self.answer.begin(plain.schema())?;
@@ -405,12 +416,7 @@ impl Runner<'_> {
         stage: &HerdStage,
         statement: &Statement,
     ) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = connection.run_with(
-            statement,
-            &Parameters::none(),
-            self.limits.batch_rows,
-            ResultTypes::Stored,
-        )?;
+        let mut result = start(connection, stage, statement, self.limits)?;
         let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let mut writer = self
             .outputs

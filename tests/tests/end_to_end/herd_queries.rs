@@ -236,3 +236,31 @@ fn a_query_that_is_given_up_leaves_the_transaction_as_it_was() {
     connection.run("COMMIT").unwrap();
     assert_eq!(connection.lines("SELECT min(k) FROM dh.t").unwrap(), ["-1"]);
 }
+
+/// What a stage reads of others is there once. Rows with INTERVAL are looked at before they become Arrow, for which DuckDB
+/// is asked in another way, and must be at once.
+#[test]
+fn a_stage_with_intervals_reads_an_exchange_once() {
+    let mut herd = herd(0);
+    let rows = "SELECT range AS k, INTERVAL (range) DAY AS i FROM range(9)";
+    let sql = |from: &str| {
+        format!(
+            "SELECT k, i FROM (SELECT DISTINCT ON (k) k, i FROM (SELECT k, i FROM {from} ORDER BY k LIMIT 8)) ORDER BY k"
+        )
+    };
+    herd.connection
+        .run("CREATE TABLE dh.durations (k BIGINT, i INTERVAL) PARTITIONED BY (k) WITH (partitions = 4)")
+        .unwrap();
+    herd.connection
+        .run(&format!("INSERT INTO dh.durations {rows}"))
+        .unwrap();
+    let mut plain = duckherder_tests::duckdb::DuckDb::plain().unwrap().connect().unwrap();
+    let expected = plain.lines(&sql(&format!("({rows})"))).unwrap();
+    // Whether DuckDB's threads begin before the result is asked for is chance.
+    for _ in 0..30 {
+        assert_eq!(herd.connection.lines(&sql("dh.durations")).unwrap(), expected);
+    }
+    let how = "SELECT execution_mode FROM duckherder_get_query_execution_stats() WHERE sql LIKE '%durations%' \
+               ORDER BY execution_start_time DESC LIMIT 1";
+    assert_eq!(herd.connection.lines(how).unwrap(), ["shuffle"]);
+}
