@@ -41,6 +41,9 @@ pub fn replace_fields<E>(
     Ok(Arc::new(field.as_ref().clone().with_data_type(data_type)))
 }
 
+/// Makes the data of the first field, a part, that of the second, if it is one to be replaced.
+pub type Replacement<'a> = dyn Fn(&ArrayData, &Field, &Field) -> Result<Option<ArrayData>, String> + 'a;
+
 /// The data of `from` as `to`, which [`replace_fields`] has made of it: `replacement` makes what is replaced.
 ///
 /// # Errors
@@ -49,7 +52,7 @@ pub fn replace_data(
     data: ArrayData,
     from: &Field,
     to: &Field,
-    replacement: &dyn Fn(&ArrayData, &Field, &Field) -> Result<Option<ArrayData>, String>,
+    replacement: &Replacement<'_>,
 ) -> Result<ArrayData, String> {
     if data.data_type() == to.data_type() {
         return Ok(data);
