@@ -189,6 +189,12 @@ private:
 		if (exported.HasError() || old_bindings.empty()) {
 			return false;
 		}
+		for (auto &type : op->types) {
+			if (type.IsAggregateState()) {
+				// It is DuckDB's own, and not for export.
+				return false;
+			}
+		}
 		for (auto &field : exported.GetValue().fields) {
 			if (field.optimizer_type) {
 				// What is above expects values as the optimizer has encoded them.

@@ -18,7 +18,7 @@ use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
 use super::intervals::{Chunk, check_whole, has_intervals};
 use super::parameters::Parameters;
-use super::schema::{ArrowOptions, SchemaHandle};
+use super::schema::{ArrowOptions, SchemaHandle, schema_of};
 use super::statement::{Statement, StatementKind};
 use super::view;
 
@@ -267,7 +267,7 @@ impl ArrowResult<'_> {
             // SAFETY: `FFI_ArrowSchema` has the layout of `ArrowSchema` (Arrow C data interface); DuckDB fills it.
             unsafe { ffi::duckdb_v2_arrow_result_get_schema(self.raw, (&raw mut raw).cast(), error) }
         })?;
-        let schema = Schema::try_from(&raw).map_err(|error| (Code::DUCKDB_V2_ERROR_API, arrow_error(&error)))?;
+        let schema = schema_of(&raw).map_err(|error| (Code::DUCKDB_V2_ERROR_API, error))?;
         let columns = self.columns().map_err(|error| (Code::DUCKDB_V2_ERROR_API, error))?;
         let (names, texts): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
         Ok(Arc::new(with_names(&with_type_texts(&schema, &texts), &names)))

@@ -1,5 +1,6 @@
 //! Result schemas.
 
+use std::ffi::c_char;
 use std::ptr;
 
 use arrow::datatypes::{DataType, Field, Schema};
@@ -136,10 +137,52 @@ impl ArrowOptions {
         check_data(unsafe {
             v1::duckdb_to_arrow_schema(self.0, types.as_mut_ptr(), names.as_mut_ptr(), 1, (&raw mut raw).cast())
         })?;
-        let schema = Schema::try_from(&raw)
-            .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
-        Ok(schema.field(0).clone())
+        Ok(schema_of(&raw)?.field(0).clone())
     }
+}
+
+/// The head of `ArrowSchema`: <https://arrow.apache.org/docs/format/CDataInterface.html#the-arrowschema-structure>
+#[repr(C)]
+struct SchemaHead {
+    format: *const c_char,
+    name: *const c_char,
+    metadata: *const c_char,
+    flags: i64,
+    n_children: i64,
+    children: *const *const SchemaHead,
+    dictionary: *const SchemaHead,
+}
+
+impl SchemaHead {
+    /// Whether the field and all its parts have a format.
+    ///
+    /// # Safety
+    /// It is the head of a valid `ArrowSchema`, but for that.
+    unsafe fn is_whole(&self) -> bool {
+        let count = usize::try_from(self.n_children).unwrap_or_default();
+        !self.format.is_null()
+            && (0..count).all(|index| {
+                // SAFETY: there are so many children, each the head of such a schema.
+                unsafe { (**self.children.add(index)).is_whole() }
+            })
+            // SAFETY: a dictionary is such a schema too, or null.
+            && unsafe { self.dictionary.as_ref().is_none_or(|dictionary| dictionary.is_whole()) }
+    }
+}
+
+/// What DuckDB has said of columns. It leaves out what it has no Arrow type for, some parts of an aggregate's state for one.
+///
+/// # Errors
+/// There is such a column, or one that the arrow crate has no type for.
+pub(super) fn schema_of(raw: &FFI_ArrowSchema) -> Result<Schema, RemoteError> {
+    // SAFETY: `FFI_ArrowSchema` has the layout of `ArrowSchema`.
+    if !unsafe { (*ptr::from_ref(raw).cast::<SchemaHead>()).is_whole() } {
+        return Err(RemoteError::new(
+            ExceptionType::NotImplemented,
+            "DuckDB has no Arrow type for a column of this result, such as the state of an aggregate: CAST it",
+        ));
+    }
+    Schema::try_from(raw).map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))
 }
 
 /// # Safety
