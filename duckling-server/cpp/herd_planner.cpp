@@ -98,6 +98,7 @@ void Distribute(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &pla
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	duckling::WithoutRowIdBloomFilters(*plan);
+	RefuseOwnScans(*plan);
 	// Workers know nothing of how the coordinator's results leave.
 	auto &below = duckling::BelowStored(plan);
 	if (&below == &plan) {

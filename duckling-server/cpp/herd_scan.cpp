@@ -12,7 +12,10 @@
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/planner/bound_expression_sql_exporter.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
+#include "duckdb/planner/expression/bound_subquery_expression.hpp"
+#include "duckdb/planner/expression_iterator.hpp"
 #include "duckdb/planner/filter/expression_filter.hpp"
+#include "duckdb/planner/logical_operator_visitor.hpp"
 #include "duckdb/planner/table_filter_set.hpp"
 #include "duckdb/storage/statistics/node_statistics.hpp"
 
@@ -229,6 +232,24 @@ static void RefuseRowNumbers(LogicalGet &get, const TableCatalogEntry &table) {
 	get.virtual_columns.clear();
 }
 
+//! The table that DuckDB is about to scan by itself; null if it scans none, or has been told not to.
+static optional_ptr<TableCatalogEntry> OwnTableOf(const LogicalGet &get) {
+	return get.function.GetName() == Identifier(SCAN_FUNCTION) ? nullptr : get.GetTable();
+}
+
+void RefuseOwnScans(const LogicalOperator &op) {
+	for (auto &child : op.children) {
+		RefuseOwnScans(*child);
+	}
+	if (op.type != LogicalOperatorType::LOGICAL_GET) {
+		return;
+	}
+	auto table = OwnTableOf(op.Cast<LogicalGet>());
+	if (table && PlacementOf(*table)) {
+		throw NotImplementedException("a scan of the herd's table %s in this place", table->name.GetIdentifierName());
+	}
+}
+
 void ReplaceScans(ClientContext &context, LogicalOperator &op, bool in_change) {
 	if (op.type == LogicalOperatorType::LOGICAL_CREATE_INDEX) {
 		// Of the coordinator's own, empty table: workers make their own.
@@ -237,12 +258,21 @@ void ReplaceScans(ClientContext &context, LogicalOperator &op, bool in_change) {
 	for (auto &child : op.children) {
 		ReplaceScans(context, *child, in_change || ChangesRows(op));
 	}
+	// DuckDB makes joins of some subqueries only after they have been bound.
+	LogicalOperatorVisitor::EnumerateExpressions(op, [&](unique_ptr<Expression> *expression) {
+		ExpressionIterator::VisitExpressionMutable<BoundSubqueryExpression>(
+		    *expression, [&](BoundSubqueryExpression &subquery, unique_ptr<Expression> &) {
+			    if (subquery.Subquery().plan) {
+				    ReplaceScans(context, *subquery.SubqueryMutable().plan, false);
+			    }
+		    });
+	});
 	if (op.type != LogicalOperatorType::LOGICAL_GET) {
 		return;
 	}
 	auto &get = op.Cast<LogicalGet>();
-	auto table = get.GetTable();
-	if (!table || get.function.GetName() == Identifier(SCAN_FUNCTION)) {
+	auto table = OwnTableOf(get);
+	if (!table) {
 		return;
 	}
 	auto placement = PlacementOf(*table);

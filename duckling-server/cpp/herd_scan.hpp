@@ -22,6 +22,9 @@ duckdb::TableFunction ScanFunction();
 //! `in_change`: the plan is part of an UPDATE, DELETE or MERGE.
 void ReplaceScans(duckdb::ClientContext &context, duckdb::LogicalOperator &op, bool in_change = false);
 
+//! Refuses a plan that reads the empty table after all: its result would be wrong.
+void RefuseOwnScans(const duckdb::LogicalOperator &op);
+
 //! The table that is scanned, if it is one of a herd.
 duckdb::optional_ptr<duckdb::TableCatalogEntry> HerdTableOf(const duckdb::LogicalOperator &op);
 

@@ -489,3 +489,13 @@ async fn settings_that_cannot_be_are_refused() {
     session.change_settings(BTreeMap::new()).await.unwrap();
     session.execute("SELECT 1").await.unwrap();
 }
+
+#[tokio::test]
+async fn what_arrow_has_no_type_for_is_an_error() {
+    let (_duckling, client) = start().await;
+    let state = "SELECT bool_or(true) EXPORT_STATE AS state";
+    let error = remote(client.query(state).await.unwrap_err());
+    assert_eq!(error.kind, ExceptionType::NotImplemented);
+    assert!(error.message.contains("no Arrow type"), "{}", error.message);
+    assert_eq!(number(&client, "SELECT 1::BIGINT").await, 1);
+}

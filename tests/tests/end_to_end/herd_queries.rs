@@ -264,3 +264,28 @@ fn a_stage_with_intervals_reads_an_exchange_once() {
                ORDER BY execution_start_time DESC LIMIT 1";
     assert_eq!(herd.connection.lines(how).unwrap(), ["shuffle"]);
 }
+
+/// DuckDB makes joins of these when all else has been bound.
+#[test]
+fn subqueries_in_conditions_of_joins_read_the_herd() {
+    let mut herd = herd(20);
+    let mut plain = duckherder_tests::duckdb::DuckDb::plain().unwrap().connect().unwrap();
+    plain.run("ATTACH ':memory:' AS dh").unwrap();
+    plain
+        .run("CREATE TABLE dh.t AS SELECT range AS k, (range * 7919) % 20 AS v FROM range(20)")
+        .unwrap();
+    for sql in [
+        "SELECT a.k, b.k FROM dh.t a LEFT JOIN dh.t b ON EXISTS (FROM dh.t i WHERE i.k = a.v AND i.v < 5)",
+        "SELECT a.k, b.k FROM dh.t a LEFT JOIN dh.t b ON b.k = a.k AND b.v > (SELECT avg(i.v) FROM dh.t i WHERE i.k <> a.k)",
+        "SELECT a.k, r FROM dh.t a FULL JOIN range(30) s(r) ON r IN (SELECT i.v FROM dh.t i WHERE i.k = a.k)",
+        "SELECT k FROM dh.t WHERE v > (SELECT max(b.k) FROM dh.t b LEFT JOIN dh.t c ON EXISTS (FROM dh.t i WHERE i.k = b.k) \
+         WHERE b.v < dh.t.k)",
+    ] {
+        let sql = format!("{sql} ORDER BY ALL");
+        assert_eq!(
+            herd.connection.lines(&sql).unwrap(),
+            plain.lines(&sql).unwrap(),
+            "{sql}"
+        );
+    }
+}
