@@ -763,6 +763,8 @@ pub enum IngestMode {
     CreateOrReplace = 3,
     /// As CREATE_OR_REPLACE, of a temporary table of the session; schema_name means nothing.
     CreateTemporary = 4,
+    /// As APPEND, but columns are those of the same name, not those at the same place. The table's others get their defaults.
+    AppendByName = 5,
 }
 impl IngestMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -776,6 +778,7 @@ impl IngestMode {
             Self::Create => "INGEST_MODE_CREATE",
             Self::CreateOrReplace => "INGEST_MODE_CREATE_OR_REPLACE",
             Self::CreateTemporary => "INGEST_MODE_CREATE_TEMPORARY",
+            Self::AppendByName => "INGEST_MODE_APPEND_BY_NAME",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -786,6 +789,7 @@ impl IngestMode {
             "INGEST_MODE_CREATE" => Some(Self::Create),
             "INGEST_MODE_CREATE_OR_REPLACE" => Some(Self::CreateOrReplace),
             "INGEST_MODE_CREATE_TEMPORARY" => Some(Self::CreateTemporary),
+            "INGEST_MODE_APPEND_BY_NAME" => Some(Self::AppendByName),
             _ => None,
         }
     }
