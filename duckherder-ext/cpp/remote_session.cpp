@@ -88,6 +88,16 @@ static void AddSearchPath(ClientContext &context, RemoteCatalog &catalog, vector
 	texts.push_back(StringUtil::Join(schemas, ","));
 }
 
+//! Which errors abort the transaction. The server's begins with this as its default.
+static void AddInvalidationPolicy(ClientContext &context, vector<string> &texts) {
+	auto policy = context.transaction.IsAutoCommit() ? Settings::Get<DefaultTransactionInvalidationPolicySetting>(context)
+	                                                 : context.transaction.GetInvalidationPolicy();
+	if (policy != TransactionInvalidationPolicy::ALL_ERRORS_INVALIDATE_TRANSACTION) {
+		texts.push_back(DefaultTransactionInvalidationPolicySetting::Name);
+		texts.push_back(EnumUtil::ToString(policy));
+	}
+}
+
 void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog) {
 	// Those that change what a statement means. Others are the server's own business.
 	vector<string> texts;
@@ -97,6 +107,7 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	AddSearchPath(context, catalog, texts);
 	AddOfICU(context, "TimeZone", "UTC", time_zone_index, texts);
 	AddOfICU(context, "Calendar", "gregorian", calendar_index, texts);
+	AddInvalidationPolicy(context, texts);
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);
 	AddIfChanged<DefaultOrderSetting>(context, texts);
 	AddIfChanged<DefaultCollationSetting>(context, texts);

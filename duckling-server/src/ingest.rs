@@ -105,10 +105,10 @@ pub fn run(
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
+    lease.apply_settings()?;
     if place == Place::Begin {
         begin(lease)?;
     }
-    lease.apply_settings()?;
     if target.temporary {
         lease.session.set_stateful();
     }
