@@ -46,7 +46,8 @@ pub struct HelloResponse {
     pub compression: i32,
 }
 /// Says which DuckDB settings hold for the session's statements from here on, name to value: those that are not named any
-/// more are reset. One that the server's DuckDB does not have is left out until it has it.
+/// more are reset. One that the server's DuckDB does not have is left out until it has it. A name that begins with
+/// "variable:" is that of a variable, whose value is SQL.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChangeSettingsRequest {
     #[prost(bytes = "bytes", tag = "1")]
