@@ -183,12 +183,16 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);
 	AddIfChanged<DefaultOrderSetting>(context, texts);
 	AddIfChanged<DefaultCollationSetting>(context, texts);
+	AddIfChanged<DialectCompatibilityModeSetting>(context, texts);
 	AddIfChanged<DisableTimestamptzCastsSetting>(context, texts);
+	AddIfChanged<EnableMacroDependenciesSetting>(context, texts);
+	AddIfChanged<EnableViewDependenciesSetting>(context, texts);
 	AddIfChanged<ErrorOnDivisionByZeroSetting>(context, texts);
 	AddIfChanged<ExplainOutputSetting>(context, texts);
 	AddIfChanged<IeeeFloatingPointOpsSetting>(context, texts);
 	AddIfChanged<IntegerDivisionSetting>(context, texts);
 	AddIfChanged<LambdaSyntaxSetting>(context, texts);
+	AddIfChanged<LegacyDisableNullTypeSetting>(context, texts);
 	AddIfChanged<OldImplicitCastingSetting>(context, texts);
 	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
 	AddIfChanged<RegexMatchOperatorSemanticsSetting>(context, texts);
