@@ -57,14 +57,17 @@ void ReadSchema(ClientContext &context, const DhScan *scan, ArrowTableSchema &sc
 	ArrowTableFunction::PopulateArrowTableSchema(context, schema, arrow_schema.arrow_schema);
 }
 
+unique_ptr<ArrowThreadState> MakeThreadState(ClientContext &context, ArrowScanState &global) {
+	auto result = make_uniq<ArrowThreadState>(context);
+	if (global.arriving.GetTypes() != global.types) {
+		result->arriving.Initialize(context, global.arriving.GetTypes());
+	}
+	return result;
+}
+
 unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableFunctionInitInput &,
                                                GlobalTableFunctionState *global_state) {
-	auto &global = global_state->Cast<ArrowScanState>();
-	auto result = make_uniq<ArrowThreadState>(context.client);
-	if (global.arriving.GetTypes() != global.types) {
-		result->arriving.Initialize(context.client, global.arriving.GetTypes());
-	}
-	return std::move(result);
+	return MakeThreadState(context.client, global_state->Cast<ArrowScanState>());
 }
 
 void Wake(void *context) {
@@ -205,6 +208,19 @@ unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanH
 
 idx_t ArrowScanRowsRead(const GlobalTableFunctionState &state) {
 	return Api().scan_rows_read(state.Cast<ArrowScanState>().scan.Get());
+}
+
+void ReadArrowScan(ClientContext &context, GlobalTableFunctionState &state,
+                   const std::function<void(DataChunk &)> &take) {
+	auto &global = state.Cast<ArrowScanState>();
+	auto local = MakeThreadState(context, global);
+	TableFunctionInput input(nullptr, *local, global);
+	DataChunk rows;
+	rows.Initialize(context, global.types);
+	for (Read(context, input, rows); rows.size() > 0; Read(context, input, rows)) {
+		take(rows);
+		rows.Reset();
+	}
 }
 
 void SetUpArrowScan(TableFunction &function) {

@@ -5,6 +5,8 @@
 
 #include "duckdb/function/table_function.hpp"
 
+#include <functional>
+
 namespace duckherder {
 
 //! Names and exact types of a result's columns.
@@ -22,6 +24,10 @@ duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeArrowScan(duckdb::Clien
 
 //! Rows that a scan has read so far.
 duckdb::idx_t ArrowScanRowsRead(const duckdb::GlobalTableFunctionState &state);
+
+//! Reads all that such a state yields, in this thread.
+void ReadArrowScan(duckdb::ClientContext &context, duckdb::GlobalTableFunctionState &state,
+                   const std::function<void(duckdb::DataChunk &)> &take);
 
 //! Sets the callbacks that read such a state: any number of threads, order kept.
 void SetUpArrowScan(duckdb::TableFunction &function);

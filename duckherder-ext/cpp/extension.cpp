@@ -5,6 +5,7 @@
 #include "local_rows.hpp"
 #include "planner_hooks.hpp"
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_query.hpp"
 #include "remote_transaction.hpp"
 #include "subplan_pushdown.hpp"
@@ -57,6 +58,7 @@ static void Load(ExtensionLoader &loader) {
 	RegisterSubplanPushdown(config);
 	RegisterJoinKeys(config);
 	RegisterRemoteQuery(loader);
+	RegisterRemoteDefault(loader);
 	RegisterFunctions(loader);
 }
 

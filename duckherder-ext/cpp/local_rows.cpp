@@ -2,6 +2,7 @@
 
 #include "deparse.hpp"
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
 #include "sql_export.hpp"
@@ -132,7 +133,7 @@ public:
 	}
 
 	void TakeOut(unique_ptr<LogicalOperator> &op) {
-		if (TouchesDuckling(*op) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
+		if (TouchesDuckling(*op) || HasRemoteDefault(*op) || DependsOnOutside(*op) || op->GetColumnBindings().empty()) {
 			for (auto &child : op->children) {
 				TakeOut(child);
 			}
@@ -319,6 +320,7 @@ void SendAsStatement(OptimizerExtensionInput &input, unique_ptr<LogicalOperator>
 	}
 	auto &query = *exported.GetValue().query;
 	SetTarget(query, table);
+	WriteRemoteDefaults(query);
 	RemoteStatement statement {catalog, Deparse(input.context, query), QueryShape::DESCRIBED, {}, {}};
 	auto result = make_uniq<LogicalUploadAndRun>(std::move(statement), std::move(local.tables),
 	                                             plan->GetColumnBindings(), plan->types);

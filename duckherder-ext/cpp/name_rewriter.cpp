@@ -2,6 +2,7 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/parser/constraints/check_constraint.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
@@ -169,11 +170,19 @@ void NameRewriter::RewriteType(LogicalType &type) const {
 	type = LogicalType::UNBOUND(std::move(expression));
 }
 
+void NameRewriter::RewriteDefinition(ParsedExpression &expression) {
+	// The optimizer takes catalogs out of queries, and not out of what defines a table.
+	RemotePushdownOptimizer::StripCatalogName(expression, catalog.GetName());
+	RewriteExpression(expression);
+}
+
 void NameRewriter::RewriteColumn(ColumnDefinition &column) {
 	RewriteType(column.TypeMutable());
-	if (column.HasDefaultValue()) {
+	if (column.Generated()) {
+		RewriteDefinition(column.GeneratedExpressionMutable());
+	} else if (column.HasDefaultValue()) {
 		auto value = column.DefaultValue().Copy();
-		RewriteExpression(*value);
+		RewriteDefinition(*value);
 		column.SetDefaultValue(std::move(value));
 	}
 }
@@ -211,6 +220,11 @@ void NameRewriter::Rewrite(SQLStatement &statement) {
 			Resolve(info.GetQualifiedNameMutable());
 			for (auto &column : info.Cast<CreateTableInfo>().columns.Logical()) {
 				RewriteColumn(const_cast<ColumnDefinition &>(column));
+			}
+			for (auto &constraint : info.Cast<CreateTableInfo>().constraints) {
+				if (constraint->type == ConstraintType::CHECK) {
+					RewriteDefinition(*constraint->Cast<CheckConstraint>().expression);
+				}
 			}
 			auto &query = info.Cast<CreateTableInfo>().query;
 			if (query) {

@@ -30,6 +30,7 @@ private:
 	void RewriteTable(duckdb::TableRef &ref);
 	void RewriteExpression(duckdb::ParsedExpression &expression);
 	void RewriteType(duckdb::LogicalType &type) const;
+	void RewriteDefinition(duckdb::ParsedExpression &expression);
 	void RewriteColumn(duckdb::ColumnDefinition &column);
 	void RewriteAlter(duckdb::AlterInfo &info);
 	//! Common table expressions hide tables of their names.

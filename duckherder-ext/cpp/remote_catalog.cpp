@@ -4,6 +4,7 @@
 #include "deparse.hpp"
 #include "expression_visitor.hpp"
 #include "name_rewriter.hpp"
+#include "remote_default.hpp"
 #include "remote_insert.hpp"
 #include "remote_query.hpp"
 #include "remote_schema.hpp"
@@ -321,9 +322,10 @@ PhysicalOperator &RemoteCatalog::PlanInsert(ClientContext &, PhysicalPlanGenerat
 	UploadTarget target;
 	target.schema_path = table.RemoteSchemaPath();
 	target.table_name = table.RemoteTableName();
-	target.mode = DhAppend;
-	for (auto &column : table.GetColumns().Physical()) {
-		target.column_names.push_back(column.Name().GetIdentifierName());
+	auto given = LeaveOutDefaults(*plan);
+	target.mode = given.size() < table.GetColumns().PhysicalColumnCount() ? DhAppendByName : DhAppend;
+	for (auto &column : given) {
+		target.column_names.push_back(table.GetColumns().GetColumn(column).Name().GetIdentifierName());
 	}
 	auto &insert = planner.Make<RemoteInsert>(*this, std::move(target), op.estimated_cardinality);
 	insert.children.push_back(*plan);

@@ -1,6 +1,7 @@
 #include "remote_insert.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
 #include "remote_transaction.hpp"
@@ -100,6 +101,10 @@ void Send(ClientContext &context, RemoteCatalog &catalog, const UploadTarget &ta
 	}
 }
 
+bool Appends(const UploadTarget &target) {
+	return target.mode == DhAppend || target.mode == DhAppendByName;
+}
+
 //! Whether a plan may start scans after its first rows have come out.
 bool StartsScansLate(const PhysicalOperator &op) {
 	if (op.type == PhysicalOperatorType::UNION || op.type == PhysicalOperatorType::RECURSIVE_CTE) {
@@ -135,7 +140,7 @@ RemoteInsert::RemoteInsert(PhysicalPlan &plan, RemoteCatalog &catalog, UploadTar
 }
 
 string RemoteInsert::GetName() const {
-	return target.mode == DhAppend ? "DUCKHERDER_INSERT" : "DUCKHERDER_CREATE_TABLE_AS";
+	return Appends(target) ? "DUCKHERDER_INSERT" : "DUCKHERDER_CREATE_TABLE_AS";
 }
 
 InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
@@ -148,7 +153,7 @@ InsertionOrderPreservingMap<string> RemoteInsert::ParamsToString() const {
 //! An upload occupies the session's connection until its end. A scan that needs the same one would wait for it in vain.
 bool RemoteInsert::CollectsFirst(ClientContext &context) const {
 	auto &rows = children[0].get();
-	return ReadsDuckling(rows, catalog) &&
+	return (ReadsDuckling(rows, catalog) || HasRemoteDefault(rows)) &&
 	       (RemoteTransaction::SpansStatements(context, catalog) || StartsScansLate(rows));
 }
 
@@ -179,7 +184,7 @@ SinkFinalizeType RemoteInsert::Finalize(Pipeline &, Event &, ClientContext &cont
 		}
 		state.collected.reset();
 	}
-	if (!state.upload && target.mode == DhAppend) {
+	if (!state.upload && Appends(target)) {
 		return SinkFinalizeType::READY;
 	}
 	if (!state.upload) {

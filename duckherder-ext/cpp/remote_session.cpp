@@ -4,6 +4,7 @@
 #include "remote_catalog.hpp"
 
 #include "duckdb/common/arrow/arrow_wrapper.hpp"
+#include "duckdb/common/type_visitor.hpp"
 #include "duckdb/catalog/catalog_search_path.hpp"
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/main/settings.hpp"
@@ -88,6 +89,87 @@ static void AddSearchPath(ClientContext &context, RemoteCatalog &catalog, vector
 	texts.push_back(StringUtil::Join(schemas, ","));
 }
 
+//! Which errors abort the transaction. The server's begins with this as its default.
+static void AddInvalidationPolicy(ClientContext &context, vector<string> &texts) {
+	auto policy = context.transaction.IsAutoCommit() ? Settings::Get<DefaultTransactionInvalidationPolicySetting>(context)
+	                                                 : context.transaction.GetInvalidationPolicy();
+	if (policy != TransactionInvalidationPolicy::ALL_ERRORS_INVALIDATE_TRANSACTION) {
+		texts.push_back(DefaultTransactionInvalidationPolicySetting::Name);
+		texts.push_back(EnumUtil::ToString(policy));
+	}
+}
+
+//! Variables that are told, the bytes of their names, and of their values as SQL.
+constexpr idx_t VARIABLES_MAX = 32;
+constexpr idx_t VARIABLE_NAME_BYTES_MAX = 100;
+constexpr idx_t VARIABLE_BYTES_MAX = 16 * 1024;
+
+//! Whether the server has the type, and its values can be written as SQL. If not, the variable stays here: a statement that
+//! does not use it must not fail.
+static bool CanBeTold(const LogicalType &type) {
+	return !TypeVisitor::Contains(type, [](const LogicalType &part) {
+		switch (part.id()) {
+		case LogicalTypeId::SQLNULL:
+		case LogicalTypeId::ANY:
+		case LogicalTypeId::VARIANT:
+		case LogicalTypeId::UNION:
+		case LogicalTypeId::GEOMETRY:
+			return true;
+		default:
+			return part.IsAggregateState() || (part.HasAlias() && !part.IsJSONType());
+		}
+	});
+}
+
+//! Whether its SQL is about as short as `bytes`, which are used up.
+static bool IsShort(const Value &value, idx_t &bytes) {
+	optional_ptr<const vector<Value>> children;
+	idx_t size = 8;
+	if (!value.IsNull()) {
+		switch (value.type().InternalType()) {
+		case PhysicalType::VARCHAR:
+			size = StringValue::Get(value).size();
+			break;
+		case PhysicalType::LIST:
+			children = ListValue::GetChildren(value);
+			break;
+		case PhysicalType::ARRAY:
+			children = ArrayValue::GetChildren(value);
+			break;
+		case PhysicalType::STRUCT:
+			children = StructValue::GetChildren(value);
+			break;
+		default:
+			break;
+		}
+	}
+	if (size > bytes) {
+		return false;
+	}
+	bytes -= size;
+	return !children || std::all_of(children->begin(), children->end(),
+	                                [&](const Value &child) { return IsShort(child, bytes); });
+}
+
+//! Those of SET VARIABLE: macros, and statements that get a variable's name as a parameter, look them up there.
+static void AddVariables(ClientContext &context, vector<string> &texts) {
+	idx_t count = 0;
+	for (auto &variable : ClientConfig::GetConfig(context).user_variables) {
+		auto &name = variable.first.GetIdentifierName();
+		auto bytes = VARIABLE_BYTES_MAX;
+		if (count == VARIABLES_MAX || name.size() > VARIABLE_NAME_BYTES_MAX ||
+		    !CanBeTold(variable.second.type()) || !IsShort(variable.second, bytes)) {
+			continue;
+		}
+		auto sql = "CAST(" + variable.second.ToSQLString() + " AS " + variable.second.type().ToString() + ")";
+		if (sql.size() <= VARIABLE_BYTES_MAX) {
+			texts.push_back("variable:" + name);
+			texts.push_back(std::move(sql));
+			count++;
+		}
+	}
+}
+
 void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog) {
 	// Those that change what a statement means. Others are the server's own business.
 	vector<string> texts;
@@ -97,15 +179,20 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	AddSearchPath(context, catalog, texts);
 	AddOfICU(context, "TimeZone", "UTC", time_zone_index, texts);
 	AddOfICU(context, "Calendar", "gregorian", calendar_index, texts);
+	AddInvalidationPolicy(context, texts);
 	AddIfChanged<DefaultNullOrderSetting>(context, texts);
 	AddIfChanged<DefaultOrderSetting>(context, texts);
 	AddIfChanged<DefaultCollationSetting>(context, texts);
+	AddIfChanged<DialectCompatibilityModeSetting>(context, texts);
 	AddIfChanged<DisableTimestamptzCastsSetting>(context, texts);
+	AddIfChanged<EnableMacroDependenciesSetting>(context, texts);
+	AddIfChanged<EnableViewDependenciesSetting>(context, texts);
 	AddIfChanged<ErrorOnDivisionByZeroSetting>(context, texts);
 	AddIfChanged<ExplainOutputSetting>(context, texts);
 	AddIfChanged<IeeeFloatingPointOpsSetting>(context, texts);
 	AddIfChanged<IntegerDivisionSetting>(context, texts);
 	AddIfChanged<LambdaSyntaxSetting>(context, texts);
+	AddIfChanged<LegacyDisableNullTypeSetting>(context, texts);
 	AddIfChanged<OldImplicitCastingSetting>(context, texts);
 	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
 	AddIfChanged<RegexMatchOperatorSemanticsSetting>(context, texts);
@@ -114,6 +201,7 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 		AddIfOther(ProfilingRendererSettingsSetting::Name, ProfilingRendererSettingsSetting::GetSetting(context), "{}",
 		           texts);
 	}
+	AddVariables(context, texts);
 	vector<DhOption> settings;
 	for (idx_t i = 0; i < texts.size(); i += 2) {
 		settings.push_back(DhOption {Text(texts[i]), Text(texts[i + 1])});

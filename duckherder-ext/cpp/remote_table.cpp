@@ -1,6 +1,7 @@
 #include "remote_table.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_definitions.hpp"
 #include "remote_transaction.hpp"
 #include "table_scan.hpp"
@@ -10,7 +11,6 @@
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
 #include "duckdb/parser/constraints/unique_constraint.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
-#include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/optimizer/remote_pushdown_optimizer.hpp"
 #include "duckdb/parser/parsed_data/create_table_info.hpp"
 #include "duckdb/parser/parsed_data/create_trigger_info.hpp"
@@ -24,20 +24,28 @@ namespace duckherder {
 
 using namespace duckdb;
 
-//! The default that an INSERT of this process's rows fills in.
-static void SetDefault(ColumnDefinition &column, const string &sql) {
+//! Null if it is something that this DuckDB cannot read.
+static unique_ptr<ParsedExpression> TryParseExpression(const string &sql) {
+	try {
+		auto expressions = Parser::GetBuiltinParser().ParseExpressionList(sql);
+		return expressions.size() == 1 ? std::move(expressions[0]) : nullptr;
+	} catch (std::exception &) { // NOLINT: the server can
+		return nullptr;
+	}
+}
+
+static void SetDefault(const RemoteCatalog &catalog, ColumnDefinition &column, const string &sql,
+                       TablePurpose purpose) {
 	if (sql.empty()) {
 		return;
 	}
-	try {
-		auto expressions = Parser::GetBuiltinParser().ParseExpressionList(sql);
-		if (expressions.size() == 1) {
-			column.SetDefaultValue(std::move(expressions[0]));
-		}
-	} catch (std::exception &) { // NOLINT: the table stays usable, an INSERT will say what it misses
-		column.SetDefaultValue(make_uniq<FunctionExpression>(Identifier("duckherder_default_not_known_here"),
-		                                                     vector<unique_ptr<ParsedExpression>>()));
+	auto value = TryParseExpression(sql);
+	// Listed tables are copied to other databases.
+	auto is_itself = value && (purpose == TablePurpose::LISTING || value->GetExpressionClass() == ExpressionClass::CONSTANT);
+	if (!is_itself) {
+		value = make_uniq<RemoteDefault>(catalog.GetName(), sql, column.Type());
 	}
+	column.SetDefaultValue(std::move(value));
 }
 
 //! The columns of a UNIQUE or PRIMARY KEY, in the table as it is here; null if it has not all of them.
@@ -143,8 +151,8 @@ static bool IsGenerated(optional_ptr<CreateTableInfo> definition, const Identifi
 	return definition && definition->columns.ColumnExists(column) && definition->columns.GetColumn(column).Generated();
 }
 
-static ColumnDefinition MakeColumn(ClientContext &context, const ColumnList &columns,
-                                   optional_ptr<CreateTableInfo> definition, const DhColumnView &view) {
+static ColumnDefinition MakeColumn(ClientContext &context, const RemoteCatalog &catalog, const ColumnList &columns,
+                                   optional_ptr<CreateTableInfo> definition, const DhColumnView &view, TablePurpose purpose) {
 	LogicalType type;
 	if (!TryParseType(context, String(view.type_text), type)) {
 		// A type of the server that is unknown here arrives as text; the table stays usable.
@@ -158,7 +166,7 @@ static ColumnDefinition MakeColumn(ClientContext &context, const ColumnList &col
 	                                    TableColumnType::GENERATED)
 	                 : ColumnDefinition(name, std::move(type));
 	if (!is_generated) {
-		SetDefault(column, String(view.default_sql));
+		SetDefault(catalog, column, String(view.default_sql), purpose);
 	}
 	if (view.has_comment) {
 		column.SetComment(Value(String(view.comment)));
@@ -214,7 +222,7 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 	for (idx_t i = 0; i < view.columns_len; i++) {
 		DhColumnView column;
 		Api().tables_column(described->Get(), index, i, &column);
-		info.columns.AddColumn(MakeColumn(context, info.columns, definition_info, column));
+		info.columns.AddColumn(MakeColumn(context, catalog, info.columns, definition_info, column, purpose));
 		if (column.not_null) {
 			not_null.insert(LogicalIndex(i));
 		}

@@ -1,6 +1,7 @@
 #include "row_changes.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_table.hpp"
 #include "upload_and_run.hpp"
 
@@ -231,7 +232,7 @@ private:
 
 	string ValueSql(RowChange &change, const NumberedAction &numbered, unique_ptr<Expression> value,
 	              const ColumnDefinition &column) {
-		if (value->GetExpressionType() == ExpressionType::VALUE_DEFAULT) {
+		if (value->GetExpressionType() == ExpressionType::VALUE_DEFAULT || IsRemoteDefault(*value)) {
 			return "DEFAULT";
 		}
 		return change.Take(For(numbered, AsColumn(context, std::move(value), column)));
@@ -279,14 +280,17 @@ private:
 
 PhysicalOperator &PlanInsertReturning(PhysicalPlanGenerator &planner, LogicalInsert &op, PhysicalOperator &rows) {
 	auto &table = op.table.Cast<RemoteTable>();
+	vector<string> columns;
+	for (auto &column : LeaveOutDefaults(rows)) {
+		columns.push_back(Quoted(table.GetColumns().GetColumn(column).Name()));
+	}
 	RowChange change(planner, table, op.table_index, rows);
 	vector<string> values;
 	for (idx_t i = 0; i < rows.types.size(); i++) {
 		values.push_back(change.Take(i));
 	}
-	auto columns = ColumnsOf(table);
 	auto sql = "INSERT INTO " + table.RemoteName() + " (" + StringUtil::Join(columns, ", ") + ") SELECT " +
-	           StringUtil::Join(values, ", ") + " FROM " + change.Uploaded() + Returning(columns);
+	           StringUtil::Join(values, ", ") + " FROM " + change.Uploaded() + Returning(ColumnsOf(table));
 	return change.Plan(std::move(sql), op.types, op.estimated_cardinality);
 }
 

@@ -2,6 +2,7 @@
 
 #include "deparse.hpp"
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 
 #include "duckdb/planner/expression/bound_aggregate_expression.hpp"
 #include "duckdb/planner/expression/bound_cast_expression.hpp"
@@ -27,6 +28,9 @@ static bool IsOperator(const Expression &expression, const string &name) {
 }
 
 bool ServerKnowsFunctions(ClientContext &context, RemoteCatalog &catalog, const Expression &expression) {
+	if (IsRemoteDefault(expression)) {
+		return true;
+	}
 	auto known = true;
 	if (expression.GetExpressionClass() == ExpressionClass::BOUND_FUNCTION) {
 		auto name = expression.Cast<BoundFunctionExpression>().Function().GetName().GetIdentifierName();

@@ -1,6 +1,7 @@
 #include "upload_and_run.hpp"
 
 #include "remote_catalog.hpp"
+#include "remote_default.hpp"
 #include "remote_insert.hpp"
 #include "remote_transaction.hpp"
 
@@ -114,7 +115,8 @@ PhysicalOperator &PlanUploadAndRun(PhysicalPlanGenerator &planner, RemoteStateme
 	auto reads_duckling = false;
 	for (auto &upload : uploads) {
 		tables.push_back(upload.table_name);
-		reads_duckling = reads_duckling || ReadsDuckling(upload.rows.get(), catalog);
+		reads_duckling = reads_duckling || ReadsDuckling(upload.rows.get(), catalog) ||
+		                 HasRemoteDefault(upload.rows.get());
 	}
 	auto &result = planner.Make<PhysicalUploadAndRun>(types, catalog, std::move(tables), reads_duckling,
 	                                                  estimated_cardinality);

@@ -132,6 +132,7 @@ void Install(Connection &connection) {
 	                          LogicalType::UBIGINT, Value::UBIGINT(0), CheckDefaultPartitions);
 	ExtensionLoader loader(database, "duckherder_herd");
 	loader.RegisterFunction(ExchangeFunction());
+	loader.RegisterFunction(UploadFunction());
 	loader.RegisterFunction(ScanFunction());
 }
 

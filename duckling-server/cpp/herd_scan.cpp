@@ -238,6 +238,9 @@ static optional_ptr<TableCatalogEntry> OwnTableOf(const LogicalGet &get) {
 }
 
 void RefuseOwnScans(const LogicalOperator &op) {
+	if (op.type == LogicalOperatorType::LOGICAL_CREATE_INDEX) {
+		return;
+	}
 	for (auto &child : op.children) {
 		RefuseOwnScans(*child);
 	}

@@ -142,6 +142,9 @@ void Report(TableFunctionGetMetricsInput &input) {
 // duckherder_exchange
 //===--------------------------------------------------------------------===//
 
+//! The exchange of an upload's rows.
+constexpr uint32_t UPLOAD = std::numeric_limits<uint32_t>::max();
+
 struct ExchangeData : public TableFunctionData {
 	uint32_t stage = 0;
 	vector<LogicalType> types;
@@ -180,7 +183,7 @@ void ReadColumns(ClientContext &context, const string &json, vector<LogicalType>
 unique_ptr<FunctionData> ExchangeBind(ClientContext &context, TableFunctionBindInput &input,
                                       vector<LogicalType> &return_types, vector<Identifier> &names) {
 	auto data = make_uniq<ExchangeData>();
-	data->stage = UIntegerValue::Get(input.inputs[0]);
+	data->stage = input.inputs.empty() ? UPLOAD : UIntegerValue::Get(input.inputs[0]);
 	Buffer columns;
 	Check([&](HerdBuffer *error) {
 		return Api().exchange_columns(SessionState::Of(context), data->stage, columns.Slot(), error);
@@ -208,6 +211,13 @@ unique_ptr<GlobalTableFunctionState> ExchangeInit(ClientContext &context, TableF
 		return Api().exchange(SessionState::Of(context), data.stage, source.Slot(), error);
 	});
 	return MakeSourceScan(context, std::move(source), data.types);
+}
+
+//! One thread: rows keep their order.
+unique_ptr<GlobalTableFunctionState> UploadInit(ClientContext &context, TableFunctionInitInput &input) {
+	auto state = ExchangeInit(context, input);
+	state->Cast<SourceScanState>().threads = 1;
+	return state;
 }
 
 } // namespace
@@ -266,6 +276,13 @@ TableFunction ExchangeFunction() {
 	function.SetSerializeCallback(RefuseCopy);
 	function.SetDeserializeCallback(RefuseCopies);
 	function.verify_serialization = false;
+	return function;
+}
+
+TableFunction UploadFunction() {
+	TableFunction function(Identifier("duckherder_upload"), {}, nullptr, ExchangeBind, UploadInit);
+	SetUpSourceScan(function);
+	function.order_preservation_type = OrderPreservationType::INSERTION_ORDER;
 	return function;
 }
 

@@ -30,4 +30,7 @@ void SetUpSourceScan(duckdb::TableFunction &function);
 //! `duckherder_exchange(stage)`, which a worker's stages read the rows of earlier ones with.
 duckdb::TableFunction ExchangeFunction();
 
+//! `duckherder_upload()`, which an INSERT reads the rows of a client's upload with, in their order.
+duckdb::TableFunction UploadFunction();
+
 } // namespace herd

@@ -12,7 +12,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::mpsc;
 
 use crate::arrow_check;
-use crate::catalog::{current_place, identifier, literal};
+use crate::catalog::{current_place, identifier, literal, rows};
 use crate::duckdb::{Appender, Connection, Statement};
 use crate::exact::Exact;
 use crate::herd::session::UPLOAD;
@@ -80,7 +80,7 @@ impl From<IngestRequest> for Target {
                 IngestMode::CreateOrReplace | IngestMode::CreateTemporary => Create::OrReplace,
                 _ => Create::No,
             },
-            by_name: false,
+            by_name: mode == IngestMode::AppendByName,
         }
     }
 }
@@ -105,10 +105,10 @@ pub fn run(
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
+    lease.apply_settings()?;
     if place == Place::Begin {
         begin(lease)?;
     }
-    lease.apply_settings()?;
     if target.temporary {
         lease.session.set_stateful();
     }
@@ -172,12 +172,8 @@ fn take(
             define(connection, herd, &statement)?;
         }
     }
-    // The appender knows no tables in nested schemas, and no stored types.
-    if !target.parent_schemas.is_empty()
-        || schema.fields().iter().any(|field| is_stored(field))
-        || (!target.temporary && is_of_herd(connection, target)?)
-    {
-        return take_as_insert(connection, herd, target, schema, batches);
+    if let Some(source) = rows_of_insert(connection, target, schema)? {
+        return take_as_insert(connection, herd, target, &source, schema, batches);
     }
     if target.create == Create::No {
         // The appender's own error would say less.
@@ -187,13 +183,8 @@ fn take(
             .map_or(Ok(()), |table| connection.plan(table).map(|_| ()))?;
     }
     let schema_name = target.schema.as_deref().unwrap_or("main");
-    let mut appender = Appender::new(
-        connection,
-        target.catalog.as_deref(),
-        schema_name,
-        &target.table,
-        schema,
-    )?;
+    let catalog_name = target.catalog.as_deref();
+    let mut appender = Appender::new(connection, catalog_name, schema_name, &target.table, schema)?;
     if target.by_name {
         appender.set_columns(schema.fields().iter().map(|field| field.name().as_str()))?;
     }
@@ -246,17 +237,40 @@ fn define(connection: &mut Connection, herd: &Arc<HerdSession>, statement: &Stat
     run(connection, statement)
 }
 
-/// Whether the target's rows are on workers.
-fn is_of_herd(connection: &mut Connection, target: &Target) -> Result<bool, RemoteError> {
-    let (_, found) = connection.collect(&format!(
-        "SELECT table_oid FROM duckdb_tables() WHERE database_name = {} AND lower(schema_name) = lower({}) AND \
-         lower(table_name) = lower({}) AND tags[{}] IS NOT NULL",
-        literal(target.catalog.as_deref().unwrap_or_default()),
+/// What an INSERT into the target reads the upload's rows from; `None` if the appender can do it.
+fn rows_of_insert(
+    connection: &mut Connection,
+    target: &Target,
+    schema: &Schema,
+) -> Result<Option<String>, RemoteError> {
+    const IN_ORDER: &str = "duckherder_upload()";
+    // The appender knows no tables in nested schemas, and would cast what is stored.
+    let is_stored = schema.fields().iter().any(|field| is_stored(field));
+    let in_order = (!target.parent_schemas.is_empty() || is_stored).then(|| IN_ORDER.to_owned());
+    if target.temporary || !target.parent_schemas.is_empty() {
+        return Ok(in_order);
+    }
+    // Nor does it find the sequences and macros of defaults in the table's own schema.
+    let sql = format!(
+        "SELECT tags[{}] IS NOT NULL FROM duckdb_tables() WHERE database_name = {} AND lower(schema_name) = lower({}) \
+         AND lower(table_name) = lower({}) AND (tags[{}] IS NOT NULL OR contains(sql, ' DEFAULT('))",
+        literal(PLACEMENT_TAG),
+        target
+            .catalog
+            .as_deref()
+            .map_or("current_database()".to_owned(), literal),
         literal(target.schema.as_deref().unwrap_or("main")),
         literal(&target.table),
         literal(PLACEMENT_TAG)
-    ))?;
-    Ok(found.iter().any(|batch| batch.num_rows() > 0))
+    );
+    let found = rows(connection, &sql)?.first().map(|table| {
+        if table.flag(0) {
+            format!("duckherder_exchange({UPLOAD}::UINTEGER)")
+        } else {
+            IN_ORDER.to_owned()
+        }
+    });
+    Ok(found.or(in_order))
 }
 
 /// As rows of an INSERT, which sends those of a herd's table to the workers.
@@ -264,6 +278,7 @@ fn take_as_insert(
     connection: &mut Connection,
     herd: &Arc<HerdSession>,
     target: &Target,
+    source_sql: &str,
     schema: &SchemaRef,
     batches: &mut mpsc::Receiver<Result<Upload, RemoteError>>,
 ) -> Result<u64, RemoteError> {
@@ -288,7 +303,7 @@ fn take_as_insert(
     herd.set_upload(Some((columns, Arc::clone(&source) as _)));
     let by_name = if target.by_name { " BY NAME" } else { "" };
     let outcome = connection.execute(&format!(
-        "INSERT INTO {}{by_name} FROM duckherder_exchange({UPLOAD}::UINTEGER)",
+        "INSERT INTO {}{by_name} FROM {source_sql}",
         target.qualified()
     ));
     herd.set_upload(None);

@@ -9,8 +9,11 @@ use crate::catalog::{identifier, literal};
 use crate::duckdb::Connection;
 use crate::herd::{Herd, HerdSession, Planning};
 
-/// Name to value.
+/// Name to value. A variable is named `variable:` and its name, and its value is SQL.
 pub type Settings = BTreeMap<String, String>;
+
+/// What the names of variables begin with.
+const VARIABLE: &str = "variable:";
 
 /// Settings of one session.
 const SETTINGS_MAX: usize = 64;
@@ -33,7 +36,8 @@ pub fn check(settings: &Settings) -> Result<(), RemoteError> {
     }
     for (name, value) in settings {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_word) {
+        let is_name = name.starts_with(VARIABLE) || name.bytes().all(is_word);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_name || name.contains('\0') {
             return refuse(format!("{name:.NAME_BYTES_MAX$?} is no name of a setting"));
         }
         if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
@@ -80,20 +84,42 @@ impl SettledConnection {
             .cloned()
             .collect();
         for name in gone {
-            self.connection
-                .execute(&format!("RESET SESSION {}", identifier(&name)))?;
+            let sql = match name.strip_prefix(VARIABLE) {
+                Some(variable) => format!("RESET VARIABLE {}", identifier(variable)),
+                None => format!("RESET SESSION {}", identifier(&name)),
+            };
+            self.connection.execute(&sql)?;
             self.applied.remove(&name);
         }
         for (name, value) in wanted {
-            // Asking for what DuckDB does not know makes it look for an extension, on the network too.
-            if self.applied.get(name) == Some(value) || !self.connection.has_setting(name) {
+            if self.applied.get(name) == Some(value) {
                 continue;
             }
-            let sql = format!("SET SESSION {} = {}", identifier(name), literal(value));
-            self.connection.execute(&sql)?;
+            match name.strip_prefix(VARIABLE) {
+                Some(variable) => self.set_variable(variable, value)?,
+                None => {
+                    // Asking for what DuckDB does not know makes it look for an extension, on the network too.
+                    if !self.connection.has_setting(name) {
+                        continue;
+                    }
+                    let sql = format!("SET SESSION {} = {}", identifier(name), literal(value));
+                    self.connection.execute(&sql)?;
+                }
+            }
             self.applied.insert(name.clone(), value.clone());
         }
         Ok(())
+    }
+
+    fn set_variable(&mut self, name: &str, value_sql: &str) -> Result<(), RemoteError> {
+        let sql = format!("SET VARIABLE {} = {value_sql}", identifier(name));
+        match self.connection.parse(&sql)?.as_slice() {
+            [_] => self.connection.execute(&sql).map(|_| ()),
+            _ => Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                format!("the value of variable {name} is not one SQL expression"),
+            )),
+        }
     }
 }
 
@@ -145,6 +171,24 @@ mod tests {
         assert!(division(&mut connection));
         connection.apply(&settings(&[])).unwrap();
         assert!(!division(&mut connection));
+    }
+
+    #[test]
+    fn variables_come_and_go() {
+        let mut connection = connect();
+        let is = |connection: &mut SettledConnection, value: &str| {
+            let sql = format!(
+                "SELECT CASE WHEN getvariable('a \"b') IS NOT DISTINCT FROM {value} THEN 1 ELSE error('no') END"
+            );
+            connection.connection.execute(&sql).is_ok()
+        };
+        connection.apply(&settings(&[("variable:a \"b", "[1, 2]")])).unwrap();
+        assert!(is(&mut connection, "[1, 2]"));
+        for hostile in ["1; SET VARIABLE x = 2", "", "("] {
+            connection.apply(&settings(&[("variable:a \"b", hostile)])).unwrap_err();
+        }
+        connection.apply(&settings(&[])).unwrap();
+        assert!(is(&mut connection, "NULL"));
     }
 
     #[test]

@@ -62,12 +62,13 @@ pub fn run(
     producer: Option<&Producer>,
 ) -> Result<Option<u64>, RemoteError> {
     let started = Instant::now();
+    if TransactionControl::first_in(&job.sql).is_none() {
+        // Before parsing, and before a transaction begins: some settings, such as integer_division, are the parser's, and
+        // some the transaction's.
+        lease.apply_settings()?;
+    }
     if job.place == Place::Begin {
         begin(lease)?;
-    }
-    if TransactionControl::first_in(&job.sql).is_none() {
-        // Before parsing: some settings, such as integer_division, are the parser's.
-        lease.apply_settings()?;
     }
     let mut statements = lease.connection()?.parse(&job.sql)?;
     let last = statements

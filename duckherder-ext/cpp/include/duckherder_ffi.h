@@ -80,6 +80,10 @@ typedef enum DhIngestMode {
    * A temporary table of the session, replacing one of that name.
    */
   DhCreateTemporary = 3,
+  /**
+   * It exists. It has columns of the same names; those that it has besides get their defaults.
+   */
+  DhAppendByName = 4,
 } DhIngestMode;
 
 /**

@@ -36,6 +36,8 @@ pub enum DhIngestMode {
     DhCreateOrReplace = 2,
     /// A temporary table of the session, replacing one of that name.
     DhCreateTemporary = 3,
+    /// It exists. It has columns of the same names; those that it has besides get their defaults.
+    DhAppendByName = 4,
 }
 
 /// Starts sending rows of an Arrow schema, whose columns have these DuckDB types, to a table in the schema of that path,
@@ -70,6 +72,7 @@ pub(super) unsafe extern "C" fn upload_start(
         }
         let mode = match mode {
             DhIngestMode::DhAppend => IngestMode::Append,
+            DhIngestMode::DhAppendByName => IngestMode::AppendByName,
             DhIngestMode::DhCreate => IngestMode::Create,
             DhIngestMode::DhCreateOrReplace => IngestMode::CreateOrReplace,
             DhIngestMode::DhCreateTemporary => IngestMode::CreateTemporary,

@@ -46,7 +46,8 @@ pub struct HelloResponse {
     pub compression: i32,
 }
 /// Says which DuckDB settings hold for the session's statements from here on, name to value: those that are not named any
-/// more are reset. One that the server's DuckDB does not have is left out until it has it.
+/// more are reset. One that the server's DuckDB does not have is left out until it has it. A name that begins with
+/// "variable:" is that of a variable, whose value is SQL.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChangeSettingsRequest {
     #[prost(bytes = "bytes", tag = "1")]
@@ -767,6 +768,8 @@ pub enum IngestMode {
     CreateOrReplace = 3,
     /// As CREATE_OR_REPLACE, of a temporary table of the session; schema_name means nothing.
     CreateTemporary = 4,
+    /// As APPEND, but columns are those of the same name, not those at the same place. The table's others get their defaults.
+    AppendByName = 5,
 }
 impl IngestMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -780,6 +783,7 @@ impl IngestMode {
             Self::Create => "INGEST_MODE_CREATE",
             Self::CreateOrReplace => "INGEST_MODE_CREATE_OR_REPLACE",
             Self::CreateTemporary => "INGEST_MODE_CREATE_TEMPORARY",
+            Self::AppendByName => "INGEST_MODE_APPEND_BY_NAME",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -790,6 +794,7 @@ impl IngestMode {
             "INGEST_MODE_CREATE" => Some(Self::Create),
             "INGEST_MODE_CREATE_OR_REPLACE" => Some(Self::CreateOrReplace),
             "INGEST_MODE_CREATE_TEMPORARY" => Some(Self::CreateTemporary),
+            "INGEST_MODE_APPEND_BY_NAME" => Some(Self::AppendByName),
             _ => None,
         }
     }
