@@ -120,6 +120,9 @@ vector<PhysicalIndex> LeaveOutDefaults(PhysicalOperator &rows) {
 static const string &TextOf(const ParsedExpression &argument) {
 	auto is_cast = argument.GetExpressionClass() == ExpressionClass::CAST;
 	auto &text = is_cast ? argument.Cast<CastExpression>().Child() : argument;
+	if (text.GetExpressionClass() != ExpressionClass::CONSTANT) {
+		throw InvalidInputException("%s is not to be called", FUNCTION);
+	}
 	return text.Cast<ConstantExpression>().GetLiteral().text;
 }
 
@@ -133,8 +136,9 @@ void WriteRemoteDefaults(QueryNode &node) {
 			return;
 		}
 		auto alias = expression->GetAlias();
-		auto &sql = TextOf(function.GetArguments()[1].GetExpression());
-		expression = std::move(Parser::GetBuiltinParser().ParseExpressionList(sql)[0]);
+		auto sql = TextOf(function.GetArguments()[1].GetExpression());
+		auto parsed = Parser::GetBuiltinParser().ParseExpressionList(sql);
+		expression = std::move(parsed.at(0));
 		expression->SetAlias(alias);
 	});
 }
@@ -151,9 +155,14 @@ static void Evaluate(DataChunk &arguments, ExpressionState &state, Vector &resul
 	if (rows == 0) {
 		return;
 	}
-	auto &catalog =
-	    Catalog::GetCatalog(context, Identifier(StringValue::Get(arguments.GetValue(0, 0)))).Cast<RemoteCatalog>();
-	auto sql = "SELECT (" + StringValue::Get(arguments.GetValue(1, 0)) + ") FROM range(" + to_string(rows) + ")";
+	auto name = arguments.GetValue(0, 0);
+	auto value = arguments.GetValue(1, 0);
+	auto entry = name.IsNull() ? nullptr : Catalog::GetCatalogEntry(context, Identifier(StringValue::Get(name)));
+	if (!entry || entry->GetCatalogType() != RemoteCatalog::TYPE || value.IsNull()) {
+		throw InvalidInputException("%s is not to be called", FUNCTION);
+	}
+	auto &catalog = entry->Cast<RemoteCatalog>();
+	auto sql = "SELECT (" + StringValue::Get(value) + ") FROM range(" + to_string(rows) + ")";
 	ScanHandle scan;
 	Check([&](DhBuffer *error) {
 		return Api().scan_start(catalog.Session(context), Text(sql), RemoteTransaction::SpansStatements(context, catalog),
