@@ -1,6 +1,7 @@
 //! Running one request's SQL, on a blocking thread, into a queue.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -236,8 +237,8 @@ pub fn in_own_transaction<T>(
     connection: &mut Connection,
     work: impl FnOnce(&mut Connection) -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
-    let outcome = begin_and_commit(connection, work);
-    if outcome.is_err() {
+    let outcome = catch_unwind(AssertUnwindSafe(|| begin_and_commit(connection, work)));
+    if !matches!(outcome, Ok(Ok(_))) {
         // The first error is the one to report. An interrupt may have hit any of these when they had begun or ended the
         // transaction, or not; it may hit the rollback too, and so may one that comes late.
         for _ in 0..ROLLBACKS_MAX {
@@ -246,7 +247,7 @@ pub fn in_own_transaction<T>(
             }
         }
     }
-    outcome
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn begin_and_commit<T>(
@@ -550,4 +551,27 @@ pub fn describe(lease: &mut Lease, sql: &str) -> Result<Vec<ColumnDescription>, 
             ..ColumnDescription::default()
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duckdb::{Database, DatabaseOptions};
+
+    #[test]
+    fn a_transaction_does_not_outlive_a_panic() {
+        let database = Database::open(":memory:", &DatabaseOptions::default()).unwrap();
+        let mut connection = database.connect().unwrap();
+        connection.execute("CREATE TABLE t (i INTEGER)").unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            in_own_transaction(&mut connection, |connection| -> Result<(), RemoteError> {
+                connection.execute("INSERT INTO t VALUES (1)")?;
+                panic!("as if there were a bug")
+            })
+        }));
+        assert!(panicked.is_err());
+        connection.execute("BEGIN").unwrap();
+        connection.execute("COMMIT").unwrap();
+        assert_eq!(connection.execute("DELETE FROM t").unwrap(), 0);
+    }
 }
