@@ -134,6 +134,7 @@ void Install(Connection &connection) {
 	loader.RegisterFunction(ExchangeFunction());
 	loader.RegisterFunction(UploadFunction());
 	loader.RegisterFunction(ScanFunction());
+	loader.RegisterFunction(StateStorageFunction());
 }
 
 //! Runs `work`; its error as text that C can take, or null.

@@ -50,16 +50,27 @@ namespace {
 constexpr const char *EXCHANGE_SOURCE = "duckherder_exchange_source";
 constexpr const char *GATHER = "duckherder_gather";
 
-//! A stage: its parts of a `duckherder_catalog::herd::query::Stage`.
+constexpr const char *STATE_STORAGE = "duckherder_state_storage";
+
 //! What a type is sent as: a state of an aggregate is its storage, as Arrow has no types of our own.
 LogicalType SentAs(const LogicalType &type) {
 	return type.IsAggregateState() ? type.WithAlias("").WithExtensionInfo(nullptr) : type;
+}
+
+unique_ptr<FunctionData> BindStateStorage(BindScalarFunctionInput &input) {
+	input.GetBoundFunction().SetReturnType(SentAs(input.GetArguments()[0]->GetReturnType()));
+	return nullptr;
+}
+
+void StateStorage(DataChunk &arguments, ExpressionState &, Vector &result) {
+	result.Reinterpret(arguments.data[0]);
 }
 
 bool HasState(const vector<LogicalType> &types) {
 	return std::any_of(types.begin(), types.end(), [](const LogicalType &type) { return type.IsAggregateState(); });
 }
 
+//! A stage: its parts of a `duckherder_catalog::herd::query::Stage`.
 struct StageDraft {
 	idx_t id = 0;
 	//! Without the bucket.
@@ -596,7 +607,7 @@ private:
 			for (idx_t i = 0; i < stage.types.size(); i++) {
 				auto name = "c" + to_string(i);
 				columns.push_back(stage.types[i].IsAggregateState()
-				                      ? "CAST(" + name + " AS " + SentAs(stage.types[i]).ToString() + ") AS " + name
+				                      ? string(STATE_STORAGE) + "(" + name + ") AS " + name
 				                      : name);
 			}
 			stage.sql = "SELECT " + StringUtil::Join(columns, ", ") + " FROM (" + stage.sql + ") AS s";
@@ -795,6 +806,13 @@ private:
 };
 
 } // namespace
+
+ScalarFunction StateStorageFunction() {
+	ScalarFunction function(Identifier(STATE_STORAGE), {LogicalType::ANY}, LogicalType::ANY, StateStorage,
+	                        BindStateStorage);
+	function.SetNullHandling(FunctionNullHandling::SPECIAL_HANDLING);
+	return function;
+}
 
 void ApplySteps(ClientContext &context, Binder &binder, unique_ptr<LogicalOperator> &root, Nodes &nodes,
                 const string &steps) {

@@ -4,6 +4,7 @@
 #include "herd_bridge.hpp"
 #include "herd_plan.hpp"
 
+#include "duckdb/function/scalar_function.hpp"
 #include "duckdb/planner/binder.hpp"
 
 namespace herd {
@@ -12,5 +13,8 @@ namespace herd {
 //! runs on the coordinator, over what can.
 void ApplySteps(duckdb::ClientContext &context, duckdb::Binder &binder, duckdb::unique_ptr<duckdb::LogicalOperator> &root,
                 Nodes &nodes, const duckdb::string &steps);
+
+//! `duckherder_state_storage(state)`: the state of an aggregate as what it is kept in. DuckDB has no cast for most of them.
+duckdb::ScalarFunction StateStorageFunction();
 
 } // namespace herd

@@ -87,7 +87,9 @@ fn grouping_sets_are_made_in_two_phases() {
         for (from, sets) in sets {
             let sql = format!(
                 "SELECT v % 10, k % 3, GROUPING(v % 10), GROUPING(v % 10, k % 3), count(*), count(v), sum(v), avg(k), \
-                 min(v), max(k), bool_or(k > 9_000), sum(v) FILTER (k % 2 = 0), count(*) FILTER (k < 0) \
+                 min(v), max(k), bool_or(k > 9_000), sum(v) FILTER (k % 2 = 0), count(*) FILTER (k < 0), \
+                 max(make_timestamp(k)), min(DATE '2020-01-01' + v::INTEGER), max(INTERVAL (k) HOUR), max(v::VARCHAR), \
+                 min(v::DECIMAL(20,2)), max(k % 2 = 0) \
                  FROM {from} GROUP BY {sets} ORDER BY ALL"
             );
             assert_eq!(
