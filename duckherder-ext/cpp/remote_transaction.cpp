@@ -2,6 +2,8 @@
 
 #include "remote_catalog.hpp"
 
+#include "duckdb/main/active_query_context.hpp"
+#include "duckdb/main/client_context.hpp"
 #include "duckdb/main/settings.hpp"
 
 namespace duckherder {
@@ -17,8 +19,29 @@ RemoteTransaction &RemoteTransaction::Get(ClientContext &context, Catalog &catal
 	return Transaction::Get(context, catalog).Cast<RemoteTransaction>();
 }
 
+namespace {
+
+//! What runs in a client context is its own secret. Explicit instantiations may name private members.
+template <unique_ptr<ActiveQueryContext> ClientContext::*MEMBER>
+struct ActiveQueryOf {
+	friend const unique_ptr<ActiveQueryContext> &ActiveQuery(ClientContext &context) {
+		return context.*MEMBER;
+	}
+};
+const unique_ptr<ActiveQueryContext> &ActiveQuery(ClientContext &context);
+template struct ActiveQueryOf<&ClientContext::active_query>;
+
+//! Whether DuckDB has made several statements of the one that runs: ALTER TABLE … ADD COLUMN with a DEFAULT that is to be
+//! evaluated, PIVOT. All or none of them count, in autocommit too.
+bool IsOneOfSeveral(ClientContext &context) {
+	auto &query = ActiveQuery(context);
+	return query && query->ExpandsIntoSeveral();
+}
+
+} // namespace
+
 bool RemoteTransaction::SpansStatements(ClientContext &context, Catalog &catalog) {
-	return !context.transaction.IsAutoCommit() || Get(context, catalog).is_together;
+	return !context.transaction.IsAutoCommit() || IsOneOfSeveral(context) || Get(context, catalog).is_together;
 }
 
 void RemoteTransaction::KeepTogether() {

@@ -55,7 +55,7 @@ impl Outcome {
         let (class, message) = error.0.split_once(": ").unwrap_or((error.0.as_str(), ""));
         Self::Error {
             class: class.to_owned(),
-            message: without_place(message),
+            message: without_worker(without_place(message)),
         }
     }
 
@@ -129,6 +129,15 @@ impl Outcome {
             Self::Done => "done".to_owned(),
             Self::Error { class, message } => format!("{class}: {message}"),
         }
+    }
+}
+
+/// Without the name of the worker that a herd's errors begin with: `worker <id> at <address>: `.
+fn without_worker(message: String) -> String {
+    let rest = message.strip_prefix("worker ").and_then(|named| named.split_once(": "));
+    match rest {
+        Some((worker, rest)) if worker.contains(" at ") => rest.to_owned(),
+        _ => message,
     }
 }
 
