@@ -874,6 +874,7 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	Change result;
 	result.placement_tag = *PlacementOf(table);
 	result.placement = Placement::Parse(result.placement_tag);
+	result.placement.CheckWrites(table.name.GetIdentifierName());
 	result.workers = result.placement.workers;
 	result.schema_name = table.schema.name.GetIdentifierName();
 	result.table_name = table.name.GetIdentifierName();

@@ -224,7 +224,7 @@ private:
 			hash_vector.Flatten();
 			auto hashes = FlatVector::GetData<hash_t>(hash_vector);
 			for (idx_t row = 0; row < rows; row++) {
-				add(hashes[row] % partitions.size(), row);
+				add(PartitionHash(hashes[row]) % partitions.size(), row);
 			}
 			return;
 		}
@@ -336,6 +336,7 @@ bool PlanHerdInsert(unique_ptr<LogicalOperator> &op) {
 	target.schema_name = insert.table.schema.name.GetIdentifierName();
 	target.table_name = insert.table.name.GetIdentifierName();
 	target.placement = Placement::Parse(*placement);
+	target.placement.CheckWrites(target.table_name);
 	for (auto &column : insert.table.GetColumns().Physical()) {
 		target.column_names.push_back(column.Name().GetIdentifierName());
 	}

@@ -3,6 +3,8 @@
 #include "herd_json.hpp"
 
 #include "duckdb/common/exception.hpp"
+#include "duckdb/common/types/hash.hpp"
+#include "duckdb/main/database.hpp"
 
 #include "yyjson.hpp"
 
@@ -20,6 +22,23 @@ static vector<string> Texts(yyjson_val *list) {
 		result.emplace_back(text ? text : "");
 	}
 	return result;
+}
+
+//! `hash_version` of `duckherder_catalog::herd::placement`.
+static string HashVersion() {
+	return string(DuckDB::LibraryVersion()) + " hash(hash)";
+}
+
+hash_t PartitionHash(hash_t hash) {
+	return Hash<hash_t>(hash);
+}
+
+void Placement::CheckWrites(const string &table) const {
+	if (!hash_is_known) {
+		throw NotImplementedException("The rows of table \"%s\" were divided by another version of Duckherder or DuckDB, and "
+		                              "can only be read. Make a new table of them with CREATE TABLE … AS",
+		                              table);
+	}
 }
 
 string Placement::WorkersJson() const {
@@ -42,6 +61,8 @@ Placement Placement::Parse(const string &json) {
 	auto root = yyjson_doc_get_root(document.get());
 	Placement result;
 	result.keys = Texts(yyjson_obj_get(root, "keys"));
+	auto version = yyjson_get_str(yyjson_obj_get(root, "hash_version"));
+	result.hash_is_known = result.keys.empty() || (version && version == HashVersion());
 	auto replicated = yyjson_obj_get(root, "workers");
 	for (auto &worker : Texts(replicated ? replicated : yyjson_obj_get(root, "partitions"))) {
 		auto found = std::find(result.workers.begin(), result.workers.end(), worker);

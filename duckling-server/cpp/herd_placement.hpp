@@ -14,6 +14,9 @@ struct Placement {
 	//! Each once, in the order of `Placement::workers` in Rust.
 	duckdb::vector<duckdb::string> workers;
 
+	//! Whether it is known where a row belongs, by its keys.
+	bool hash_is_known = true;
+
 	bool IsReplicated() const {
 		return partitions.empty();
 	}
@@ -22,7 +25,14 @@ struct Placement {
 	//! For people who read a plan.
 	duckdb::string Describe() const;
 
+	//! Refuses to write to `table` if it was divided by another version.
+	void CheckWrites(const duckdb::string &table) const;
+
 	static Placement Parse(const duckdb::string &json);
 };
+
+//! What `hash(keys)` becomes before it is divided by the number of partitions: `hash(hash(keys))`. DuckDB's hash tables and
+//! HyperLogLogs use the bits of `hash(keys)`, and rows of one worker must not have some of those in common.
+duckdb::hash_t PartitionHash(duckdb::hash_t hash);
 
 } // namespace herd

@@ -1,6 +1,7 @@
 #include "herd_plan.hpp"
 
 #include "herd_json.hpp"
+#include "herd_placement.hpp"
 #include "herd_scan.hpp"
 
 #include "duckdb/parser/query_node/select_node.hpp"
@@ -341,7 +342,7 @@ private:
 		return constant;
 	}
 
-	//! As `hash(values…)` in SQL.
+	//! As `hash(hash(values…))` in SQL.
 	static idx_t BucketOf(const vector<optional<Value>> &values) {
 		vector<LogicalType> types;
 		for (auto &value : values) {
@@ -356,7 +357,7 @@ private:
 		Vector hash(LogicalType::HASH);
 		chunk.Hash(hash);
 		hash.Flatten();
-		return FlatVector::GetData<hash_t>(hash)[0];
+		return PartitionHash(FlatVector::GetData<hash_t>(hash)[0]);
 	}
 
 	string JoinKind(LogicalOperator &op) {

@@ -639,7 +639,7 @@ private:
 				keys.push_back(std::move(*sql));
 			}
 			stage.shown = "hash(" + StringUtil::Join(keys, ", ") + ")";
-			stage.hashed_sql = "SELECT *, hash(" + StringUtil::Join(keys, ", ") + ") % " +
+			stage.hashed_sql = "SELECT *, hash(hash(" + StringUtil::Join(keys, ", ") + ")) % " +
 			                   to_string(yyjson_arr_size(buckets)) + "::UBIGINT AS bucket FROM (" + stage.sql + ") AS s";
 		}
 		return true;

@@ -55,7 +55,7 @@ const SINKS: [&str; 9] = [
 pub struct Workers {
     /// Those that answer.
     pub live: BTreeSet<WorkerId>,
-    /// The version of DuckDB whose `hash` exchanges use.
+    /// How exchanges hash: [`hash_version`](super::placement::hash_version).
     pub hash_version: String,
     /// Chooses among workers that would do equally well. Callers vary it from statement to statement, to spread the work.
     pub spread: u64,
@@ -314,8 +314,8 @@ impl<'a> Planner<'a> {
                 ..
             } => {
                 let workers = match partitions {
-                    None => buckets.iter().cloned().collect(),
-                    Some(pruned) => self.pruned(node, buckets, pruned)?,
+                    Some(pruned) if *hash_version == self.workers.hash_version => self.pruned(node, buckets, pruned)?,
+                    _ => buckets.iter().cloned().collect(),
                 };
                 let column = |key: &Option<Binding>| key.iter().copied().collect();
                 let keys = keys.iter().map(column).collect();

@@ -18,13 +18,15 @@ pub struct WorkerId(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "distribution", rename_all = "snake_case")]
 pub enum Placement {
-    /// A row is in the partition `hash(keys) % partitions.len()`, DuckDB's `hash` over the key columns in this order.
+    /// A row is in the partition `hash(hash(keys)) % partitions.len()`, DuckDB's `hash` over the key columns in this order.
+    /// DuckDB's hash tables and its estimates of distinct values use the bits of `hash(keys)`: rows of one worker must not
+    /// have some of those in common.
     Hash {
         /// Key columns.
         keys: Vec<String>,
         /// The worker of each partition. A worker holds all its partitions in one table.
         partitions: Vec<WorkerId>,
-        /// The version of DuckDB whose `hash` it is.
+        /// Whose `hash` it is, and how it is used: [`hash_version`]. By another one it is not known where a row is.
         hash_version: String,
     },
     /// A row is anywhere.
@@ -37,6 +39,13 @@ pub enum Placement {
         /// Workers.
         workers: Vec<WorkerId>,
     },
+}
+
+/// What partitions and exchanges are made with: DuckDB's `hash`, which may change with its version, applied twice.
+/// `HashVersion` of the server's C++ says the same.
+#[must_use]
+pub fn hash_version(duckdb_version: &str) -> String {
+    format!("{duckdb_version} hash(hash)")
 }
 
 impl Placement {

@@ -11,7 +11,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use serde::Deserialize;
 
 use super::session::HerdSession;
-use crate::catalog::{duckdb_version, identifier};
+use crate::catalog::identifier;
 use crate::duckdb::{Connection, Statement, StatementKind};
 
 /// What the coordinator's statements do with their results.
@@ -249,7 +249,7 @@ impl Runner<'_> {
             return Ok(true);
         }
         let replaced = create.existing.as_ref().filter(|table| table.placement.is_some());
-        let Some(placement) = self.placement(connection, create, &clauses)? else {
+        let Some(placement) = self.placement(create, &clauses)? else {
             let Some(replaced) = replaced else { return Ok(false) };
             in_transaction(connection, &mut |connection| {
                 connection.changing_definitions(|connection| run(connection, statement))?;
@@ -299,24 +299,20 @@ impl Runner<'_> {
     }
 
     /// Where the table's rows go; `None` if it is to be a plain one.
-    fn placement(
-        &self,
-        connection: &mut Connection,
-        create: &CreateTable,
-        clauses: &Clauses,
-    ) -> Result<Option<Placement>, RemoteError> {
+    fn placement(&self, create: &CreateTable, clauses: &Clauses) -> Result<Option<Placement>, RemoteError> {
         let shape = Shape {
             columns: create.columns.clone(),
             uniques: create.uniques.clone(),
             primary_key: create.primary_key.clone(),
         };
-        let live = self.herd.herd().registry().live();
+        let registry = self.herd.herd().registry();
+        let live = registry.live();
         let has_foreign_keys = !create.foreign_keys.is_empty();
         if clauses.is_empty() {
             if create.default_partitions == 0 || create.sorted || create.nested || has_foreign_keys {
                 return Ok(None);
             }
-            let version = duckdb_version(connection)?;
+            let version = registry.hash_version();
             return Ok(spread_by_default(create.default_partitions, &shape, &live, &version));
         }
         let refuse = |what: &str| Err(not_implemented(format!("{what} for a table of the herd")));
@@ -329,7 +325,7 @@ impl Runner<'_> {
         if has_foreign_keys {
             return refuse("FOREIGN KEY");
         }
-        let version = duckdb_version(connection)?;
+        let version = registry.hash_version();
         spread(clauses, &shape, &live, &version).map(Some).map_err(spread_error)
     }
 

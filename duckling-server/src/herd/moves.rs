@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 
 use super::exchange::split::Splitter;
+use super::placements::partition_sql;
 use super::session::HerdSession;
 use super::write::{Progress, Write, WriteTarget};
 use crate::catalog::identifier;
@@ -42,7 +43,7 @@ pub fn move_rows(
         let quoted: Vec<_> = names.iter().map(|name| identifier(name)).collect();
         quoted.join(", ")
     };
-    let bucket = format!("hash({}) % {}::UBIGINT", list(keys), partitions.len());
+    let bucket = format!("{}::UBIGINT", partition_sql(keys, partitions.len()));
     let sql = |worker: usize| {
         let own = (0..buckets.len()).filter(|bucket| buckets[*bucket] == worker);
         let own: Vec<_> = own.map(|bucket| bucket.to_string()).collect();

@@ -146,6 +146,12 @@ pub fn partitions(placement: &Placement) -> Vec<Partition> {
     }
 }
 
+/// The partition of a row of a table that is divided by the hash of `keys`, as SQL.
+pub fn partition_sql(keys: &[String], partitions: usize) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| identifier(key)).collect();
+    format!("(hash(hash({})) % {partitions})", keys.join(", "))
+}
+
 /// The query for the number of a partition and that of its rows, on a worker. Only a hash tells which partition a row is
 /// in: for other tables the number is NULL, and stands for all rows there.
 #[must_use]
@@ -153,12 +159,8 @@ pub fn partition_rows_sql(table: &PlacedTable) -> String {
     let from = table.qualified();
     match &table.placement {
         Placement::Hash { keys, partitions, .. } => {
-            let keys: Vec<_> = keys.iter().map(|key| identifier(key)).collect();
-            format!(
-                "SELECT (hash({}) % {})::BIGINT, count(*) FROM {from} GROUP BY ALL",
-                keys.join(", "),
-                partitions.len()
-            )
+            let partition = partition_sql(keys, partitions.len());
+            format!("SELECT {partition}::BIGINT, count(*) FROM {from} GROUP BY ALL")
         }
         Placement::Even { .. } | Placement::Replicated { .. } => {
             format!("SELECT NULL::BIGINT, count(*) FROM {from}")
@@ -232,7 +234,7 @@ mod tests {
         let [hash, even, replicated] = tables();
         assert_eq!(
             partition_rows_sql(&hash),
-            "SELECT (hash(\"a\", \"b\"\"\") % 4)::BIGINT, count(*) FROM \"main\".\"h\" GROUP BY ALL"
+            "SELECT (hash(hash(\"a\", \"b\"\"\")) % 4)::BIGINT, count(*) FROM \"main\".\"h\" GROUP BY ALL"
         );
         let of = |table: &PlacedTable, counted: &[(Option<u64>, u64)]| {
             let partitions = partitions(&table.placement);

@@ -184,7 +184,7 @@ impl HerdHooks for Planning {
         let herd = self.0.herd();
         let workers = Workers {
             live: herd.registry().live().into_iter().collect(),
-            hash_version: herd.registry().duckdb_version().to_owned(),
+            hash_version: herd.registry().hash_version(),
             spread: herd.planned.fetch_add(1, Ordering::Relaxed),
         };
         let distributed = distribute(&plan, &workers).map_err(|error| {

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use duckherder_catalog::herd::placement::WorkerId;
+use duckherder_catalog::herd::placement::{WorkerId, hash_version};
 use duckherder_client::{ClientOptions, Node};
 use duckherder_proto::v1::{
     ClaimWorkerRequest, ClaimWorkerResponse, HeartbeatAnswer, HeartbeatRequest, HeartbeatResponse,
@@ -227,10 +227,10 @@ impl Registry {
         !self.members().is_empty()
     }
 
-    /// The version of the duckling's DuckDB.
+    /// How this duckling divides rows.
     #[must_use]
-    pub fn duckdb_version(&self) -> &str {
-        &self.versions.duckdb
+    pub fn hash_version(&self) -> String {
+        hash_version(&self.versions.duckdb)
     }
 
     /// The workers that are alive, in order of their ids: where new tables may go.

@@ -116,7 +116,7 @@ impl Herd {
     async fn is_placed(&self, table: &str, keys: &str, partitions: usize) {
         let mut owner: BTreeMap<i64, usize> = BTreeMap::new();
         for (worker, client) in self.direct.iter().enumerate() {
-            let sql = format!("SELECT DISTINCT (hash({keys}) % {partitions}::UBIGINT)::BIGINT FROM {table}");
+            let sql = format!("SELECT DISTINCT (hash(hash({keys})) % {partitions}::UBIGINT)::BIGINT FROM {table}");
             let batches: Vec<RecordBatch> = client.query(sql).await.unwrap().try_collect().await.unwrap();
             for bucket in batches
                 .iter()

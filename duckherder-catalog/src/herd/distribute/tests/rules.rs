@@ -438,6 +438,8 @@ fn only_the_same_hash_is_the_same_place() {
         steps(joined(old.clone())),
         "gather[0,1,2](join(t1, hash[0,1,2>0,1,2]{2.0}(t2)))"
     );
+    // Nor is it known which worker has the rows of a key.
+    assert_eq!(steps(pruned(scan(1, old.clone(), FEW), &[2])), "gather[0,1,2](t1)");
     // And rows cannot be sent by a hash that is none of ours.
     let both_old = keyed_join(JoinType::Outer, scan(1, old.clone(), MANY), scan(2, even(), FEW));
     assert_eq!(
