@@ -33,6 +33,23 @@ hash_t PartitionHash(hash_t hash) {
 	return Hash<hash_t>(hash);
 }
 
+hash_t PartitionHash(const vector<Value> &keys) {
+	vector<LogicalType> types;
+	for (auto &key : keys) {
+		types.push_back(key.type());
+	}
+	DataChunk chunk;
+	chunk.Initialize(Allocator::DefaultAllocator(), types, 1);
+	for (idx_t i = 0; i < keys.size(); i++) {
+		chunk.data[i].Reference(keys[i], count_t(1));
+	}
+	chunk.SetChildCardinality(1);
+	Vector hash(LogicalType::HASH);
+	chunk.Hash(hash);
+	hash.Flatten();
+	return PartitionHash(FlatVector::GetData<hash_t>(hash)[0]);
+}
+
 void Placement::CheckWrites(const string &table) const {
 	if (!hash_is_known) {
 		throw NotImplementedException("The rows of table \"%s\" were divided by another version of Duckherder or DuckDB, and "

@@ -34,5 +34,7 @@ struct Placement {
 //! What `hash(keys)` becomes before it is divided by the number of partitions: `hash(hash(keys))`. DuckDB's hash tables and
 //! HyperLogLogs use the bits of `hash(keys)`, and rows of one worker must not have some of those in common.
 duckdb::hash_t PartitionHash(duckdb::hash_t hash);
+//! The same of a row's keys.
+duckdb::hash_t PartitionHash(const duckdb::vector<duckdb::Value> &keys);
 
 } // namespace herd

@@ -277,7 +277,7 @@ private:
 		result += ",\"keys\":[" + StringUtil::Join(keys, ",") + "]";
 		if (!keys.empty() && fixed) {
 			auto partitions = yyjson_arr_size(yyjson_obj_get(root, "partitions"));
-			result += ",\"partitions\":[" + to_string(BucketOf(values) % partitions) + "]";
+			result += ",\"partitions\":[" + to_string(PartitionHash(Known(values)) % partitions) + "]";
 		}
 		return result + "}";
 	}
@@ -294,10 +294,18 @@ public:
 			}
 			values.push_back(std::move(value));
 		}
-		return values.empty() ? optional<hash_t>() : BucketOf(values);
+		return values.empty() ? optional<hash_t>() : PartitionHash(Known(values));
 	}
 
 private:
+	static vector<Value> Known(const vector<optional<Value>> &values) {
+		vector<Value> result;
+		for (auto &value : values) {
+			result.push_back(*value);
+		}
+		return result;
+	}
+
 	//! The one value that a filter leaves for a column.
 	static optional<Value> FixedValue(LogicalGet &get, ProjectionIndex position, const LogicalType &type) {
 		for (auto &entry : get.table_filters) {
@@ -340,24 +348,6 @@ private:
 			return optional<Value>();
 		}
 		return constant;
-	}
-
-	//! As `hash(hash(values…))` in SQL.
-	static idx_t BucketOf(const vector<optional<Value>> &values) {
-		vector<LogicalType> types;
-		for (auto &value : values) {
-			types.push_back(value->type());
-		}
-		DataChunk chunk;
-		chunk.Initialize(Allocator::DefaultAllocator(), types, 1);
-		for (idx_t i = 0; i < values.size(); i++) {
-			chunk.data[i].Reference(*values[i], count_t(1));
-		}
-		chunk.SetChildCardinality(1);
-		Vector hash(LogicalType::HASH);
-		chunk.Hash(hash);
-		hash.Flatten();
-		return PartitionHash(FlatVector::GetData<hash_t>(hash)[0]);
 	}
 
 	string JoinKind(LogicalOperator &op) {

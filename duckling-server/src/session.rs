@@ -309,7 +309,7 @@ impl Session {
 
     /// Whether something would be lost with the session.
     pub fn holds_something(&self) -> bool {
-        self.is_busy() || self.in_transaction() || self.stateful.load(Ordering::SeqCst) || self.flight_sql.is_in_use()
+        self.is_busy() || self.in_transaction() || self.is_stateful() || self.flight_sql.is_in_use()
     }
 
     /// How long it may be idle.
@@ -359,6 +359,11 @@ impl Session {
         *lock(&self.settings) = settings;
     }
 
+    /// Whether statements depend on more than the text and the settings that the client wants.
+    pub fn is_stateful(&self) -> bool {
+        self.stateful.load(Ordering::SeqCst)
+    }
+
     pub fn set_stateful(&self) {
         self.stateful.store(true, Ordering::SeqCst);
     }
@@ -368,10 +373,8 @@ impl Session {
         if place == Place::Outside && self.in_transaction() {
             return self.lease_outside();
         }
-        let needs_primary = place == Place::Begin
-            || self.in_transaction()
-            || self.stateful.load(Ordering::SeqCst)
-            || !may_run_beside(sql);
+        let needs_primary =
+            place == Place::Begin || self.in_transaction() || self.is_stateful() || !may_run_beside(sql);
         if !needs_primary {
             if let Ok(guard) = Arc::clone(&self.primary).try_lock_owned() {
                 return Ok(Lease::primary(guard, Arc::clone(self)));
@@ -391,7 +394,7 @@ impl Session {
     /// A connection that is in no transaction, while the session's own is in one.
     fn lease_outside(self: &Arc<Self>) -> Result<Lease, RemoteError> {
         let refuse = |message: &str| Err(RemoteError::new(ExceptionType::Transaction, message));
-        if self.stateful.load(Ordering::SeqCst) {
+        if self.is_stateful() {
             return refuse(
                 "this session has settings or temporary tables that only its open transaction sees: name the \
                  transaction, or end it first",

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{ColumnDescription, Compression, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
@@ -17,6 +18,8 @@ use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, ResultTypes, Stat
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::ddl;
+use crate::herd::gather::RoutedRows;
+use crate::herd::routes::{Candidate, Found, Route};
 use crate::history::Recording;
 use crate::message::Message;
 use crate::plain::{Mapping, Plain};
@@ -71,6 +74,24 @@ pub fn run(
     if job.place == Place::Begin {
         begin(lease)?;
     }
+    let mut candidate = candidate(sessions, lease, job, producer)?;
+    if let Some(known) = candidate.take() {
+        candidate = match lease.herd()?.herd().routes().find(&known) {
+            Found::Worker(route, worker) => {
+                recording.is_a(StatementKind::Read.name());
+                registration.start(false)?;
+                let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, lease.session.compression)?;
+                let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping, encoder);
+                if run_routed(lease, job, &route, worker, &mut sink)? {
+                    return finish(sessions, job, sink.summary, started, producer);
+                }
+                lease.herd()?.herd().routes().forget(known);
+                None
+            }
+            Found::Planned => None,
+            Found::Unknown => Some(known),
+        };
+    }
     let mut statements = lease.connection()?.parse(&job.sql)?;
     let last = statements
         .pop()
@@ -121,11 +142,39 @@ pub fn run(
         lease.herd()?.doubts();
     }
     end_on_workers(lease, job.place, outcome, is_given_up)?;
+    let schema = sink.plain.as_ref().map(|plain| Arc::clone(plain.schema()));
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
         // RETURNING: one row for each that was changed.
         summary.rows_changed = Some(summary.rows);
     }
+    let changed = finish(sessions, job, summary, started, producer)?;
+    if let Some(candidate) = candidate
+        && statements.is_empty()
+        && last.kind() == StatementKind::Read
+    {
+        let herd = lease.herd()?;
+        let gathered = herd.only_gather();
+        let routes = herd.herd().routes();
+        routes.learn(
+            candidate,
+            lease.connection()?,
+            &last,
+            schema.as_ref(),
+            gathered.as_ref(),
+        );
+    }
+    Ok(changed)
+}
+
+/// Tells the end of a job.
+fn finish(
+    sessions: &Sessions,
+    job: &Job,
+    mut summary: StatementSummary,
+    started: Instant,
+    producer: Option<&Producer>,
+) -> Result<Option<u64>, RemoteError> {
     summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     summary.catalog_epoch = sessions.epoch();
     if let Some(producer) = producer
@@ -134,6 +183,54 @@ pub fn run(
         producer.send(Message::of_metadata(summary.encode_to_vec()))?;
     }
     Ok(summary.rows_changed)
+}
+
+/// The job, if a worker of the herd might answer it without a plan, on behalf of the extension.
+fn candidate<'job>(
+    sessions: &Sessions,
+    lease: &mut Lease,
+    job: &'job Job,
+    producer: Option<&Producer>,
+) -> Result<Option<Candidate<'job>>, RemoteError> {
+    let session = &lease.session;
+    let is_plain = job.mapping == Mapping::Stored
+        && job.place == Place::Session
+        && job.parameters.is_none()
+        && producer.is_some()
+        && !session.in_transaction()
+        && !session.is_stateful();
+    let settings = session.settings();
+    if !is_plain || !lease.herd()?.herd().registry().has_workers() {
+        return Ok(None);
+    }
+    Ok(Candidate::of(&job.sql, &settings, sessions.epoch()))
+}
+
+/// Has a worker answer the statement; whether it could. It has if there is an error.
+fn run_routed(
+    lease: &mut Lease,
+    job: &Job,
+    route: &Route,
+    worker: WorkerId,
+    sink: &mut Sink,
+) -> Result<bool, RemoteError> {
+    let herd = lease.herd()?;
+    let mut rows = match RoutedRows::start(&herd, route, worker, &job.sql) {
+        Ok(rows) => rows,
+        Err(error) if herd.is_cancelled() => return Err(error),
+        // What is wrong, the planner can say better.
+        Err(_) => return Ok(false),
+    };
+    if rows.schema() != route.schema {
+        return Ok(false);
+    }
+    rows.accept();
+    sink.summary.set_result_kind(ResultKind::Rows);
+    sink.begin(&route.schema)?;
+    while let Some(batch) = rows.next()? {
+        sink.batch(batch)?;
+    }
+    Ok(true)
 }
 
 fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{HerdQuery, StageId, Summary};
 use duckherder_client::StagesStream;
-use duckherder_proto::v1::{HerdStageSummary, RunStagesRequest, RunStagesSummary};
+use duckherder_proto::types::type_text;
+use duckherder_proto::v1::{
+    ColumnDescription, HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary,
+};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -18,6 +22,7 @@ use tokio::time::timeout;
 use super::merge::{Merge, Merged};
 use super::parts::{Part, gathered, parts};
 use super::peers::{is_secondary, named};
+use super::routes::Route;
 use super::session::{HerdSession, Starting, lock};
 use super::statistics::StageStatistics;
 use super::{BatchSource, Herd, Next};
@@ -130,11 +135,16 @@ struct Keeper {
 
 impl Keeper {
     fn new(parts: &[Part], summary: Option<Summary>) -> Self {
+        let workers = parts.iter().map(|part| part.worker.clone()).collect();
+        Self::of(workers, parts.iter().map(|part| part.stages.len()).sum(), summary)
+    }
+
+    fn of(workers: Vec<WorkerId>, tasks: usize, summary: Option<Summary>) -> Self {
         let statistics = GatherStatistics {
             started: SystemTime::now(),
             duration: None,
-            workers: parts.iter().map(|part| part.worker.clone()).collect(),
-            tasks: parts.iter().map(|part| part.stages.len()).sum(),
+            workers,
+            tasks,
             done: Vec::new(),
             error: None,
             summary,
@@ -267,6 +277,91 @@ impl BatchSource for Gathered {
 
     fn report(&self) -> Vec<(String, String)> {
         lock(&self.statistics).report()
+    }
+}
+
+/// The rows of a statement that one worker runs as it is written, for this thread alone.
+pub struct RoutedRows {
+    session: Arc<HerdSession>,
+    worker: WorkerId,
+    address: String,
+    stream: StagesStream,
+    keeper: Keeper,
+}
+
+impl RoutedRows {
+    /// Has `worker` run a statement, and waits for its columns. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// The worker cannot be reached, or fails before there are rows.
+    pub fn start(session: &Arc<HerdSession>, route: &Route, worker: WorkerId, sql: &str) -> Result<Self, RemoteError> {
+        let registry = session.herd().registry();
+        let address = registry.address(&worker)?;
+        let columns = route.schema.fields().iter().map(|field| ColumnDescription {
+            name: field.name().clone(),
+            type_text: type_text(field).unwrap_or_default().to_owned(),
+            ..ColumnDescription::default()
+        });
+        let columns: Vec<_> = columns.collect();
+        let stage = HerdStage {
+            sql: sql.to_owned(),
+            columns: columns.clone(),
+            output: OutputKind::Gather.into(),
+            ..HerdStage::default()
+        };
+        let request = RunStagesRequest {
+            query_id: uuid::Uuid::new_v4().as_bytes().to_vec().into(),
+            worker_id: worker.0.clone(),
+            stages: vec![stage],
+            columns,
+            coordinator_id: registry.own_id().0,
+            ..RunStagesRequest::default()
+        };
+        let keeper = Keeper::of(vec![worker.clone()], 1, Some(route.summary.clone()));
+        let stream = session.wait(registry.unless_gone(&worker, session.run_stages(&worker, request)))?;
+        Ok(Self {
+            session: Arc::clone(session),
+            worker,
+            address,
+            stream,
+            keeper,
+        })
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// These are the statement's rows: it is in the statistics from here on.
+    pub fn accept(&self) {
+        self.session.record(&self.keeper.statistics);
+    }
+
+    /// The next rows; `None` after the last ones. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub fn next(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+        let session = Arc::clone(&self.session);
+        let next = async {
+            self.stream.try_next().await.map_err(|error| {
+                session.herd().peers().failed(&self.address, &error);
+                named(&self.worker.0, &self.address, error.to_remote_error())
+            })
+        };
+        let next = session.wait(session.herd().registry().unless_gone(&self.worker, next));
+        match &next {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                if let Some(summary) = self.stream.summary() {
+                    self.keeper.part_ends(&self.worker, summary.clone());
+                }
+                self.keeper.ends(&Ok(()));
+            }
+            Err(error) => self.keeper.ends(&Err(error.clone())),
+        }
+        next
     }
 }
 

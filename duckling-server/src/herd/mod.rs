@@ -5,7 +5,7 @@
 
 pub(crate) mod ddl;
 pub(crate) mod exchange;
-mod gather;
+pub(crate) mod gather;
 pub(crate) mod join;
 mod membership;
 mod merge;
@@ -15,6 +15,7 @@ mod peers;
 pub(crate) mod placements;
 mod planning;
 pub(crate) mod registry;
+pub(crate) mod routes;
 mod running;
 pub mod session;
 pub mod source;
@@ -37,6 +38,7 @@ use crate::config::Limits;
 
 pub use exchange::{Exchanges, Holdings, Taken};
 use planning::TableEstimates;
+use routes::Routes;
 
 pub use gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
 pub use join::JoinConfig;
@@ -55,6 +57,7 @@ pub struct Herd {
     peers: Peers,
     exchanges: Arc<Exchanges>,
     table_estimates: TableEstimates,
+    routes: Routes,
     /// Statements planned so far.
     planned: AtomicU64,
     statistics: Arc<Statistics>,
@@ -69,6 +72,7 @@ impl Herd {
             statistics: Arc::new(Statistics::new(registry.limits())),
             exchanges: Exchanges::new(registry.limits(), directory),
             table_estimates: TableEstimates::default(),
+            routes: Routes::default(),
             planned: AtomicU64::new(0),
             registry,
         })
@@ -90,6 +94,11 @@ impl Herd {
     #[must_use]
     pub fn exchanges(&self) -> &Arc<Exchanges> {
         &self.exchanges
+    }
+
+    /// Which statements need no plan.
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// How this duckling, as a coordinator, has executed its latest statements.

@@ -249,6 +249,22 @@ impl Registry {
         self.members().address(&Moment::now(), worker)
     }
 
+    /// What comes of `work`, which waits for this worker.
+    ///
+    /// # Errors
+    /// Its own, or that the worker is not to be reached any more.
+    pub async fn unless_gone<T>(
+        &self,
+        worker: &WorkerId,
+        work: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            error = self.gone(std::slice::from_ref(worker)) => Err(error),
+        }
+    }
+
     /// Resolves when one of these workers is not to be reached any more, to the error that says so. For whoever waits
     /// for them.
     pub async fn gone(&self, workers: &[WorkerId]) -> RemoteError {

@@ -154,6 +154,15 @@ impl HerdSession {
         lock(&self.statement).gathers.push(Arc::clone(gather));
     }
 
+    /// How the distributed query went that the running statement consists of; `None` if it is not one.
+    #[must_use]
+    pub fn only_gather(&self) -> Option<GatherStatistics> {
+        match lock(&self.statement).gathers.as_slice() {
+            [one] => Some(lock(one).clone()),
+            _ => None,
+        }
+    }
+
     /// Stops what the running statement waits for.
     pub fn cancel(&self) {
         self.cancelled.send_replace(true);
@@ -162,7 +171,7 @@ impl HerdSession {
         }
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         *self.cancelled.borrow()
     }
 
@@ -271,11 +280,7 @@ impl HerdSession {
             let summary = session.execute_with(sql, options).await?;
             Ok(summary.rows_changed.unwrap_or(0))
         });
-        tokio::select! {
-            biased;
-            outcome = executed => outcome,
-            error = self.herd.registry().gone(std::slice::from_ref(worker)) => Err(error),
-        }
+        self.herd.registry().unless_gone(worker, executed).await
     }
 
     /// Sends a worker its part of a query.

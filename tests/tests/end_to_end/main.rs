@@ -20,6 +20,7 @@ mod herd_faults;
 mod herd_keys;
 mod herd_membership;
 mod herd_queries;
+mod herd_routes;
 mod herd_tables;
 mod history;
 mod hostile;
