@@ -37,6 +37,7 @@ mod message;
 mod parts;
 mod plain;
 mod queue;
+mod recovery;
 mod reflection;
 mod routing;
 mod running;

@@ -11,13 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tracing::{debug, info, warn};
 
 use crate::catalog::rows;
 use crate::config::{DucklingConfig, IN_MEMORY, Limits};
 use crate::connections::incoming;
-use crate::duckdb::{Database, HAS_ICU, TableSource, return_freed_blocks};
+use crate::duckdb::{Connection, Database, HAS_ICU, TableSource, return_freed_blocks};
 use crate::error::ServerError;
 use crate::get::Flight;
 use crate::herd::registry::Place;
@@ -27,6 +28,7 @@ use crate::herd::watching::watch_workers;
 use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
 use crate::memory;
+use crate::recovery;
 use crate::reflection;
 use crate::service::DucklingService;
 use crate::session::Sessions;
@@ -37,9 +39,6 @@ const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long interrupted statements get to notice before the server stops anyway.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(5);
 
-/// What `grpc.health.v1` is asked about: the server, and its service.
-const HEALTH_SERVICES: [&str; 2] = ["", "arrow.flight.protocol.FlightService"];
-
 /// A server with its database open, not yet listening.
 pub struct Duckling {
     sessions: Arc<Sessions>,
@@ -48,6 +47,16 @@ pub struct Duckling {
     /// Whether there is a file to checkpoint.
     has_file: bool,
     has_icu: bool,
+    set_up: SetUp,
+}
+
+/// What every instance that opens the database is given.
+#[derive(Clone)]
+struct SetUp {
+    /// DuckDB's share of the process's memory.
+    memory_limit: Option<u64>,
+    default_partitions: usize,
+    functions: [(&'static CStr, Arc<dyn TableSource>); 4],
 }
 
 impl Duckling {
@@ -64,7 +73,7 @@ impl Duckling {
         }
         let open = || {
             let database = Database::open(&config.database, &database_options)?;
-            let has_icu = load_icu(&database)?;
+            let has_icu = load_icu(&mut database.connect()?)?;
             Ok((database, has_icu))
         };
         let (database, has_icu) = open().map_err(|source| ServerError::OpenDatabase {
@@ -72,54 +81,32 @@ impl Duckling {
             source,
         })?;
         let mut limits = config.limits;
-        if database_options.memory_limit.is_some() {
-            let is_process = config.memory_limit.is_some();
-            divide_memory(&database, &mut limits, is_process).map_err(ServerError::Functions)?;
+        let memory_limit = match database_options.memory_limit {
+            Some(_) => divide_memory(&database, &mut limits, config.memory_limit.is_some()),
+            None => Ok(None),
         }
+        .map_err(ServerError::Functions)?;
         let limits = Arc::new(limits);
         let registry = Registry::open(database.clone(), has_file, Arc::clone(&limits)).map_err(ServerError::Herd)?;
         let registry = Arc::new(registry);
         let directory = config.exchange_directory.unwrap_or_else(std::env::temp_dir);
         let herd = Herd::new(Arc::clone(&registry), directory);
+        let sessions = Arc::new(Sessions::new(database, limits, herd));
         let duckling = Self {
             has_file,
             has_icu,
-            registry: Arc::clone(&registry),
             join: config.join,
-            sessions: Arc::new(Sessions::new(database, limits, herd)),
+            set_up: SetUp {
+                memory_limit,
+                default_partitions: config.default_partitions,
+                functions: functions(&sessions, &registry),
+            },
+            registry,
+            sessions,
         };
-        duckling
-            .make_functions(config.default_partitions)
-            .map_err(ServerError::Functions)?;
+        let set_up = || duckling.set_up.run(&mut duckling.sessions.database().connect()?);
+        set_up().map_err(ServerError::Functions)?;
         Ok(duckling)
-    }
-
-    /// Makes the table functions that tell about the server, and the herd's planner.
-    fn make_functions(&self, default_partitions: usize) -> Result<(), RemoteError> {
-        let functions: [(&CStr, Arc<dyn TableSource>); 4] = [
-            (
-                history::FUNCTION,
-                Arc::new(HistoryTable(Arc::clone(self.sessions.history()))),
-            ),
-            (tables::WORKERS, Arc::new(WorkersTable(Arc::downgrade(&self.registry)))),
-            (
-                tables::PARTITIONS,
-                Arc::new(PartitionsTable(Arc::downgrade(&self.registry))),
-            ),
-            (
-                statistics::FUNCTION,
-                Arc::new(StatisticsTable(Arc::clone(self.herd().statistics()))),
-            ),
-        ];
-        let mut connection = self.sessions.database().connect()?;
-        connection.install_herd()?;
-        connection.execute(&format!(
-            "SET GLOBAL duckherder_default_partitions = {default_partitions}"
-        ))?;
-        for (name, source) in functions {
-            connection.register_table_function(name, source)?;
-        }
-        Ok(())
     }
 
     /// The herd's members, as this duckling knows them; for a program that has more than one duckling, or wants to tell
@@ -159,9 +146,7 @@ impl Duckling {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServerError> {
         let (mut health, health_service) = tonic_health::server::health_reporter();
-        for service in HEALTH_SERVICES {
-            health.set_service_status(service, ServingStatus::Serving).await;
-        }
+        recovery::set_health(&health, ServingStatus::Serving).await;
         let reflection = reflection()?;
         self.registry.serves(Place {
             listen: listener.local_addr().map_err(ServerError::Listen)?,
@@ -173,15 +158,13 @@ impl Duckling {
         let watching = tokio::spawn(watch_workers(Arc::clone(&self.registry)));
         let (stop, stopped) = watch::channel(false);
         let idle = tokio::spawn(close_idle_sessions(Arc::clone(&self.sessions), stopped.clone()));
+        let recovering = tokio::spawn(self.recover(health.clone()));
         let registry = Arc::clone(&self.registry);
         let signal = tokio::spawn(async move {
             shutdown.await;
             // Whoever balances load is to look for another server from now on. Those who watch are told, and their
             // streams end: the shutdown would wait for them.
-            for service in HEALTH_SERVICES {
-                health.set_service_status(service, ServingStatus::NotServing).await;
-                health.clear_service_status(service).await;
-            }
+            recovery::end_health(&mut health).await;
             let _ = stop.send(true);
             join::stop(&registry, true).await;
         });
@@ -206,11 +189,23 @@ impl Duckling {
             signal.abort();
         }
         idle.abort();
-        watching.abort();
-        // It holds the database.
-        let _ = watching.await;
+        // They hold the database.
+        for task in [watching, recovering] {
+            task.abort();
+            let _ = task.await;
+        }
         outcome?;
         self.close().await
+    }
+
+    /// Opens the database again when it has to be.
+    fn recover(&self, health: HealthReporter) -> impl Future<Output = ()> + Send + use<> {
+        let set_up = self.set_up.clone();
+        let run = move |connection: &mut Connection| {
+            load_icu(connection)?;
+            set_up.run(connection)
+        };
+        recovery::watch_database(Arc::clone(&self.sessions), self.has_file, run, health)
     }
 
     fn router(&self) -> Result<tonic::transport::server::Router, ServerError> {
@@ -262,18 +257,49 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, ServerE
         .map_err(ServerError::Reflection)
 }
 
-/// Lowers limits to their shares of DuckDB's memory limit. If that was meant for the process, DuckDB keeps what is left.
-fn divide_memory(database: &Database, limits: &mut Limits, is_process: bool) -> Result<(), RemoteError> {
-    let given = memory_limit(database)?;
-    if !is_process {
-        memory::bound_exchanges(given, limits);
-        return Ok(());
+impl SetUp {
+    fn run(&self, connection: &mut Connection) -> Result<(), RemoteError> {
+        if let Some(bytes) = self.memory_limit {
+            return_freed_blocks();
+            connection.execute(&format!("SET GLOBAL memory_limit = '{}KiB'", bytes >> 10))?;
+        }
+        connection.install_herd()?;
+        connection.execute(&format!(
+            "SET GLOBAL duckherder_default_partitions = {}",
+            self.default_partitions
+        ))?;
+        for (name, source) in &self.functions {
+            connection.register_table_function(name, Arc::clone(source))?;
+        }
+        Ok(())
     }
-    let left = memory::divide(given, limits);
-    return_freed_blocks();
-    let limit = format!("SET GLOBAL memory_limit = '{}KiB'", left >> 10);
-    database.connect()?.execute(&limit)?;
-    Ok(())
+}
+
+/// The table functions that tell about the server.
+fn functions(sessions: &Sessions, registry: &Arc<Registry>) -> [(&'static CStr, Arc<dyn TableSource>); 4] {
+    let registry = Arc::downgrade(registry);
+    [
+        (
+            history::FUNCTION,
+            Arc::new(HistoryTable(Arc::clone(sessions.history()))),
+        ),
+        (tables::WORKERS, Arc::new(WorkersTable(registry.clone()))),
+        (tables::PARTITIONS, Arc::new(PartitionsTable(registry))),
+        (
+            statistics::FUNCTION,
+            Arc::new(StatisticsTable(Arc::clone(sessions.herd().statistics()))),
+        ),
+    ]
+}
+
+/// Lowers limits to their shares of DuckDB's memory limit. If that was meant for the process, what is left for DuckDB.
+fn divide_memory(database: &Database, limits: &mut Limits, is_process: bool) -> Result<Option<u64>, RemoteError> {
+    let given = memory_limit(database)?;
+    if is_process {
+        return Ok(Some(memory::divide(given, limits)));
+    }
+    memory::bound_exchanges(given, limits);
+    Ok(None)
 }
 
 /// DuckDB's memory limit in bytes, which it tells as people read it: `372.5 MiB`.
@@ -303,8 +329,7 @@ fn bytes(text: &str) -> Option<u64> {
 }
 
 /// Whether the database has ICU. A server that was built without loads it where it is installed.
-fn load_icu(database: &Database) -> Result<bool, RemoteError> {
-    let mut connection = database.connect()?;
+fn load_icu(connection: &mut Connection) -> Result<bool, RemoteError> {
     if !HAS_ICU && let Err(error) = connection.execute("LOAD icu") {
         debug!(%error, "there is no ICU to load");
     }

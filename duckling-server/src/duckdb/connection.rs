@@ -1,5 +1,6 @@
 //! One session on the database.
 
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use duckherder_proto::RemoteError;
 use duckherder_proto::types::{type_text, with_type_texts};
 use libduckdb_sys::v2 as ffi;
 
-use super::database::Database;
+use super::database::Instance;
 use super::error::{check, check_code};
 use super::parameters::Parameters;
 use super::result::{ArrowResult, ResultTypes, Start, Storing};
@@ -18,6 +19,11 @@ use super::statement::{Statement, parse};
 use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
+
+// In `cpp/validity.cpp`.
+unsafe extern "C" {
+    fn duckling_is_invalidated(connection: *mut c_void) -> bool;
+}
 
 /// Run on every connection before anything else. Exact types both ways, errors with all their parts.
 const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
@@ -41,7 +47,7 @@ pub struct Connection {
 pub(super) struct ConnectionHandle {
     pub(super) raw: ffi::duckdb_v2_connection_handle,
     /// Keeps the instance open; dropped after `raw` is destroyed.
-    _database: Database,
+    _instance: Arc<Instance>,
 }
 
 // SAFETY: a connection may move between threads; DuckDB binds nothing to the creating thread.
@@ -58,11 +64,11 @@ impl Drop for ConnectionHandle {
 }
 
 impl Connection {
-    pub(super) fn new(raw: ffi::duckdb_v2_connection_handle, database: Database) -> Result<Self, RemoteError> {
+    pub(super) fn new(raw: ffi::duckdb_v2_connection_handle, instance: Arc<Instance>) -> Result<Self, RemoteError> {
         let mut connection = Self {
             handle: Arc::new(ConnectionHandle {
                 raw,
-                _database: database,
+                _instance: instance,
             }),
         };
         for sql in SETUP {
@@ -263,6 +269,14 @@ impl Connection {
         // SAFETY: null, or the handle that was just given out, destroyed once.
         unsafe { ffi::duckdb_v2_option_destroy(&raw mut option) };
         found.is_ok()
+    }
+
+    /// Whether DuckDB refuses every further statement on its instance, or on the database that it was opened for: it has
+    /// met an error after which it does not trust its own state.
+    #[must_use]
+    pub fn is_invalidated(&mut self) -> bool {
+        // SAFETY: the connection is live, and is not used by anyone else during the call.
+        unsafe { duckling_is_invalidated(self.v1().cast()) }
     }
 
     /// Cancels the connection's running statement, from any thread.

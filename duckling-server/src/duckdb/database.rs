@@ -1,9 +1,12 @@
 //! A DuckDB instance with one database.
 
+use std::mem;
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use duckherder_proto::RemoteError;
+use duckherder_proto::{ExceptionType, RemoteError};
 use libduckdb_sys::v2 as ffi;
 
 use super::connection::Connection;
@@ -22,20 +25,37 @@ pub struct DatabaseOptions {
     pub allow_unsigned_extensions: bool,
 }
 
-/// A DuckDB instance and the database attached to it. Cheap to clone; the last clone closes (and checkpoints) it.
+/// How often an instance that is to close is looked at.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A database, and the DuckDB instance that has it open. Cheap to clone; the last clone and the last connection close (and
+/// checkpoint) it.
 #[derive(Clone)]
 pub struct Database {
-    instance: Arc<InstanceHandle>,
+    shared: Arc<Shared>,
 }
 
-struct InstanceHandle(ffi::duckdb_v2_instance_handle);
+struct Shared {
+    path: String,
+    options: DatabaseOptions,
+    state: RwLock<State>,
+}
+
+enum State {
+    Open(Arc<Instance>),
+    /// To be opened again, when the old instance's connections are gone.
+    Closed(Weak<Instance>),
+}
+
+/// A DuckDB instance.
+pub(super) struct Instance(ffi::duckdb_v2_instance_handle);
 
 // SAFETY: an instance may be used from any thread; DuckDB locks inside (`duckdb_v2_connection_create` and `destroy`).
-unsafe impl Send for InstanceHandle {}
+unsafe impl Send for Instance {}
 // SAFETY: as above; only `connection_create`, which is thread-safe, is called on a shared reference.
-unsafe impl Sync for InstanceHandle {}
+unsafe impl Sync for Instance {}
 
-impl Drop for InstanceHandle {
+impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: the handle came from `instance_create_with_options` and is destroyed only here.
         unsafe { ffi::duckdb_v2_instance_destroy(&raw mut self.0) };
@@ -49,6 +69,89 @@ impl Database {
     /// DuckDB's error: a file that is no database, locked by another process, not writable …
     pub fn open(path: &str, options: &DatabaseOptions) -> Result<Self, RemoteError> {
         register_linked_extensions()?;
+        let instance = Instance::open(path, options)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                path: path.to_owned(),
+                options: options.clone(),
+                state: RwLock::new(State::Open(Arc::new(instance))),
+            }),
+        })
+    }
+
+    /// Opens a connection, set up for exact Arrow results and structured errors.
+    ///
+    /// # Errors
+    /// DuckDB's error, if it is out of resources; a `CONNECTION` error while the database is opened again.
+    pub fn connect(&self) -> Result<Connection, RemoteError> {
+        let instance = match &*self.shared.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Open(instance) => Arc::clone(instance),
+            State::Closed(_) => {
+                return Err(RemoteError::new(
+                    ExceptionType::Connection,
+                    "the duckling opens its database again, which DuckDB has given up after an internal error; try \
+                     again in a moment",
+                ));
+            }
+        };
+        instance.connect()
+    }
+
+    /// Opens the file in a new instance: what DuckDB asks for after errors from which on it refuses every statement. Nobody
+    /// gets a connection before `set_up` has been through with its own.
+    ///
+    /// Blocks for as long as connections of the old instance are open, and for `patience` at most. After an error the
+    /// database stays closed, and this can be called again.
+    ///
+    /// # Errors
+    /// There are connections still; those of [`Database::open`] and of `set_up`.
+    pub fn reopen(
+        &self,
+        patience: Duration,
+        set_up: impl FnOnce(&mut Connection) -> Result<(), RemoteError>,
+    ) -> Result<(), RemoteError> {
+        let old = self.shared.close();
+        let deadline = Instant::now() + patience;
+        let instance = loop {
+            // Also if the last connection is gone, the instance may still be closing, and hold the file.
+            let opened = if old.strong_count() == 0 {
+                Instance::open(&self.shared.path, &self.shared.options)
+            } else {
+                Err(RemoteError::new(
+                    ExceptionType::Connection,
+                    "statements on the old one have not ended",
+                ))
+            };
+            match opened {
+                Ok(instance) => break Arc::new(instance),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => thread::sleep(CLOSE_INTERVAL),
+            }
+        };
+        set_up(&mut instance.connect()?)?;
+        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = State::Open(instance);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Gives out no more connections; the instance that there was.
+    fn close(&self) -> Weak<Instance> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let old = match &*state {
+            State::Open(instance) => Arc::downgrade(instance),
+            State::Closed(old) => Weak::clone(old),
+        };
+        let before = mem::replace(&mut *state, State::Closed(Weak::clone(&old)));
+        // It may be the last reference, and closing takes time.
+        drop(state);
+        drop(before);
+        old
+    }
+}
+
+impl Instance {
+    fn open(path: &str, options: &DatabaseOptions) -> Result<Self, RemoteError> {
         let settings = startup_settings(options);
         let names: Vec<_> = settings.iter().map(|(name, _)| view(name)).collect();
         let values: Vec<_> = settings.iter().map(|(_, value)| view(value)).collect();
@@ -67,33 +170,22 @@ impl Database {
                 )
             }
         })?;
-        let instance = Arc::new(InstanceHandle(handle));
-        let path_view = view(path);
+        let instance = Self(handle);
+        let path = view(path);
         check(|error| {
             // SAFETY: the instance is live; a null name means "derived from the path", null options mean defaults.
             unsafe {
-                ffi::duckdb_v2_instance_attach(
-                    instance.0,
-                    ptr::null(),
-                    &raw const path_view,
-                    ptr::null_mut(),
-                    true,
-                    error,
-                )
+                ffi::duckdb_v2_instance_attach(instance.0, ptr::null(), &raw const path, ptr::null_mut(), true, error)
             }
         })?;
-        Ok(Self { instance })
+        Ok(instance)
     }
 
-    /// Opens a connection, set up for exact Arrow results and structured errors.
-    ///
-    /// # Errors
-    /// DuckDB's error, if it is out of resources.
-    pub fn connect(&self) -> Result<Connection, RemoteError> {
+    fn connect(self: &Arc<Self>) -> Result<Connection, RemoteError> {
         let mut handle: ffi::duckdb_v2_connection_handle = ptr::null_mut();
-        // SAFETY: the instance is live for as long as `self.instance` is.
-        check(|error| unsafe { ffi::duckdb_v2_connection_create(self.instance.0, &raw mut handle, error) })?;
-        Connection::new(handle, self.clone())
+        // SAFETY: the instance is live.
+        check(|error| unsafe { ffi::duckdb_v2_connection_create(self.0, &raw mut handle, error) })?;
+        Connection::new(handle, Arc::clone(self))
     }
 }
 

@@ -24,6 +24,7 @@ mod herd_routes;
 mod herd_tables;
 mod history;
 mod hostile;
+mod recovery;
 mod script;
 mod streaming;
 mod support;
