@@ -81,12 +81,16 @@ impl Duckling {
         let registry = Arc::new(registry);
         let directory = config.exchange_directory.unwrap_or_else(std::env::temp_dir);
         let herd = Herd::new(Arc::clone(&registry), directory);
+        let sessions = Sessions::new(database, limits, herd).map_err(|source| ServerError::OpenDatabase {
+            path: config.database,
+            source,
+        })?;
         let duckling = Self {
             has_file,
             has_icu,
             registry: Arc::clone(&registry),
             join: config.join,
-            sessions: Arc::new(Sessions::new(database, limits, herd)),
+            sessions: Arc::new(sessions),
         };
         duckling
             .make_functions(config.default_partitions)

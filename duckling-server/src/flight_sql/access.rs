@@ -268,7 +268,7 @@ mod tests {
                 let limits = Arc::new(Limits::default());
                 let registry = Registry::open(database.clone(), false, Arc::clone(&limits)).unwrap();
                 let herd = Herd::new(Arc::new(registry), std::env::temp_dir());
-                Arc::new(Sessions::new(database, limits, herd))
+                Arc::new(Sessions::new(database, limits, herd).unwrap())
             });
             let mut headers = MetadataMap::new();
             headers.insert(name, value.parse().unwrap());
