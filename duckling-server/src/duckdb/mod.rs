@@ -20,6 +20,7 @@ mod herd_write;
 mod intervals;
 mod linked;
 mod parameters;
+mod prepared_inserts;
 mod result;
 mod schema;
 mod statement;
