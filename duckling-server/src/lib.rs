@@ -18,6 +18,7 @@
 
 #![deny(unsafe_code)]
 
+mod admission;
 mod arrow_check;
 mod catalog;
 mod config;

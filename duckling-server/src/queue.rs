@@ -11,12 +11,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::Notify;
 
+use crate::admission::Pauses;
 use crate::message::Message;
 
 /// Fewer queued bytes than this are held back.
@@ -62,6 +63,7 @@ impl Queues {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             pool: Arc::clone(&self.pool),
+            pauses: OnceLock::new(),
             room: Condvar::new(),
             news: Notify::new(),
         });
@@ -85,6 +87,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     pool: Arc<Pool>,
+    /// Whom to tell that the producer waits.
+    pauses: OnceLock<Pauses>,
     room: Condvar,
     news: Notify,
 }
@@ -130,9 +134,12 @@ impl Producer {
     /// # Errors
     /// `INTERRUPT` if the consumer has gone; `Out of Memory` if the queue was hurried and is full.
     pub fn send(&self, message: Message) -> Result<(), RemoteError> {
+        let pauses = self.0.pauses.get();
+        let mut paused = None;
         let mut state = self.0.lock();
         // Whoever waits here has something queued, so its own consumer wakes it.
         while !state.closed && !state.hurried && self.0.is_full(&state) {
+            paused = paused.or_else(|| pauses.map(Pauses::pause));
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
@@ -163,6 +170,11 @@ impl Producer {
             self.0.news.notify_one();
         }
         Ok(())
+    }
+
+    /// Tells `pauses` whenever this end waits for room.
+    pub fn set_pauses(&self, pauses: Pauses) {
+        let _ = self.0.pauses.set(pauses);
     }
 
     /// Lets the consumer have what is queued at once. To be called before whatever may take time.

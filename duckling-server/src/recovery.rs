@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{error, info, warn};
 
-use crate::duckdb::{Connection, Database};
+use crate::duckdb::Connection;
 use crate::session::Sessions;
 
 /// How often the database is looked at. Whoever comes in between gets DuckDB's own error.
@@ -42,19 +42,17 @@ pub async fn end_health(health: &mut HealthReporter) {
 /// Opens the database again whenever DuckDB has given it up, and runs `set_up` on it. What is in memory alone cannot be
 /// opened again: its duckling stays as it is, and says that it does not serve.
 ///
-/// Returns in that case only, or if the database cannot be connected to at the beginning.
+/// Returns in that case only.
 pub async fn watch_database(
     sessions: Arc<Sessions>,
     has_file: bool,
     set_up: impl Fn(&mut Connection) -> Result<(), RemoteError> + Clone + Send + 'static,
     health: HealthReporter,
 ) {
-    let database = sessions.database();
     loop {
-        let Some(connection) = connection(database).await else {
-            return;
-        };
-        until_invalidated(connection).await;
+        while !sessions.database().is_invalidated().unwrap_or(false) {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
         set_health(&health, ServingStatus::NotServing).await;
         if !has_file {
             error!(
@@ -71,23 +69,6 @@ pub async fn watch_database(
         info!("the database is open again");
         set_health(&health, ServingStatus::Serving).await;
     }
-}
-
-/// A connection to ask for the database's state.
-async fn connection(database: &Database) -> Option<Connection> {
-    let database = database.clone();
-    let connected = tokio::task::spawn_blocking(move || database.connect()).await.ok()?;
-    connected
-        .inspect_err(|error| error!(%error, "the database's state is not watched"))
-        .ok()
-}
-
-/// Resolves, with the connection closed, when DuckDB has given up the connection's instance.
-async fn until_invalidated(mut connection: Connection) {
-    while !connection.is_invalidated() {
-        tokio::time::sleep(CHECK_INTERVAL).await;
-    }
-    let _ = tokio::task::spawn_blocking(move || drop(connection)).await;
 }
 
 async fn reopen(

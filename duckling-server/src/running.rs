@@ -13,10 +13,11 @@ use duckherder_proto::ipc::check_message;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::{Instrument, debug, info_span};
 
+use crate::admission::Admitted;
 use crate::history::Recording;
 use crate::ingest::{self, Target, Upload};
 use crate::message::Message;
@@ -33,21 +34,46 @@ const INGEST_BATCHES_AHEAD: usize = 4;
 
 /// What a statement needs to run.
 pub struct Turn {
-    pub permit: OwnedSemaphorePermit,
+    pub admitted: Admitted,
     pub lease: Lease,
     pub registration: Registration,
 }
 
 impl Turn {
-    /// Waits for a place among the running statements, and for a connection fit for `sql`.
-    pub async fn wait(
+    /// Waits until a statement may run, and for a connection fit for it.
+    async fn of_statement(
+        sessions: &Sessions,
+        session: &Arc<Session>,
+        job: &Job,
+        statement_id: u64,
+    ) -> Result<Self, RemoteError> {
+        if session.in_transaction() && job.place != Place::Outside {
+            // What it waited for could be what its transaction holds.
+            return Self::of_part(sessions, session, &job.sql, job.place, statement_id).await;
+        }
+        let admitted = sessions.admission().statement().await?;
+        Self::with(admitted, session, &job.sql, job.place, statement_id).await
+    }
+
+    /// Waits for a place of what does not wait for memory, and for a connection fit for `sql`.
+    pub async fn of_part(
         sessions: &Sessions,
         session: &Arc<Session>,
         sql: &str,
         place: Place,
         statement_id: u64,
     ) -> Result<Self, RemoteError> {
-        let permit = sessions.admit().await?;
+        let admitted = sessions.admission().part().await?;
+        Self::with(admitted, session, sql, place, statement_id).await
+    }
+
+    async fn with(
+        admitted: Admitted,
+        session: &Arc<Session>,
+        sql: &str,
+        place: Place,
+        statement_id: u64,
+    ) -> Result<Self, RemoteError> {
         let mut lease = session.lease(sql, place).await?;
         let interrupter = lease
             .interrupter()
@@ -56,7 +82,7 @@ impl Turn {
         herd.not_cancelled();
         let registration = session.register(statement_id, interrupter, herd);
         Ok(Self {
-            permit,
+            admitted,
             lease,
             registration,
         })
@@ -113,7 +139,7 @@ async fn begin(
     producer: Producer,
 ) -> Option<Cancel> {
     recording.traffic().add_received(0, job.sql.len() as u64);
-    let turn = Turn::wait(sessions, session, &job.sql, job.place, statement_id).await;
+    let turn = Turn::of_statement(sessions, session, &job, statement_id).await;
     let (recording, turn) = match recorded(recording, turn) {
         Ok(begun) => begun,
         Err(error) => {
@@ -121,6 +147,9 @@ async fn begin(
             return None;
         }
     };
+    if let Some(pauses) = turn.admitted.pauses() {
+        producer.set_pauses(pauses);
+    }
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
@@ -144,7 +173,7 @@ pub async fn complete(
     recording: Recording,
 ) -> Result<Option<u64>, RemoteError> {
     recording.traffic().add_received(0, job.sql.len() as u64);
-    let turn = Turn::wait(sessions, session, &job.sql, job.place, statement_id).await;
+    let turn = Turn::of_statement(sessions, session, &job, statement_id).await;
     let (recording, turn) = recorded(recording, turn)?;
     let cancel = CancelOnDrop::new(turn.registration.abandoner());
     let sessions = Arc::clone(sessions);
@@ -161,7 +190,7 @@ fn run(
     producer: Option<&Producer>,
 ) -> Result<Option<u64>, RemoteError> {
     let Turn {
-        permit,
+        admitted,
         mut lease,
         registration,
     } = turn;
@@ -176,7 +205,7 @@ fn run(
     }
     // The connection is free, the statement no longer to be cancelled, and in the history as it ended, before its end
     // is told.
-    drop((registration, lease, permit));
+    drop((registration, lease, admitted));
     recording.end(outcome.as_ref().copied());
     outcome
 }
@@ -220,9 +249,9 @@ pub async fn upload(
     })?;
     // A temporary table is the session's: it is made on its own connection.
     let sql = if target.temporary { "CREATE" } else { INGEST_SQL };
-    let turn = Turn::wait(sessions, session, sql, place, statement_id);
+    let turn = Turn::of_part(sessions, session, sql, place, statement_id);
     let Turn {
-        permit,
+        admitted,
         mut lease,
         registration,
     } = turn.await?;
@@ -235,7 +264,7 @@ pub async fn upload(
     let cancel = CancelOnDrop::new(registration.abandoner());
     let (rows, ()) = futures::join!(blocking(work), feed);
     cancel.disarm();
-    drop((registration, permit));
+    drop((registration, admitted));
     rows
 }
 

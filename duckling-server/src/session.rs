@@ -15,6 +15,7 @@ use duckherder_proto::v1::Compression;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use crate::admission::Admission;
 use crate::config::Limits;
 use crate::duckdb::{Connection, Database, Interrupter, interrupted};
 use crate::flight_sql;
@@ -41,7 +42,7 @@ pub struct Sessions {
     limits: Arc<Limits>,
     /// Counts changes to the catalog, by whatever session.
     epoch: AtomicU64,
-    statements: Arc<Semaphore>,
+    admission: Admission,
     queues: Queues,
     history: Arc<History>,
     /// The number of the session opened last.
@@ -51,7 +52,8 @@ pub struct Sessions {
 
 impl Sessions {
     pub fn new(database: Database, limits: Arc<Limits>, herd: Arc<Herd>) -> Self {
-        let statements = Arc::new(Semaphore::new(limits.statements_max));
+        let gauge = database.clone();
+        let admission = Admission::new(&limits, Box::new(move || gauge.held_memory()));
         let queues = Queues::new(limits.read_ahead_bytes, limits.results_bytes_max);
         // A restarted server must not repeat the epochs of the one before it.
         let epoch = std::time::SystemTime::now()
@@ -64,7 +66,7 @@ impl Sessions {
             opened: AtomicU64::new(0),
             limits,
             epoch: AtomicU64::new(epoch),
-            statements,
+            admission,
             queues,
             by_id: Mutex::default(),
         }
@@ -194,20 +196,9 @@ impl Sessions {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A place among the running statements.
-    pub async fn admit(&self) -> Result<OwnedSemaphorePermit, RemoteError> {
-        let timeout = self.limits.statement_wait_timeout;
-        match tokio::time::timeout(timeout, Arc::clone(&self.statements).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(RemoteError::new(
-                ExceptionType::Connection,
-                format!(
-                    "the duckling runs {} statements, its limit, and none ended within {} s; try again later",
-                    self.limits.statements_max,
-                    timeout.as_secs()
-                ),
-            )),
-        }
+    /// Who may run.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 }
 

@@ -1,6 +1,5 @@
 //! One session on the database.
 
-use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
@@ -19,11 +18,6 @@ use super::statement::{Statement, parse};
 use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
-
-// In `cpp/validity.cpp`.
-unsafe extern "C" {
-    fn duckling_is_invalidated(connection: *mut c_void) -> bool;
-}
 
 /// Run on every connection before anything else. Exact types both ways, errors with all their parts.
 const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
@@ -269,14 +263,6 @@ impl Connection {
         // SAFETY: null, or the handle that was just given out, destroyed once.
         unsafe { ffi::duckdb_v2_option_destroy(&raw mut option) };
         found.is_ok()
-    }
-
-    /// Whether DuckDB refuses every further statement on its instance, or on the database that it was opened for: it has
-    /// met an error after which it does not trust its own state.
-    #[must_use]
-    pub fn is_invalidated(&mut self) -> bool {
-        // SAFETY: the connection is live, and is not used by anyone else during the call.
-        unsafe { duckling_is_invalidated(self.v1().cast()) }
     }
 
     /// Cancels the connection's running statement, from any thread.

@@ -12,6 +12,7 @@ use libduckdb_sys::v2 as ffi;
 use super::connection::Connection;
 use super::error::check;
 use super::linked::register_linked_extensions;
+use super::monitor::{HeldMemory, Monitor};
 use super::view;
 
 /// What an instance is started with.
@@ -42,7 +43,10 @@ struct Shared {
 }
 
 enum State {
-    Open(Arc<Instance>),
+    Open {
+        instance: Arc<Instance>,
+        monitor: Monitor,
+    },
     /// To be opened again, when the old instance's connections are gone.
     Closed(Weak<Instance>),
 }
@@ -69,12 +73,12 @@ impl Database {
     /// DuckDB's error: a file that is no database, locked by another process, not writable …
     pub fn open(path: &str, options: &DatabaseOptions) -> Result<Self, RemoteError> {
         register_linked_extensions()?;
-        let instance = Instance::open(path, options)?;
+        let state = State::open(Arc::new(Instance::open(path, options)?))?;
         Ok(Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 options: options.clone(),
-                state: RwLock::new(State::Open(Arc::new(instance))),
+                state: RwLock::new(state),
             }),
         })
     }
@@ -84,17 +88,25 @@ impl Database {
     /// # Errors
     /// DuckDB's error, if it is out of resources; a `CONNECTION` error while the database is opened again.
     pub fn connect(&self) -> Result<Connection, RemoteError> {
-        let instance = match &*self.shared.state.read().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(instance) => Arc::clone(instance),
-            State::Closed(_) => {
-                return Err(RemoteError::new(
-                    ExceptionType::Connection,
-                    "the duckling opens its database again, which DuckDB has given up after an internal error; try \
-                     again in a moment",
-                ));
-            }
-        };
+        let instance = self.shared.opened(|instance, _| Ok(Arc::clone(instance)))?;
         instance.connect()
+    }
+
+    /// Whether DuckDB refuses every further statement on its instance, or on the database that it was opened for: it has
+    /// met an error after which it does not trust its own state. Takes no time.
+    ///
+    /// # Errors
+    /// The database is being opened again.
+    pub fn is_invalidated(&self) -> Result<bool, RemoteError> {
+        self.shared.opened(|_, monitor| monitor.is_invalidated())
+    }
+
+    /// What statements hold of DuckDB's memory now. Takes some microseconds.
+    ///
+    /// # Errors
+    /// The database is being opened again.
+    pub fn held_memory(&self) -> Result<HeldMemory, RemoteError> {
+        self.shared.opened(|_, monitor| monitor.held_memory())
     }
 
     /// Opens the file in a new instance: what DuckDB asks for after errors from which on it refuses every statement. Nobody
@@ -129,17 +141,38 @@ impl Database {
             }
         };
         set_up(&mut instance.connect()?)?;
-        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = State::Open(instance);
+        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = State::open(instance)?;
         Ok(())
     }
 }
 
+impl State {
+    fn open(instance: Arc<Instance>) -> Result<Self, RemoteError> {
+        let monitor = Monitor::new(instance.connect()?);
+        Ok(Self::Open { instance, monitor })
+    }
+}
+
 impl Shared {
+    fn opened<T>(
+        &self,
+        work: impl FnOnce(&Arc<Instance>, &Monitor) -> Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Open { instance, monitor } => work(instance, monitor),
+            State::Closed(_) => Err(RemoteError::new(
+                ExceptionType::Connection,
+                "the duckling opens its database again, which DuckDB has given up after an internal error; try again in \
+                 a moment",
+            )),
+        }
+    }
+
     /// Gives out no more connections; the instance that there was.
     fn close(&self) -> Weak<Instance> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let old = match &*state {
-            State::Open(instance) => Arc::downgrade(instance),
+            State::Open { instance, .. } => Arc::downgrade(instance),
             State::Closed(old) => Weak::clone(old),
         };
         let before = mem::replace(&mut *state, State::Closed(Weak::clone(&old)));

@@ -18,6 +18,7 @@ use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
 use super::intervals::{Chunk, check_whole, has_intervals};
 use super::parameters::Parameters;
+use super::prepared_inserts::PreparedInsert;
 use super::schema::{ArrowOptions, SchemaHandle, schema_of};
 use super::statement::{Statement, StatementKind};
 use super::view;
@@ -162,22 +163,35 @@ impl ArrowResult<'_> {
             result.start_checked(statement, &names, parameters)?;
             result.schema = Some(schema);
         } else {
-            check(|error| {
-                // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
-                // DuckDB copies.
-                unsafe {
-                    ffi::duckdb_v2_statement_execute_arrow(
-                        connection.raw,
-                        statement.raw,
-                        names.as_ptr(),
-                        parameters.values(),
-                        names.len() as u64,
-                        batch_rows_max as u64,
-                        &raw mut result.raw,
-                        error,
-                    )
-                }
-            })?;
+            let prepared = names
+                .is_empty()
+                .then(|| PreparedInsert::of(connection, statement))
+                .flatten();
+            let mut execute = |statement| {
+                check(|error| {
+                    // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
+                    // DuckDB copies.
+                    unsafe {
+                        ffi::duckdb_v2_statement_execute_arrow(
+                            connection.raw,
+                            statement,
+                            names.as_ptr(),
+                            parameters.values(),
+                            names.len() as u64,
+                            batch_rows_max as u64,
+                            &raw mut result.raw,
+                            error,
+                        )
+                    }
+                })
+            };
+            match &prepared {
+                None => execute(statement.raw)?,
+                Some(prepared) => match execute(prepared.raw) {
+                    Err(_) if prepared.is_outdated() => execute(statement.raw)?,
+                    outcome => outcome?,
+                },
+            }
             result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
         }
         if result.schema.is_some() {

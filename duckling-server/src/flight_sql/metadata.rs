@@ -235,7 +235,7 @@ impl FlightSql {
         work: impl FnOnce(&mut Connection) -> Result<T, RemoteError> + Send + 'static,
     ) -> Result<T, RemoteError> {
         let session = caller.session().await?;
-        let _place = self.sessions.admit().await?;
+        let _place = self.sessions.admission().part().await?;
         let mut lease = session.lease_catalog().await?;
         blocking(move || {
             lease.apply_settings()?;

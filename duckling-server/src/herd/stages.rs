@@ -76,7 +76,7 @@ pub async fn run(
     } else {
         Place::Session
     };
-    let turn = Turn::wait(sessions, &session, routed_by(&request), place, request.statement_id).await;
+    let turn = Turn::of_part(sessions, &session, routed_by(&request), place, request.statement_id).await;
     let (recording, turn) = recorded(recording, turn)?;
     part.outputs.stop_with(turn.registration.abandoner());
     let limits = sessions.limits();
@@ -181,7 +181,7 @@ fn run_turn(
     producer: &Producer,
 ) -> Result<(), RemoteError> {
     let Turn {
-        permit,
+        admitted,
         mut lease,
         registration,
     } = turn;
@@ -246,7 +246,7 @@ fn run_turn(
     let outcome = work();
     outputs.runs_no_more();
     // As for a statement: the connection is free, and the history true, before the end is told.
-    drop((registration, lease, permit));
+    drop((registration, lease, admitted));
     recording.end(outcome.as_ref().map(|_| None));
     producer.send(Message::of_metadata(outcome?.encode_to_vec()))
 }

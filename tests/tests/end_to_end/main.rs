@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admission;
 mod client;
 mod compression;
 mod differential;
