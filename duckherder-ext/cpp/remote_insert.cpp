@@ -184,11 +184,8 @@ SinkFinalizeType RemoteInsert::Finalize(Pipeline &, Event &, ClientContext &cont
 		}
 		state.collected.reset();
 	}
-	if (!state.upload && Appends(target)) {
-		return SinkFinalizeType::READY;
-	}
 	if (!state.upload) {
-		// A table without rows is a table.
+		// A table without rows is a table; and whether there is one to append to is for the duckling to say.
 		StartUpload(context, catalog, target, children[0].get().GetTypes(), state);
 	}
 	SendBatch(context, state);

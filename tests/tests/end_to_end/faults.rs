@@ -81,6 +81,7 @@ async fn a_table_dropped_by_somebody_else() {
         "SELECT i FROM dh.t",
         "SELECT i FROM dh.t, one",
         "INSERT INTO dh.t VALUES (2)",
+        "INSERT INTO dh.t FROM one WHERE one > 1",
     ] {
         let error = connection.run(sql).unwrap_err();
         assert!(
