@@ -2,6 +2,7 @@
 
 #include "duckdb/common/arrow/appender/list.hpp"
 
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -16,13 +17,20 @@ constexpr idx_t SPARE_BYTES = 16;
 
 //! Appends validity. DuckDB's function looks at each row.
 void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to) {
-	if (format.sel->IsSet() || format.validity.CannotHaveNull() || column.row_count % 8 != 0 || from % 8 != 0) {
+	auto rows = to - from;
+	auto &buffer = column.GetValidityBuffer();
+	auto had = buffer.size();
+	buffer.resize((column.row_count + rows + 7) / 8);
+	if (buffer.size() > had) {
+		memset(buffer.data() + had, 0xFF, buffer.size() - had);
+	}
+	if (format.validity.CannotHaveNull()) {
+		return;
+	}
+	if (format.sel->IsSet() || column.row_count % 8 != 0 || from % 8 != 0) {
 		column.AppendValidity(format, from, to);
 		return;
 	}
-	auto rows = to - from;
-	auto &buffer = column.GetValidityBuffer();
-	ArrowAppendData::ResizeValidity(buffer, column.row_count + rows);
 	auto target = buffer.data() + column.row_count / 8;
 	auto source = const_data_ptr_cast(format.validity.GetData()) + from / 8;
 	auto bytes = (rows + 7) / 8;
@@ -73,6 +81,8 @@ void AppendFixed(ArrowAppendData &column, const Vector &input, idx_t from, idx_t
 	column.row_count += rows;
 }
 
+using Sixteen = std::array<uint64_t, 2>;
+
 //! Copies `length` bytes, and for short strings more: up to SPARE_BYTES are written in any case.
 inline void CopyString(data_ptr_t target, const string_t &string, idx_t length) {
 	if (length <= string_t::INLINE_LENGTH) {
@@ -80,15 +90,20 @@ inline void CopyString(data_ptr_t target, const string_t &string, idx_t length) 
 		return;
 	}
 	auto source = const_data_ptr_cast(string.GetPointer());
-	if (length <= 16) {
+	if (length < sizeof(Sixteen)) {
 		memcpy(target, source, 8);
 		memcpy(target + length - 8, source + length - 8, 8);
-	} else if (length <= 32) {
-		memcpy(target, source, 16);
-		memcpy(target + length - 16, source + length - 16, 16);
-	} else if (length <= 64) {
-		memcpy(target, source, 32);
-		memcpy(target + length - 32, source + length - 32, 32);
+	} else if (length <= 4 * sizeof(Sixteen)) {
+		// Four pieces that overlap: lengths that differ do not make the processor guess.
+		auto last = length - sizeof(Sixteen);
+		auto second = MinValue<idx_t>(sizeof(Sixteen), last);
+		auto third = length < 2 * sizeof(Sixteen) ? 0 : length - 2 * sizeof(Sixteen);
+		const Sixteen pieces[] = {Load<Sixteen>(source), Load<Sixteen>(source + second), Load<Sixteen>(source + third),
+		                          Load<Sixteen>(source + last)};
+		Store(pieces[0], target);
+		Store(pieces[1], target + second);
+		Store(pieces[2], target + third);
+		Store(pieces[3], target + last);
 	} else {
 		memcpy(target, source, length);
 	}
