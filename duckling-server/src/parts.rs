@@ -20,17 +20,17 @@ pub type Cancel = Box<dyn FnOnce() + Send>;
 
 /// A result that streams share.
 pub struct Parts {
-    /// Whoever holds it waits for the next message.
-    consumer: tokio::sync::Mutex<Consumer>,
+    consumer: Consumer,
     close: Close,
+    /// The first message, with which every stream begins. Whoever locks it while it is not there waits for it.
+    schema: tokio::sync::Mutex<Option<Message>>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Every stream begins with it.
-    schema: Option<Message>,
-    outcome: Option<Result<(), RemoteError>>,
+    /// A stream has seen the end.
+    ended: bool,
     given_up: bool,
     /// Not yet there while the statement waits for its turn.
     cancel: Option<Cancel>,
@@ -41,7 +41,8 @@ impl Parts {
     pub fn new(consumer: Consumer) -> Self {
         Self {
             close: consumer.close(),
-            consumer: tokio::sync::Mutex::new(consumer),
+            consumer,
+            schema: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         }
     }
@@ -61,38 +62,40 @@ impl Parts {
     pub fn part(self: &Arc<Self>) -> Part {
         Part {
             parts: Arc::clone(self),
-            has_schema: false,
             ended: false,
         }
     }
 
-    /// Takes the next message out of the queue: `None` at the result's end, which all streams see.
-    async fn take(&self, consumer: &mut Consumer) -> Option<Result<Message, RemoteError>> {
-        if let Some(outcome) = self.lock().outcome.clone() {
-            return outcome.err().map(Err);
-        }
-        let item = consumer.next().await;
+    /// Takes the next message out of the queue: `None` at the result's end, which all streams see. Nothing is locked while
+    /// it waits: a stream whose client does not read is not polled, and must not keep the others waiting.
+    async fn take(&self) -> Option<Result<Message, RemoteError>> {
+        let item = self.consumer.next().await;
         let mut state = self.lock();
         // Closing the queue has emptied it: what it says from then on is not the result's end.
         let item = if state.given_up { Some(Err(given_up())) } else { item };
-        match &item {
-            Some(Ok(message)) => {
-                if state.schema.is_none() {
-                    state.schema = Some(message.clone());
-                }
-                return item;
-            }
-            Some(Err(error)) => state.outcome = Some(Err(error.clone())),
-            None => state.outcome = Some(Ok(())),
+        if !matches!(item, Some(Ok(_))) {
+            state.ended = true;
+            // It holds the session, which holds this.
+            state.cancel = None;
         }
-        // It holds the session, which holds this.
-        state.cancel = None;
         item
+    }
+
+    /// The schema. Not part of a stream that a client may not read: the lock waits.
+    async fn schema(&self) -> Option<Result<Message, RemoteError>> {
+        let mut schema = self.schema.lock().await;
+        if schema.is_none() {
+            match self.take().await {
+                Some(Ok(message)) => *schema = Some(message),
+                end => return end,
+            }
+        }
+        schema.clone().map(Ok)
     }
 
     fn give_up(&self) {
         let mut state = self.lock();
-        if state.outcome.is_some() {
+        if state.ended {
             return;
         }
         state.given_up = true;
@@ -120,7 +123,6 @@ fn given_up() -> RemoteError {
 /// One of the streams. Dropped before its end, it ends the result.
 pub struct Part {
     parts: Arc<Parts>,
-    has_schema: bool,
     ended: bool,
 }
 
@@ -130,7 +132,8 @@ impl Part {
     /// # Errors
     /// The statement's, if it has failed.
     pub async fn start(mut self) -> Result<Answer, Status> {
-        let first = self.next().await.transpose()?;
+        let parts = Arc::clone(&self.parts);
+        let first = self.seen(parts.schema().await).transpose()?;
         let rest = stream::unfold(
             self,
             |mut part| async move { part.next().await.map(|item| (item, part)) },
@@ -143,13 +146,10 @@ impl Part {
             return None;
         }
         let parts = Arc::clone(&self.parts);
-        let mut consumer = parts.consumer.lock().await;
-        let schema = parts.lock().schema.clone().filter(|_| !self.has_schema);
-        let item = match schema {
-            Some(schema) => Some(Ok(schema)),
-            None => parts.take(&mut consumer).await,
-        };
-        self.has_schema = true;
+        self.seen(parts.take().await)
+    }
+
+    fn seen(&mut self, item: Option<Result<Message, RemoteError>>) -> Option<Result<Message, Status>> {
         self.ended = !matches!(item, Some(Ok(_)));
         item.map(|item| item.map_err(Status::from))
     }
@@ -166,8 +166,9 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
-    use futures::TryStreamExt;
+    use futures::{TryStreamExt, poll};
 
     use super::*;
     use crate::queue::{Producer, Queues};
@@ -221,6 +222,25 @@ mod tests {
         assert_eq!(read(parts.part()).await.unwrap(), [0, 1, 2, 3]);
         assert_eq!(unread.try_next().await.unwrap(), Some(message(0)));
         assert_eq!(unread.try_next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_and_is_not_polled_any_more_holds_nobody_up() {
+        let (producer, parts) = result(0);
+        let mut waiting = parts.part().start().await.unwrap();
+        let mut read = parts.part().start().await.unwrap();
+        for stream in [&mut waiting, &mut read] {
+            assert_eq!(stream.try_next().await.unwrap(), Some(message(0)));
+        }
+        assert!(poll!(waiting.try_next()).is_pending());
+        for number in 1..3 {
+            producer.send(message(number)).unwrap();
+            let next = tokio::time::timeout(Duration::from_secs(10), read.try_next()).await;
+            assert_eq!(next.unwrap().unwrap(), Some(message(number)));
+        }
+        producer.finish(Ok(()));
+        assert_eq!(read.try_next().await.unwrap(), None);
+        assert_eq!(waiting.try_next().await.unwrap(), None);
     }
 
     #[tokio::test]

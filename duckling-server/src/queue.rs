@@ -1,7 +1,7 @@
 //! The queue between the thread that runs a statement and the stream that answers it.
 //!
-//! Bounded by bytes. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream). A consumer
-//! that goes away is noticed by the producer at once, and the statement is interrupted.
+//! Bounded by bytes. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream, or several that
+//! take turns). A consumer that goes away is noticed by the producer at once, and the statement is interrupted.
 //!
 //! All queues of a server share a bound as well. When that is reached each holds no more than one message, so that every
 //! statement goes on as fast as its client reads, and none needs more memory for it.
@@ -10,6 +10,7 @@
 //! together, as one write to the network and one wake-up of the client.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -90,6 +91,7 @@ struct Shared {
     /// Whom to tell that the producer waits.
     pauses: OnceLock<Pauses>,
     room: Condvar,
+    /// Tells all that wait: one that is told need not be polled soon, since a client that does not read keeps its stream back.
     news: Notify,
 }
 
@@ -167,7 +169,7 @@ impl Producer {
         let wake = is_first || state.flushed;
         drop(state);
         if wake {
-            self.0.news.notify_one();
+            self.0.news.notify_waiters();
         }
         Ok(())
     }
@@ -185,7 +187,7 @@ impl Producer {
         }
         state.flushed = true;
         drop(state);
-        self.0.news.notify_one();
+        self.0.news.notify_waiters();
     }
 
     /// Whether the consumer has gone.
@@ -207,7 +209,7 @@ impl Producer {
 
     fn set_outcome(&self, outcome: Result<(), RemoteError>) {
         self.0.lock().outcome.get_or_insert(outcome);
-        self.0.news.notify_one();
+        self.0.news.notify_waiters();
     }
 }
 
@@ -232,14 +234,17 @@ impl Hurry {
 }
 
 impl Consumer {
-    /// The next message; `None` after the last one of a stream that ended well.
-    pub async fn next(&mut self) -> Option<Result<Message, RemoteError>> {
+    /// The next message, then again and again the outcome: `None` after the last message of a stream that ended well.
+    pub async fn next(&self) -> Option<Result<Message, RemoteError>> {
         loop {
+            let mut news = pin!(self.0.news.notified());
+            // What comes after the look into the queue is news.
+            news.as_mut().enable();
             match self.try_next(false) {
                 Next::Item(item) => return item,
-                Next::Nothing => self.0.news.notified().await,
+                Next::Nothing => news.await,
                 Next::Held => {
-                    let news = tokio::time::timeout(HELD_FOR, self.0.news.notified()).await;
+                    let news = tokio::time::timeout(HELD_FOR, news).await;
                     if news.is_err()
                         && let Next::Item(item) = self.try_next(true)
                     {
@@ -256,7 +261,7 @@ impl Consumer {
         Close(Arc::clone(&self.0))
     }
 
-    fn try_next(&mut self, held_too: bool) -> Next {
+    fn try_next(&self, held_too: bool) -> Next {
         let mut state = self.0.lock();
         if !state.messages.is_empty() && !state.flushed && state.outcome.is_none() && !held_too {
             return Next::Held;
@@ -270,16 +275,9 @@ impl Consumer {
             self.0.room.notify_all();
             return Next::Item(Some(Ok(message)));
         }
-        match state.outcome.take() {
+        match state.outcome.clone() {
             None => Next::Nothing,
-            Some(Ok(())) => {
-                state.outcome = Some(Ok(()));
-                Next::Item(None)
-            }
-            Some(Err(error)) => {
-                state.outcome = Some(Ok(()));
-                Next::Item(Some(Err(error)))
-            }
+            Some(outcome) => Next::Item(outcome.err().map(Err)),
         }
     }
 }
@@ -308,7 +306,6 @@ impl Drop for Consumer {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
     use std::task::Poll;
     use std::time::Instant;
 
@@ -330,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_come_in_order_then_the_end() {
-        let (producer, mut consumer) = bounded(10);
+        let (producer, consumer) = bounded(10);
         producer.send(message(1)).unwrap();
         producer.send(message(2)).unwrap();
         producer.finish(Ok(()));
@@ -342,7 +339,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_little_is_held_for_a_moment_unless_it_is_flushed() {
-        let (producer, mut consumer) = bounded(10 * HELD_BYTES);
+        let (producer, consumer) = bounded(10 * HELD_BYTES);
         let at_once = |next: Poll<Option<Result<Message, RemoteError>>>| match next {
             Poll::Ready(Some(Ok(message))) => Some(message.bytes()),
             _ => None,
@@ -376,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn hurrying_lifts_the_bound_and_keeps_one() {
-        let (producer, mut consumer) = bounded(1);
+        let (producer, consumer) = bounded(1);
         producer.send(message(5)).unwrap();
         producer.hurry().hurry(10);
         producer.send(message(5)).unwrap();
@@ -388,7 +385,7 @@ mod tests {
     async fn when_all_together_are_full_each_still_holds_one_message() {
         let queues = Queues::new(100, 50);
         let (first, first_consumer) = queues.open();
-        let (second, mut second_consumer) = queues.open();
+        let (second, second_consumer) = queues.open();
         first.send(message(60)).unwrap();
         second.send(message(10)).unwrap();
         let waiting = std::thread::spawn(move || {
@@ -408,9 +405,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_producer_is_an_error_not_an_end() {
-        let (producer, mut consumer) = bounded(1);
+        let (producer, consumer) = bounded(1);
         drop(producer);
         assert!(consumer.next().await.unwrap().is_err());
-        assert!(consumer.next().await.is_none());
+        assert!(consumer.next().await.unwrap().is_err());
     }
 }

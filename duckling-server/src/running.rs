@@ -385,7 +385,7 @@ impl AnswerStream {
     }
 
     /// The next message, and what answers after it: nothing after the end or an error.
-    async fn next(mut self) -> (Option<Result<Message, Status>>, Option<Self>) {
+    async fn next(self) -> (Option<Result<Message, Status>>, Option<Self>) {
         match self.consumer.next().await {
             Some(Ok(message)) => (Some(Ok(message)), Some(self)),
             Some(Err(error)) => {

@@ -78,6 +78,17 @@ impl Drop for Storing {
 }
 
 unsafe extern "C" {
+    /// `duckdb_v2_statement_execute_arrow`, with appenders of ours.
+    fn duckling_execute_arrow(
+        connection: ffi::duckdb_v2_connection_handle,
+        statement: ffi::duckdb_v2_sql_statement_handle,
+        parameter_names: *const ffi::duckdb_v2_identifier_t,
+        parameter_values: *const ffi::duckdb_v2_value_handle,
+        parameter_count: u64,
+        batch_rows: u64,
+        result: *mut ffi::duckdb_v2_arrow_result_handle,
+        error: *mut ffi::duckdb_v2_error_info_handle,
+    ) -> Code;
     fn duckling_store_results(connection: *mut c_void, stores: bool);
     fn duckling_stored_column(connection: *mut c_void, column: usize) -> *const c_char;
 }
@@ -119,7 +130,7 @@ impl Drop for ArrowResult<'_> {
             // SAFETY: the connection is live; the call is documented as safe at any time.
             unsafe { ffi::duckdb_v2_connection_interrupt(self.connection.raw, ptr::null_mut()) };
         }
-        // SAFETY: the handle came from `statement_execute_arrow` and is destroyed only here.
+        // SAFETY: the handle came from `duckling_execute_arrow` and is destroyed only here.
         unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
     }
 }
@@ -172,7 +183,7 @@ impl ArrowResult<'_> {
                     // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
                     // DuckDB copies.
                     unsafe {
-                        ffi::duckdb_v2_statement_execute_arrow(
+                        duckling_execute_arrow(
                             connection.raw,
                             statement,
                             names.as_ptr(),
@@ -242,7 +253,7 @@ impl ArrowResult<'_> {
         match (self.read_schema(), read) {
             (Ok(schema), _) if !has_intervals(&schema) => self.schema = Some(schema),
             (Ok(schema), Some(statement)) => {
-                // SAFETY: the handle came from `statement_execute_arrow`; the slot is null afterwards.
+                // SAFETY: the handle came from `duckling_execute_arrow`; the slot is null afterwards.
                 unsafe { ffi::duckdb_v2_arrow_result_destroy(&raw mut self.raw) };
                 self.start_checked(statement, names, parameters)?;
                 self.schema = Some(schema);
@@ -460,4 +471,222 @@ fn with_names(schema: &Schema, names: &[String]) -> Schema {
         return schema.clone();
     }
     Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::duckdb::{Database, DatabaseOptions};
+
+    /// Values of number `i`, of each type whose appender is ours, and of what has such in it.
+    const VALUES: &[&str] = &[
+        "(i % 200 - 100)::TINYINT",
+        "(i % 60000 - 30000)::SMALLINT",
+        "(i * 7919 - 3)::INTEGER",
+        "(i * 1000003 - 5_000_000_000)::BIGINT",
+        "(i::HUGEINT - 100) * 170141183460469231731",
+        "(i % 256)::UTINYINT",
+        "(i % 65536)::USMALLINT",
+        "(i * 7919)::UINTEGER",
+        "(i * 1000003)::UBIGINT",
+        "i::UHUGEINT * 170141183460469231731",
+        "(i / 7)::FLOAT",
+        "(i - 100) / 7",
+        "(i % 1999 - 999)::DECIMAL(5, 1) / 10",
+        "((i % 1999 - 999) / 10)::DECIMAL(4, 1)",
+        "((i - 3000) / 100)::DECIMAL(9, 2)",
+        "((i - 3000) * 1000003 / 1000)::DECIMAL(18, 3)",
+        "((i - 3000) * 1000003)::DECIMAL(38, 10)",
+        "DATE '1969-12-01' + i::INTEGER",
+        "TIME '00:00:01' + to_microseconds(i * 1001)",
+        "make_timestamp(i * 1_000_003 - 5_000_000_000)",
+        "make_timestamp(i * 1_000_003)::TIMESTAMP_S",
+        "make_timestamp(i * 1_000_003)::TIMESTAMP_MS",
+        "make_timestamp_ns(i * 1_000_003)",
+        "make_timestamptz(i * 1_000_003)",
+        "i % 3 = 0",
+        "md5_number(i::VARCHAR)::UUID",
+        "['red', 'green', 'blue'][i % 3 + 1]::ENUM ('red', 'green', 'blue')",
+        "repeat(chr((97 + i % 26)::INTEGER), (i % 80)::INTEGER)",
+        "repeat('é', (i * 31 % 90)::INTEGER)",
+        "CASE WHEN i % 500 = 7 THEN repeat('long', 3000) ELSE i::VARCHAR END",
+        "'constant, and longer than twelve bytes'",
+        "'constant'",
+        "'one of a few words: ' || (i % 5)",
+        "encode(repeat('b', (i % 20)::INTEGER))",
+        "i::BIT",
+        "i::BIGNUM",
+        "[repeat('e', (j % 20)::INTEGER) FOR j IN range(i % 5)]",
+        "[j::DECIMAL(18, 2) FOR j IN range(i % 4)]",
+        "{'s': repeat('s', (i % 15)::INTEGER), 'd': i::DECIMAL(9, 2), 'l': [i, NULL]}",
+        "MAP {i::VARCHAR: 'value ' || i, 'b': NULL}",
+        "[i::VARCHAR, NULL, 'third, of more than twelve bytes']::VARCHAR[3]",
+        "NULL",
+    ];
+
+    /// Which of the rows are NULL.
+    const NULLS: &[&str] = &["false", "true", "i % 3 = 1", "i // 1500 % 2 = 0", "i = 2047"];
+
+    /// Rows whose columns are all values with all kinds of NULLs.
+    fn source(rows: usize) -> String {
+        let columns: Vec<_> = VALUES
+            .iter()
+            .flat_map(|value| NULLS.iter().map(move |null| (value, null)))
+            .enumerate()
+            .map(|(number, (value, null))| match *null {
+                "false" => format!("{value} AS c{number}"),
+                _ => format!("CASE WHEN {null} THEN NULL ELSE {value} END AS c{number}"),
+            })
+            .collect();
+        format!("SELECT i, {} FROM range({rows}) r(i)", columns.join(", "))
+    }
+
+    fn rows(result: &mut ArrowResult) -> Result<Vec<RecordBatch>, RemoteError> {
+        let mut batches = Vec::new();
+        while let Some(batch) = result.next_batch(&|| false)? {
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+
+    /// What DuckDB's own appender makes of a statement.
+    fn by_duckdb(
+        connection: &Connection,
+        statement: &Statement,
+        batch_rows: usize,
+    ) -> Result<Vec<RecordBatch>, RemoteError> {
+        let mut result = ArrowResult {
+            raw: ptr::null_mut(),
+            connection: connection.handle(),
+            ended: false,
+            schema: None,
+            intervals: Intervals::None,
+            storing: None,
+            _connection: PhantomData,
+        };
+        check(|error| {
+            // SAFETY: connection and statement are live, and there are no parameters.
+            unsafe {
+                ffi::duckdb_v2_statement_execute_arrow(
+                    connection.handle().raw,
+                    statement.raw,
+                    ptr::null(),
+                    ptr::null(),
+                    0,
+                    batch_rows as u64,
+                    &raw mut result.raw,
+                    error,
+                )
+            }
+        })?;
+        rows(&mut result)
+    }
+
+    fn assert_same(connection: &mut Connection, sql: &str, batch_rows: usize) {
+        let statement = connection.parse(sql).unwrap().remove(0);
+        let expected = by_duckdb(connection, &statement, batch_rows).unwrap();
+        let found = rows(&mut connection.run(&statement, batch_rows).unwrap()).unwrap();
+        let sizes = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>();
+        assert_eq!(sizes(&found), sizes(&expected), "{sql}");
+        assert!(!found.is_empty(), "{sql}");
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.schema(), expected.schema(), "{sql}");
+            for (found, expected) in found.columns().iter().zip(expected.columns()) {
+                found.to_data().validate_full().unwrap();
+                assert_eq!(found.null_count(), expected.null_count(), "{sql}");
+                let nulls = found
+                    .nulls()
+                    .map_or(0, |nulls| nulls.iter().filter(|valid| !valid).count());
+                assert_eq!(found.null_count(), nulls, "{sql}");
+                assert_eq!(found, expected, "{sql}");
+            }
+        }
+    }
+
+    /// One thread, so that rows come in the same arrays each time.
+    fn connection(path: &str) -> Connection {
+        let options = DatabaseOptions {
+            threads: Some(1),
+            ..DatabaseOptions::default()
+        };
+        Database::open(path, &options).unwrap().connect().unwrap()
+    }
+
+    #[test]
+    fn arrays_are_what_duckdb_makes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = connection(directory.path().join("rows").to_str().unwrap());
+        let source = source(6000);
+        connection
+            .execute(&format!(
+                "CREATE TABLE t AS {source}; CHECKPOINT; CREATE TEMP TABLE u AS FROM t"
+            ))
+            .unwrap();
+        for settings in [
+            "SET arrow_lossless_conversion = true",
+            "SET arrow_lossless_conversion = false",
+            "SET arrow_large_buffer_size = true",
+            "SET arrow_large_buffer_size = false; SET arrow_output_version = '1.5'",
+            "SET produce_arrow_string_view = true",
+        ] {
+            connection.execute(settings).unwrap();
+            for (sql, batch_rows) in [
+                (source.as_str(), 0),
+                ("FROM t", 0),
+                ("FROM t", 2048),
+                ("FROM t", 777),
+                ("FROM u", 5000),
+                ("FROM t WHERE i % 3 = 1", 1500),
+                ("FROM t LIMIT 3000 OFFSET 777", 30 * 1024),
+                ("FROM t ORDER BY i DESC", 1001),
+                (
+                    "SELECT t.* FROM t JOIN range(0, 9000, 7) r(j) ON i = j OR i = j + 1",
+                    1000,
+                ),
+                ("FROM t WHERE i < 20", 7),
+            ] {
+                assert_same(&mut connection, sql, batch_rows);
+            }
+        }
+    }
+
+    #[test]
+    fn strings_of_all_compressions_are_what_duckdb_makes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut connection = connection(directory.path().join("strings").to_str().unwrap());
+        connection.execute("SET enable_fsst_vectors = true").unwrap();
+        for compression in ["uncompressed", "fsst", "dictionary", "dict_fsst", "zstd"] {
+            connection
+                .execute(&format!(
+                    "SET force_compression = '{compression}';
+                     CREATE OR REPLACE TABLE t AS
+                     SELECT i, CASE WHEN i % 11 <> 3 THEN 'customer number ' || (i * 7919 % 10007) END AS a,
+                         CASE WHEN i // 3000 % 2 = 0 THEN repeat(chr((97 + i % 26)::INTEGER), (i % 300)::INTEGER) END AS b,
+                         'mode ' || (i % 7) AS c, '' AS d, NULL::VARCHAR AS e
+                     FROM range(130_000) r(i);
+                     CHECKPOINT"
+                ))
+                .unwrap();
+            for (sql, batch_rows) in [
+                ("FROM t", 30 * 1024),
+                ("FROM t", 1000),
+                ("FROM t WHERE i % 5 = 2", 3000),
+                ("FROM t WHERE a = 'customer number 7919' OR c = 'mode 3'", 4096),
+                ("SELECT * FROM t LIMIT 5000 OFFSET 122_000", 1023),
+            ] {
+                assert_same(&mut connection, sql, batch_rows);
+            }
+        }
+    }
+
+    #[test]
+    fn strings_of_more_than_two_gib_are_refused_as_by_duckdb() {
+        let mut connection = connection(":memory:");
+        let sql = "SELECT repeat(repeat('x', 1000), 2_200_000 + i) FROM range(1) r(i)";
+        let statement = connection.parse(sql).unwrap().remove(0);
+        let expected = by_duckdb(&connection, &statement, 0).unwrap_err();
+        let error = rows(&mut connection.run(&statement, 0).unwrap()).unwrap_err();
+        assert!(error.message.contains("maximum total string size"), "{error}");
+        assert_eq!(error, expected);
+    }
 }

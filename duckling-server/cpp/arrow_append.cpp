@@ -1,0 +1,236 @@
+#include "arrow_append.hpp"
+
+#include "duckdb/common/arrow/appender/list.hpp"
+
+#include <array>
+#include <cstring>
+#include <limits>
+
+namespace duckling {
+
+using namespace duckdb;
+
+namespace {
+
+//! Buffers of strings have so many bytes more than are used: short strings are written with a length that is a constant.
+constexpr idx_t SPARE_BYTES = 16;
+
+//! Appends validity. DuckDB's function looks at each row.
+void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to) {
+	auto rows = to - from;
+	auto &buffer = column.GetValidityBuffer();
+	auto had = buffer.size();
+	buffer.resize((column.row_count + rows + 7) / 8);
+	if (buffer.size() > had) {
+		memset(buffer.data() + had, 0xFF, buffer.size() - had);
+	}
+	if (format.validity.CannotHaveNull()) {
+		return;
+	}
+	if (format.sel->IsSet() || column.row_count % 8 != 0 || from % 8 != 0) {
+		column.AppendValidity(format, from, to);
+		return;
+	}
+	auto target = buffer.data() + column.row_count / 8;
+	auto source = const_data_ptr_cast(format.validity.GetData()) + from / 8;
+	auto bytes = (rows + 7) / 8;
+	memcpy(target, source, bytes);
+	if (rows % 8 != 0) {
+		// Rows to come are valid unless they say otherwise.
+		target[bytes - 1] |= data_t(0xFF << (rows % 8));
+	}
+	idx_t null_count = 0;
+	for (idx_t i = 0; i < bytes; i++) {
+		null_count += 8 - idx_t(__builtin_popcount(target[i]));
+	}
+	column.null_count += null_count;
+}
+
+template <class TGT, class SRC>
+TGT Widened(SRC value) {
+	return value;
+}
+
+template <>
+hugeint_t Widened(int64_t value) {
+	return hugeint_t(value >> 63, uint64_t(value));
+}
+
+//! `ArrowScalarData<TGT, SRC>::Append`
+template <class TGT, class SRC = TGT>
+void AppendFixed(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t) {
+	UnifiedVectorFormat format;
+	input.ToUnifiedFormat(format);
+	AppendValidity(column, format, from, to);
+	auto rows = to - from;
+	auto &buffer = column.GetMainBuffer();
+	buffer.resize(buffer.size() + rows * sizeof(TGT));
+	auto source = format.GetData<SRC>();
+	auto target = buffer.GetData<TGT>() + column.row_count;
+	if (format.sel->IsSet()) {
+		for (idx_t row = 0; row < rows; row++) {
+			target[row] = Widened<TGT, SRC>(source[format.sel->get_index_unsafe(from + row)]);
+		}
+	} else if (std::is_same<TGT, SRC>::value) {
+		memcpy(target, source + from, rows * sizeof(TGT)); // NOLINT
+	} else {
+		for (idx_t row = 0; row < rows; row++) {
+			target[row] = Widened<TGT, SRC>(source[from + row]);
+		}
+	}
+	column.row_count += rows;
+}
+
+using Sixteen = std::array<uint64_t, 2>;
+
+//! Copies `length` bytes, and for short strings more: up to SPARE_BYTES are written in any case.
+inline void CopyString(data_ptr_t target, const string_t &string, idx_t length) {
+	if (length <= string_t::INLINE_LENGTH) {
+		memcpy(target, const_data_ptr_cast(&string) + sizeof(uint32_t), string_t::INLINE_LENGTH);
+		return;
+	}
+	auto source = const_data_ptr_cast(string.GetPointer());
+	if (length < sizeof(Sixteen)) {
+		memcpy(target, source, 8);
+		memcpy(target + length - 8, source + length - 8, 8);
+	} else if (length <= 4 * sizeof(Sixteen)) {
+		// Four pieces that overlap: lengths that differ do not make the processor guess.
+		auto last = length - sizeof(Sixteen);
+		auto second = MinValue<idx_t>(sizeof(Sixteen), last);
+		auto third = length < 2 * sizeof(Sixteen) ? 0 : length - 2 * sizeof(Sixteen);
+		const Sixteen pieces[] = {Load<Sixteen>(source), Load<Sixteen>(source + second), Load<Sixteen>(source + third),
+		                          Load<Sixteen>(source + last)};
+		Store(pieces[0], target);
+		Store(pieces[1], target + second);
+		Store(pieces[2], target + third);
+		Store(pieces[3], target + last);
+	} else {
+		memcpy(target, source, length);
+	}
+}
+
+//! `ArrowVarcharData<string_t, ArrowVarcharConverter, OFFSET>`
+template <class OFFSET>
+struct Strings {
+	using Duck = ArrowVarcharData<string_t, ArrowVarcharConverter, OFFSET>;
+
+	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t input_size) {
+		UnifiedVectorFormat format;
+		input.ToUnifiedFormat(format);
+		auto appended = format.sel->IsSet()
+		                    ? AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); })
+		                    : AppendTo(column, format, from, to, [](idx_t row) { return row; });
+		if (!appended) {
+			// It says what is wrong.
+			Duck::Append(column, input, from, to, input_size);
+		}
+	}
+
+private:
+	//! False if the strings together are too long for the offsets; nothing has been appended then.
+	template <class INDEX>
+	static bool AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index) {
+		auto rows = to - from;
+		auto strings = format.GetData<string_t>();
+		auto &validity = format.validity;
+		auto &offset_buffer = column.GetMainBuffer();
+		offset_buffer.resize((column.row_count + rows + 1) * sizeof(OFFSET));
+		auto offsets = offset_buffer.GetData<OFFSET>() + column.row_count;
+		if (column.row_count == 0) {
+			offsets[0] = 0;
+		}
+		auto begin = idx_t(offsets[0]);
+		auto end = begin;
+		for (idx_t row = 0; row < rows; row++) {
+			auto source = index(from + row);
+			// What stands in the place of a NULL may be anything.
+			end += validity.RowIsValid(source) ? strings[source].GetSize() : 0;
+			offsets[row + 1] = OFFSET(end);
+		}
+		if (end > idx_t(std::numeric_limits<OFFSET>::max())) {
+			return false;
+		}
+		AppendValidity(column, format, from, to);
+		auto &data_buffer = column.GetAuxBuffer();
+		data_buffer.reserve(end + SPARE_BYTES);
+		data_buffer.resize(end);
+		auto target = data_buffer.data();
+		for (idx_t row = 0; row < rows; row++) {
+			auto offset = offsets[row];
+			CopyString(target + offset, strings[index(from + row)], idx_t(offsets[row + 1] - offset));
+		}
+		column.row_count += rows;
+		return true;
+	}
+};
+
+struct Replacement {
+	append_vector_t from;
+	append_vector_t to;
+};
+
+template <class TGT, class SRC = TGT>
+constexpr Replacement Fixed() {
+	return {ArrowScalarData<TGT, SRC>::Append, AppendFixed<TGT, SRC>};
+}
+
+template <class OFFSET>
+constexpr Replacement String() {
+	return {Strings<OFFSET>::Duck::Append, Strings<OFFSET>::Append};
+}
+
+//! DuckDB chooses by type and settings; what it has chosen tells how the values are kept, and are to be written.
+const Replacement REPLACEMENTS[] = {
+    Fixed<int8_t>(),
+    Fixed<int16_t>(),
+    Fixed<int32_t>(),
+    Fixed<int64_t>(),
+    Fixed<hugeint_t>(),
+    Fixed<uint8_t>(),
+    Fixed<uint16_t>(),
+    Fixed<uint32_t>(),
+    Fixed<uint64_t>(),
+    Fixed<uhugeint_t>(),
+    Fixed<float>(),
+    Fixed<double>(),
+    Fixed<hugeint_t, int16_t>(),
+    Fixed<hugeint_t, int32_t>(),
+    Fixed<hugeint_t, int64_t>(),
+    Fixed<int32_t, int16_t>(),
+    String<int32_t>(),
+    String<int64_t>(),
+};
+
+} // namespace
+
+void AppendFaster(ArrowColumns &columns) {
+	for (auto &column : columns) {
+		for (auto &replacement : REPLACEMENTS) {
+			if (column->append_vector == replacement.from) {
+				column->append_vector = replacement.to;
+				break;
+			}
+		}
+		AppendFaster(column->child_data);
+	}
+}
+
+ArrowSizes::ArrowSizes(ArrowColumns &columns) {
+	for (auto &column : columns) {
+		buffers.push_back(
+		    {column->GetValidityBuffer().size(), column->GetMainBuffer().size(), column->GetAuxBuffer().size()});
+		children.emplace_back(column->child_data);
+	}
+}
+
+void ArrowSizes::Reserve(ArrowColumns &columns) const {
+	for (idx_t i = 0; i < MinValue(buffers.size(), columns.size()); i++) {
+		auto &column = *columns[i];
+		column.GetValidityBuffer().reserve(buffers[i][0]);
+		column.GetMainBuffer().reserve(buffers[i][1]);
+		column.GetAuxBuffer().reserve(buffers[i][2] + SPARE_BYTES);
+		children[i].Reserve(column.child_data);
+	}
+}
+
+} // namespace duckling

@@ -1,0 +1,14 @@
+//! Results as Arrow, made by appenders of ours.
+#pragma once
+
+#include "duckdb/main/capi_v2/capi_v2_internal.hpp"
+
+extern "C" {
+
+//! `duckdb_v2_statement_execute_arrow`, for arrays of at most `batch_rows` rows, or DuckDB's number if that is 0.
+DUCKDB_V2_ERROR duckling_execute_arrow(duckdb_v2_connection_handle connection, duckdb_v2_sql_statement_handle statement,
+                                       const duckdb_v2_identifier_t *parameter_names,
+                                       const duckdb_v2_value_handle *parameter_values, uint64_t parameter_count,
+                                       uint64_t batch_rows, duckdb_v2_arrow_result_handle *result,
+                                       duckdb_v2_error_info_handle *error);
+}
