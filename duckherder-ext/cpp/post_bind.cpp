@@ -4,6 +4,7 @@
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
+#include "result_names.hpp"
 
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/config.hpp"
@@ -194,6 +195,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 	if (statement->names.size() == bound.names.size()) {
 		bound.names = statement->names;
+		NameAsTyped(input.context, statement->sql, bound.names);
 	}
 	DeclareParameters(input.binder, *statement);
 	auto &properties = input.binder.GetStatementProperties();
@@ -202,6 +204,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 		properties.return_type = StatementReturnType::CHANGED_ROWS;
 		break;
 	case QueryShape::NOTHING:
+	case QueryShape::CREATED:
 		properties.return_type = StatementReturnType::NOTHING;
 		break;
 	default:
