@@ -337,7 +337,27 @@ void RemoteTable::ScanTriggers(CatalogTransaction transaction,
 	}
 }
 
+//! As the server has it now.
+bool RemoteTable::HasTrigger(ClientContext &context, const Identifier &name) const {
+	auto now = make_shared_ptr<TablesHandle>();
+	auto path = SchemaPathSql(remote_schema_path);
+	auto found = Check([&](DhBuffer *error) {
+		return Api().lookup_table(remote_catalog.Session(context), Text(path), Text(remote_table_name), true,
+		                          InterruptOf(context), now->Slot(), error);
+	});
+	DhDefinitionView view;
+	for (idx_t i = 0; found && Api().tables_trigger(now->Get(), 0, i, &view) == DhOk; i++) {
+		if (Identifier(String(view.name)) == name) {
+			return true;
+		}
+	}
+	return false;
+}
+
 bool RemoteTable::DropTrigger(CatalogTransaction transaction, const Identifier &name, bool) {
+	if (!HasTrigger(transaction.GetContext(), name)) {
+		return false;
+	}
 	remote_catalog.Execute(transaction, "DROP TRIGGER " + SQLIdentifier::ToString(name) + " ON " + RemoteName());
 	return true;
 }

@@ -83,6 +83,8 @@ public:
 	duckdb::vector<duckdb::column_t> GetRowIdColumns() const override;
 
 private:
+	bool HasTrigger(duckdb::ClientContext &context, const duckdb::Identifier &name) const;
+
 	RemoteCatalog &remote_catalog;
 	//! Keeps what `identity` points at from being freed and its address used again.
 	duckdb::shared_ptr<TablesHandle> described;

@@ -302,12 +302,17 @@ string DescribeDefinition(const Kind &kind, const CatalogEntry &entry) {
 	return result + "}";
 }
 
+//! In a transaction that was aborted too: what cannot be bound fails there with its own error, as in DuckDB.
+void Look(ClientContext &context, const std::function<void()> &look) {
+	context.RunFunctionInTransaction(look, false);
+}
+
 } // namespace
 
 string LookupTable(ClientContext &context, const vector<Identifier> &schema_path, const Identifier &name) {
 	string result = "null";
 	// Not found is no error: that would abort the session's transaction.
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		auto schema = FindSchema(context, schema_path);
 		if (!schema) {
 			return;
@@ -329,13 +334,13 @@ string LookupTable(ClientContext &context, const vector<Identifier> &schema_path
 
 bool SchemaExists(ClientContext &context, const vector<Identifier> &schema_path) {
 	auto result = false;
-	context.RunFunctionInTransaction([&]() { result = FindSchema(context, schema_path) != nullptr; });
+	Look(context, [&]() { result = FindSchema(context, schema_path) != nullptr; });
 	return result;
 }
 
 string ListTables(ClientContext &context) {
 	string result;
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		auto schemas = OwnSchemas(context);
 		auto entries = EntriesOf(context, CatalogType::TABLE_ENTRY);
 		result = "{\"schemas\":" + JsonList(schemas.size(), [&](idx_t i) { return JsonPath(schemas[i].get()); });
@@ -348,7 +353,7 @@ string ListTables(ClientContext &context) {
 
 string ListDefinitions(ClientContext &context, const vector<string> &kinds) {
 	vector<string> definitions;
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		for (auto &kind : KINDS) {
 			if (std::find(kinds.begin(), kinds.end(), kind.name) == kinds.end()) {
 				continue;
