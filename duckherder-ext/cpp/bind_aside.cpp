@@ -43,6 +43,12 @@ static unique_ptr<SQLStatement> ParseText(ClientContext &context, const string &
 		auto entry = prepared.find(again->Cast<ExecuteStatement>().name);
 		again = entry != prepared.end() && entry->second->unbound_statement ? entry->second->unbound_statement->Copy()
 		                                                                   : nullptr;
+	} else {
+		return again;
+	}
+	if (again) {
+		// That of PREPARE or EXECUTE around it.
+		again->query.clear();
 	}
 	return again;
 }
