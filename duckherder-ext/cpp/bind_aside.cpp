@@ -29,9 +29,9 @@ BoundStatement BindAside(ClientContext &context, Binder &binder, SQLStatement &s
 	return bound;
 }
 
-unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &statement) {
+static unique_ptr<SQLStatement> ParseText(ClientContext &context, const string &text) {
 	Parser parser(context);
-	parser.ParseQuery(statement.query.empty() ? context.GetCurrentQuery() : statement.query);
+	parser.ParseQuery(text);
 	if (parser.statements.size() != 1) {
 		return nullptr;
 	}
@@ -43,7 +43,22 @@ unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &
 		auto entry = prepared.find(again->Cast<ExecuteStatement>().name);
 		again = entry != prepared.end() && entry->second->unbound_statement ? entry->second->unbound_statement->Copy()
 		                                                                   : nullptr;
+	} else {
+		return again;
 	}
+	if (again) {
+		// That of PREPARE or EXECUTE around it.
+		again->query.clear();
+	}
+	return again;
+}
+
+unique_ptr<SQLStatement> ParseCurrent(ClientContext &context) {
+	return ParseText(context, context.GetCurrentQuery());
+}
+
+unique_ptr<SQLStatement> ParseAgain(ClientContext &context, const SQLStatement &statement) {
+	auto again = statement.query.empty() ? ParseCurrent(context) : ParseText(context, statement.query);
 	return again && again->type == statement.type ? std::move(again) : nullptr;
 }
 

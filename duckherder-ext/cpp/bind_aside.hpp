@@ -16,4 +16,7 @@ duckdb::BoundStatement BindAside(duckdb::ClientContext &context, duckdb::Binder 
 duckdb::unique_ptr<duckdb::SQLStatement> ParseAgain(duckdb::ClientContext &context,
                                                     const duckdb::SQLStatement &statement);
 
+//! The statement that is being prepared, executed or run, as it was written. Null if it cannot be found.
+duckdb::unique_ptr<duckdb::SQLStatement> ParseCurrent(duckdb::ClientContext &context);
+
 } // namespace duckherder

@@ -248,6 +248,7 @@ void SetTarget(QueryNode &node, const RemoteTable &table) {
 		break;
 	case QueryNodeType::MERGE_QUERY_NODE:
 		SetTarget(*node.Cast<MergeQueryNode>().target, table);
+		SetSomething(node.Cast<MergeQueryNode>(), table);
 		break;
 	default:
 		throw NotImplementedException("a change of a duckling's table of this kind");

@@ -4,6 +4,7 @@
 #include "remote_catalog.hpp"
 #include "remote_query.hpp"
 #include "remote_table.hpp"
+#include "result_names.hpp"
 
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/config.hpp"
@@ -32,6 +33,8 @@ using namespace duckdb;
 //! vain.
 class LogicalWholeStatement : public LogicalExtensionOperator {
 public:
+	static constexpr const char *NAME = "duckherder_statement";
+
 	explicit LogicalWholeStatement(unique_ptr<LogicalOperator> plan) {
 		children.push_back(std::move(plan));
 		LogicalOperator::ResolveOperatorTypes();
@@ -50,7 +53,7 @@ public:
 		return "DUCKHERDER_STATEMENT";
 	}
 	string GetExtensionName() const override {
-		return "duckherder_statement";
+		return NAME;
 	}
 
 protected:
@@ -89,6 +92,19 @@ static unique_ptr<LogicalOperator> BindSelect(PlannerExtensionInput &input, uniq
 	SelectStatement statement;
 	statement.node = std::move(select);
 	return BindAside(input.context, input.binder, statement).plan;
+}
+
+//! The statement that is explained, if all of it runs on a duckling. One that is executed with EXECUTE has been bound anew.
+static optional_ptr<const RemoteStatement> ExplainedStatement(const LogicalExplain &explain) {
+	optional_ptr<const LogicalOperator> plan = *explain.children[0];
+	if (plan->type == LogicalOperatorType::LOGICAL_EXECUTE && !plan->children.empty()) {
+		plan = *plan->children[0];
+	}
+	if (plan->type == LogicalOperatorType::LOGICAL_EXTENSION_OPERATOR &&
+	    plan->Cast<LogicalExtensionOperator>().GetExtensionName() == LogicalWholeStatement::NAME) {
+		plan = *plan->children[0];
+	}
+	return WholeRemoteStatement(*plan);
 }
 
 static unique_ptr<LogicalOperator> PlanRemoteExplain(PlannerExtensionInput &input, const LogicalExplain &explain,
@@ -172,7 +188,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 	if (bound.plan->type == LogicalOperatorType::LOGICAL_EXPLAIN) {
 		auto &explain = bound.plan->Cast<LogicalExplain>();
-		auto statement = WholeRemoteStatement(*explain.children[0]);
+		auto statement = ExplainedStatement(explain);
 		if (statement) {
 			bound.plan = PlanRemoteExplain(input, explain, *statement);
 		}
@@ -194,6 +210,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 	}
 	if (statement->names.size() == bound.names.size()) {
 		bound.names = statement->names;
+		NameAsTyped(input.context, statement->sql, bound.names);
 	}
 	DeclareParameters(input.binder, *statement);
 	auto &properties = input.binder.GetStatementProperties();
@@ -202,6 +219,7 @@ static void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 		properties.return_type = StatementReturnType::CHANGED_ROWS;
 		break;
 	case QueryShape::NOTHING:
+	case QueryShape::CREATED:
 		properties.return_type = StatementReturnType::NOTHING;
 		break;
 	default:

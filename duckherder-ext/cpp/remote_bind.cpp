@@ -232,7 +232,7 @@ BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtens
 		return BoundStatement();
 	}
 	auto unfolded = BindUnfolded(context, binder, statement);
-	if (unfolded.plan || !statement.named_param_map.empty() || statement.query.empty()) {
+	if (unfolded.plan || !statement.named_param_map.empty()) {
 		return unfolded;
 	}
 	try {
@@ -249,8 +249,9 @@ BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtens
 		auto &inner = again->type == StatementType::EXPLAIN_STATEMENT ? *again->Cast<ExplainStatement>().stmt : *again;
 		RemotePushdownOptimizer::StripCatalogName(inner, catalog->GetName());
 		NameRewriter(context, *catalog).Rewrite(inner);
-			// A statement that names no duckling goes as it was written: not every kind of statement is written back exactly.
-		return BindRemotely(context, binder, *catalog, references.Named() ? again->ToString() : statement.query);
+		// A statement that names no duckling goes as it was written: not every kind of statement is written back exactly.
+		auto as_written = !references.Named() && !again->query.empty();
+		return BindRemotely(context, binder, *catalog, as_written ? again->query : again->ToString());
 	} catch (std::exception &error) { // NOLINT: the error of binding it here says more
 		if (ErrorData(error).Type() == ExceptionType::INTERRUPT) {
 			throw;

@@ -10,6 +10,7 @@
 #include "remote_schema.hpp"
 #include "remote_session.hpp"
 #include "remote_transaction.hpp"
+#include "result_names.hpp"
 #include "row_changes.hpp"
 
 #include "duckdb/execution/physical_plan_generator.hpp"
@@ -251,6 +252,9 @@ unique_ptr<TableRef> RemoteCatalog::RemoteExecute(ClientContext &context, unique
 	if (local_index) {
 		return MakeRemoteQuery(*this, *local_index, QueryShape::LOCAL);
 	}
+	if (statement->type == StatementType::CREATE_STATEMENT) {
+		NameAsTyped(context, statement->Cast<CreateStatement>());
+	}
 	NameRewriter(context, *this).Rewrite(*statement);
 	auto parameters = CollectParameters(*statement);
 	return MakeRemoteQuery(*this, Deparse(context, *statement), ShapeOf(*statement), std::move(parameters));
@@ -351,7 +355,7 @@ unique_ptr<LogicalOperator> RemoteCatalog::BindCreateIndex(Binder &binder, Creat
 	info->SetQualifiedName(QualifiedName(remote_table.RemoteSchemaPath(), info->GetIndexName()));
 	auto select = make_uniq<SelectNode>();
 	select->select_list.push_back(make_uniq<StarExpression>());
-	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::NOTHING);
+	select->from_table = MakeRemoteQuery(*this, info->ToString(), QueryShape::CREATED);
 	SelectStatement statement;
 	statement.node = std::move(select);
 	return BindAside(binder.context, binder, statement).plan;

@@ -101,9 +101,8 @@ QueryShape ShapeOf(ClientContext &context, QueryNode &node) {
 QueryShape ShapeOf(const SQLStatement &statement) {
 	if (statement.type == StatementType::CREATE_STATEMENT) {
 		auto &info = *statement.Cast<CreateStatement>().info;
-		if (info.type == CatalogType::TABLE_ENTRY && info.Cast<CreateTableInfo>().query) {
-			return QueryShape::COUNT;
-		}
+		auto has_rows = info.type == CatalogType::TABLE_ENTRY && info.Cast<CreateTableInfo>().query;
+		return has_rows ? QueryShape::COUNT : QueryShape::CREATED;
 	}
 	return QueryShape::NOTHING;
 }
@@ -251,8 +250,12 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 		data->started->query_id = context.transaction.GetActiveQuery();
 		break;
 	}
-	case QueryShape::COUNT:
 	case QueryShape::NOTHING:
+		return_types.push_back(LogicalType::BOOLEAN);
+		names.emplace_back("Success");
+		break;
+	case QueryShape::COUNT:
+	case QueryShape::CREATED:
 	case QueryShape::LOCAL:
 		return_types.push_back(LogicalType::BIGINT);
 		names.emplace_back("Count");

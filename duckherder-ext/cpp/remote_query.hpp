@@ -19,8 +19,10 @@ enum class QueryShape : uint8_t {
 	ROWS,
 	//! One number: the rows changed. It runs when it is executed.
 	COUNT,
-	//! No rows, as of DDL. It runs when it is executed.
+	//! No rows, as of ALTER and DROP. It runs when it is executed.
 	NOTHING,
+	//! No rows either, as of CREATE, whose column has another name and type.
+	CREATED,
 	//! Rows of a statement with side effects: described when it is bound, run when it is executed.
 	DESCRIBED,
 	//! It was handed over, but is about this process: it is bound here, as it was written, in place of this.

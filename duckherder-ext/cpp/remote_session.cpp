@@ -193,10 +193,14 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	AddIfChanged<IntegerDivisionSetting>(context, texts);
 	AddIfChanged<LambdaSyntaxSetting>(context, texts);
 	AddIfChanged<LegacyDisableNullTypeSetting>(context, texts);
+	AddIfChanged<MaxExpressionDepthSetting>(context, texts);
 	AddIfChanged<OldImplicitCastingSetting>(context, texts);
 	AddIfChanged<OrderByNonIntegerLiteralSetting>(context, texts);
+	AddIfChanged<PivotFilterThresholdSetting>(context, texts);
+	AddIfChanged<PivotLimitSetting>(context, texts);
 	AddIfChanged<RegexMatchOperatorSemanticsSetting>(context, texts);
 	AddIfChanged<ScalarSubqueryErrorOnMultipleRowsSetting>(context, texts);
+	AddIfChanged<ShowBehaviorSetting>(context, texts);
 	if (!ClientConfig::GetConfig(context).profiling_renderer_settings.empty()) {
 		AddIfOther(ProfilingRendererSettingsSetting::Name, ProfilingRendererSettingsSetting::GetSetting(context), "{}",
 		           texts);

@@ -174,6 +174,35 @@ static ColumnDefinition MakeColumn(ClientContext &context, const RemoteCatalog &
 	return column;
 }
 
+static vector<IndexInfo> UniqueIndexes(const TablesHandle &described, idx_t table, const ColumnList &columns) {
+	vector<IndexInfo> result;
+	DhUniqueIndexView view;
+	for (idx_t i = 0; Api().tables_unique_index(described.Get(), table, i, &view) == DhOk; i++) {
+		IndexInfo index;
+		index.is_unique = true;
+		index.is_primary = view.is_primary_key;
+		index.is_foreign = false;
+		for (idx_t k = 0; k < view.columns_len; k++) {
+			LogicalIndex column(view.columns[k]);
+			if (column.index < columns.LogicalColumnCount() && !columns.GetColumn(column).Generated()) {
+				index.column_set.insert(columns.GetColumn(column).Physical().index);
+			}
+		}
+		result.push_back(std::move(index));
+	}
+	return result;
+}
+
+//! A view has none, but its columns may come from those of keys.
+static void AddKeysOfView(const TablesHandle &described, idx_t view, CreateTableInfo &info) {
+	for (auto &key : UniqueIndexes(described, view, info.columns)) {
+		for (auto position : key.column_set) {
+			auto &column = info.columns.GetColumn(PhysicalIndex(position));
+			info.constraints.push_back(make_uniq<UniqueConstraint>(column.Logical(), column.Name(), key.is_primary));
+		}
+	}
+}
+
 RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, CreateTableInfo &info,
                          shared_ptr<TablesHandle> described_p, idx_t index, TablePurpose purpose)
     : TableCatalogEntry(catalog, schema, info), remote_catalog(catalog), described(std::move(described_p)),
@@ -188,6 +217,9 @@ RemoteTable::RemoteTable(RemoteCatalog &catalog, SchemaCatalogEntry &schema, Cre
 		estimated_rows = view.estimated_rows;
 	}
 	index_count = view.index_count;
+	if (!view.is_view) {
+		unique_indexes = UniqueIndexes(*described, index, columns);
+	}
 	oid = LocalOid(catalog, view.oid);
 }
 
@@ -222,13 +254,25 @@ shared_ptr<RemoteTable> RemoteTable::Make(ClientContext &context, RemoteCatalog 
 	for (idx_t i = 0; i < view.columns_len; i++) {
 		DhColumnView column;
 		Api().tables_column(described->Get(), index, i, &column);
+		if (view.is_view && purpose != TablePurpose::DESCRIBING_VIEW) {
+			column.not_null = false;
+			column.default_sql = DhText {};
+		}
 		info.columns.AddColumn(MakeColumn(context, catalog, info.columns, definition_info, column, purpose));
 		if (column.not_null) {
 			not_null.insert(LogicalIndex(i));
 		}
 	}
 	AddConstraints(definition_info, not_null, info, purpose);
-	return make_shared_ptr<RemoteTable>(catalog, schema, info, described, index, purpose);
+	if (purpose == TablePurpose::DESCRIBING_VIEW) {
+		AddKeysOfView(*described, index, info);
+	}
+	auto table = make_shared_ptr<RemoteTable>(catalog, schema, info, described, index, purpose);
+	if (view.is_view && purpose == TablePurpose::USE) {
+		table->as_described =
+		    Make(context, catalog, schema, local_name, described, index, TablePurpose::DESCRIBING_VIEW);
+	}
+	return table;
 }
 
 void RemoteTable::DropForeignKeysExceptTo(const identifier_set_t &tables) {
@@ -256,20 +300,7 @@ string RemoteTable::ToSQL() const {
 TableStorageInfo RemoteTable::GetStorageInfo(ClientContext &) {
 	TableStorageInfo info;
 	info.cardinality = estimated_rows;
-	for (auto &constraint : GetConstraints()) {
-		if (constraint->type != ConstraintType::UNIQUE) {
-			continue;
-		}
-		auto &key = constraint->Cast<UniqueConstraint>();
-		IndexInfo index;
-		index.is_unique = true;
-		index.is_primary = key.IsPrimaryKey();
-		index.is_foreign = false;
-		for (auto &column : key.GetLogicalIndexes(columns)) {
-			index.column_set.insert(columns.GetColumn(column).Physical().index);
-		}
-		info.index_info.push_back(std::move(index));
-	}
+	info.index_info = unique_indexes;
 	// Listings count the others as well.
 	while (purpose == TablePurpose::LISTING && info.index_info.size() < index_count) {
 		IndexInfo index;
@@ -306,7 +337,27 @@ void RemoteTable::ScanTriggers(CatalogTransaction transaction,
 	}
 }
 
+//! As the server has it now.
+bool RemoteTable::HasTrigger(ClientContext &context, const Identifier &name) const {
+	auto now = make_shared_ptr<TablesHandle>();
+	auto path = SchemaPathSql(remote_schema_path);
+	auto found = Check([&](DhBuffer *error) {
+		return Api().lookup_table(remote_catalog.Session(context), Text(path), Text(remote_table_name), true,
+		                          InterruptOf(context), now->Slot(), error);
+	});
+	DhDefinitionView view;
+	for (idx_t i = 0; found && Api().tables_trigger(now->Get(), 0, i, &view) == DhOk; i++) {
+		if (Identifier(String(view.name)) == name) {
+			return true;
+		}
+	}
+	return false;
+}
+
 bool RemoteTable::DropTrigger(CatalogTransaction transaction, const Identifier &name, bool) {
+	if (!HasTrigger(transaction.GetContext(), name)) {
+		return false;
+	}
 	remote_catalog.Execute(transaction, "DROP TRIGGER " + SQLIdentifier::ToString(name) + " ON " + RemoteName());
 	return true;
 }

@@ -4,6 +4,7 @@
 #include "bridge.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/storage/table_storage_info.hpp"
 
 namespace duckherder {
 
@@ -14,7 +15,9 @@ enum class TablePurpose : uint8_t {
 	//! Statements. They leave it to the server to check constraints and to fire triggers.
 	USE,
 	//! Listings, which have these too.
-	LISTING
+	LISTING,
+	//! DESCRIBE of a view, whose columns are described like those of the tables that they come from.
+	DESCRIBING_VIEW
 };
 
 //! Columns and estimated size are those that the server described; rows are read by sending a SELECT.
@@ -33,6 +36,10 @@ public:
 	//! Forgets foreign keys that refer to other tables than these.
 	void DropForeignKeysExceptTo(const duckdb::identifier_set_t &tables);
 
+	//! What DESCRIBE shows: this, unless it is a view.
+	duckdb::TableCatalogEntry &Described() {
+		return as_described ? *as_described : *this;
+	}
 	//! Two descriptions of the same identity are one and the same.
 	const void *Identity() const {
 		return identity;
@@ -76,6 +83,8 @@ public:
 	duckdb::vector<duckdb::column_t> GetRowIdColumns() const override;
 
 private:
+	bool HasTrigger(duckdb::ClientContext &context, const duckdb::Identifier &name) const;
+
 	RemoteCatalog &remote_catalog;
 	//! Keeps what `identity` points at from being freed and its address used again.
 	duckdb::shared_ptr<TablesHandle> described;
@@ -87,7 +96,9 @@ private:
 	duckdb::string definition_sql;
 	duckdb::optional_idx estimated_rows;
 	duckdb::idx_t index_count;
+	duckdb::vector<duckdb::IndexInfo> unique_indexes;
 	duckdb::ColumnList columns;
+	duckdb::shared_ptr<RemoteTable> as_described;
 };
 
 } // namespace duckherder

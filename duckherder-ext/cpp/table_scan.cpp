@@ -218,7 +218,7 @@ double TableScanProgress(ClientContext &, const FunctionData *bind_data, const G
 }
 
 optional_ptr<TableCatalogEntry> TableScanTable(optional_ptr<const FunctionData> bind_data) {
-	return bind_data->Cast<TableScanData>().table.get();
+	return bind_data->Cast<TableScanData>().table->Described();
 }
 
 InsertionOrderPreservingMap<string> TableScanToString(TableFunctionToStringInput &input) {

@@ -12,6 +12,13 @@
 #include "duckdb/catalog/catalog_entry/view_catalog_entry.hpp"
 #include "duckdb/main/database_manager.hpp"
 #include "duckdb/parser/constraints/not_null_constraint.hpp"
+#include "duckdb/parser/expression/star_expression.hpp"
+#include "duckdb/parser/query_node/select_node.hpp"
+#include "duckdb/parser/statement/select_statement.hpp"
+#include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/parser/tableref/showref.hpp"
+#include "duckdb/planner/binder.hpp"
+#include "duckdb/planner/operator/logical_column_data_get.hpp"
 #include "duckdb/storage/table_storage_info.hpp"
 
 namespace duckling {
@@ -84,15 +91,89 @@ string JsonColumns(const TableCatalogEntry &table) {
 	});
 }
 
-string JsonColumns(ViewCatalogEntry &view) {
-	auto columns = view.GetColumnInfo();
-	if (!columns) {
-		return "[]";
+//! Null if there is none.
+optional_ptr<ColumnDataCollection> FindRows(LogicalOperator &plan) {
+	if (plan.type == LogicalOperatorType::LOGICAL_CHUNK_GET) {
+		return *plan.Cast<LogicalColumnDataGet>().collection;
 	}
-	return JsonList(columns->types.size(), [&](idx_t i) {
-		auto &name = i < view.aliases.size() ? view.aliases[i] : columns->names[i];
-		return JsonColumn(name, columns->types[i], false, "null", view.GetColumnComment(i));
+	for (auto &child : plan.children) {
+		if (auto rows = FindRows(*child)) {
+			return rows;
+		}
+	}
+	return nullptr;
+}
+
+//! What DESCRIBE says of a view's columns: for those that are a table's, also what the table says of them.
+class DescribedView {
+public:
+	DescribedView(ClientContext &context, ViewCatalogEntry &view) {
+		auto view_ref = make_uniq<BaseTableRef>();
+		auto path = view.schema.GetSchemaPath();
+		path.insert(path.begin(), view.catalog.GetName());
+		view_ref->SetQualifiedName(QualifiedName(std::move(path), view.name));
+		auto describe = make_uniq<ShowRef>();
+		describe->show_type = ShowType::DESCRIBE;
+		describe->query = SelectAll(std::move(view_ref));
+		SelectStatement statement;
+		statement.node = SelectAll(std::move(describe));
+		try {
+			plan = Binder::CreateBinder(context)->Bind(statement.Cast<SQLStatement>()).plan;
+			rows = FindRows(*plan);
+		} catch (std::exception &) { // NOLINT: what it had when it was bound last is still known
+		}
+	}
+
+	bool IsNotNull(idx_t column) const {
+		return Get(column, 2) == "NO";
+	}
+	string Key(idx_t column) const {
+		return Get(column, 3);
+	}
+	string Default(idx_t column) const {
+		return Get(column, 4);
+	}
+
+private:
+	static unique_ptr<SelectNode> SelectAll(unique_ptr<TableRef> from) {
+		auto node = make_uniq<SelectNode>();
+		node->select_list.push_back(make_uniq<StarExpression>());
+		node->from_table = std::move(from);
+		return node;
+	}
+
+	string Get(idx_t column, idx_t fact) const {
+		auto value = rows && column < rows->Count() ? rows->GetValue(fact, column) : Value();
+		return value.IsNull() ? string() : value.ToString();
+	}
+
+	unique_ptr<LogicalOperator> plan;
+	optional_ptr<ColumnDataCollection> rows;
+};
+
+string JsonColumns(ViewCatalogEntry &view, const ViewColumnInfo &columns, const DescribedView &described) {
+	return JsonList(columns.types.size(), [&](idx_t i) {
+		auto &name = i < view.aliases.size() ? view.aliases[i] : columns.names[i];
+		auto default_sql = described.Default(i);
+		return JsonColumn(name, columns.types[i], described.IsNotNull(i),
+		                  default_sql.empty() ? "null" : JsonText(default_sql), view.GetColumnComment(i));
 	});
+}
+
+string JsonIndex(const vector<idx_t> &columns, bool is_primary_key) {
+	return "{\"columns\":" + JsonList(columns.size(), [&](idx_t i) { return to_string(columns[i]); }) +
+	       ",\"is_primary_key\":" + JsonFlag(is_primary_key) + "}";
+}
+
+string JsonUniqueIndexes(idx_t column_count, const DescribedView &described) {
+	vector<string> keys;
+	for (idx_t i = 0; i < column_count; i++) {
+		auto key = described.Key(i);
+		if (!key.empty()) {
+			keys.push_back(JsonIndex({i}, key == "PRI"));
+		}
+	}
+	return JsonList(keys.size(), [&](idx_t i) { return keys[i]; });
 }
 
 string JsonTriggers(ClientContext &context, const TableCatalogEntry &table) {
@@ -103,18 +184,43 @@ string JsonTriggers(ClientContext &context, const TableCatalogEntry &table) {
 	return JsonList(triggers.size(), [&](idx_t i) { return triggers[i]; });
 }
 
+string JsonUniqueIndexes(const TableCatalogEntry &table, const vector<IndexInfo> &indexes) {
+	vector<string> unique;
+	for (auto &index : indexes) {
+		if (!index.is_unique) {
+			continue;
+		}
+		vector<idx_t> positions;
+		for (auto &column : table.GetColumns().Physical()) {
+			if (index.column_set.find(column.Physical().index) != index.column_set.end()) {
+				positions.push_back(column.Logical().index);
+			}
+		}
+		unique.push_back(JsonIndex(positions, index.is_primary));
+	}
+	return JsonList(unique.size(), [&](idx_t i) { return unique[i]; });
+}
+
 string DescribeTable(ClientContext &context, TableCatalogEntry &table) {
 	auto storage = table.GetStorageInfo(context);
 	auto info = table.GetInfo();
 	info->StripCatalogQualification();
 	auto rows = storage.cardinality.IsValid() ? to_string(storage.cardinality.GetIndex()) : "null";
 	return "{\"is_view\":false," + JsonEntry(table, table.schema, info->ToString()) + ",\"estimated_rows\":" + rows +
-	       ",\"index_count\":" + to_string(storage.index_info.size()) + ",\"columns\":" + JsonColumns(table) +
+	       ",\"index_count\":" + to_string(storage.index_info.size()) +
+	       ",\"unique_indexes\":" + JsonUniqueIndexes(table, storage.index_info) + ",\"columns\":" + JsonColumns(table) +
 	       ",\"triggers\":" + JsonTriggers(context, table) + "}";
 }
 
-string DescribeView(ViewCatalogEntry &view) {
-	return "{\"is_view\":true," + JsonEntry(view, view.schema, view.ToSQL()) + ",\"columns\":" + JsonColumns(view) + "}";
+string DescribeView(ClientContext &context, ViewCatalogEntry &view) {
+	auto result = "{\"is_view\":true," + JsonEntry(view, view.schema, view.ToSQL());
+	auto columns = view.GetColumnInfo();
+	if (!columns) {
+		return result + ",\"columns\":[]}";
+	}
+	DescribedView described(context, view);
+	return result + ",\"unique_indexes\":" + JsonUniqueIndexes(columns->types.size(), described) +
+	       ",\"columns\":" + JsonColumns(view, *columns, described) + "}";
 }
 
 Catalog &DefaultCatalog(ClientContext &context) {
@@ -166,7 +272,7 @@ string DescribeListed(ClientContext &context, CatalogEntry &entry) {
 		view.BindView(context);
 	} catch (std::exception &) { // NOLINT: it is listed without columns
 	}
-	return DescribeView(view);
+	return DescribeView(context, view);
 }
 
 struct Kind {
@@ -196,12 +302,17 @@ string DescribeDefinition(const Kind &kind, const CatalogEntry &entry) {
 	return result + "}";
 }
 
+//! In a transaction that was aborted too: what cannot be bound fails there with its own error, as in DuckDB.
+void Look(ClientContext &context, const std::function<void()> &look) {
+	context.RunFunctionInTransaction(look, false);
+}
+
 } // namespace
 
 string LookupTable(ClientContext &context, const vector<Identifier> &schema_path, const Identifier &name) {
 	string result = "null";
 	// Not found is no error: that would abort the session's transaction.
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		auto schema = FindSchema(context, schema_path);
 		if (!schema) {
 			return;
@@ -215,7 +326,7 @@ string LookupTable(ClientContext &context, const vector<Identifier> &schema_path
 		} else if (entry->type == CatalogType::VIEW_ENTRY) {
 			auto &view = entry->Cast<ViewCatalogEntry>();
 			view.BindView(context, BindViewAction::FORCE_REBIND);
-			result = DescribeView(view);
+			result = DescribeView(context, view);
 		}
 	});
 	return result;
@@ -223,13 +334,13 @@ string LookupTable(ClientContext &context, const vector<Identifier> &schema_path
 
 bool SchemaExists(ClientContext &context, const vector<Identifier> &schema_path) {
 	auto result = false;
-	context.RunFunctionInTransaction([&]() { result = FindSchema(context, schema_path) != nullptr; });
+	Look(context, [&]() { result = FindSchema(context, schema_path) != nullptr; });
 	return result;
 }
 
 string ListTables(ClientContext &context) {
 	string result;
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		auto schemas = OwnSchemas(context);
 		auto entries = EntriesOf(context, CatalogType::TABLE_ENTRY);
 		result = "{\"schemas\":" + JsonList(schemas.size(), [&](idx_t i) { return JsonPath(schemas[i].get()); });
@@ -242,7 +353,7 @@ string ListTables(ClientContext &context) {
 
 string ListDefinitions(ClientContext &context, const vector<string> &kinds) {
 	vector<string> definitions;
-	context.RunFunctionInTransaction([&]() {
+	Look(context, [&]() {
 		for (auto &kind : KINDS) {
 			if (std::find(kinds.begin(), kinds.end(), kind.name) == kinds.end()) {
 				continue;

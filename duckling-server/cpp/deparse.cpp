@@ -2,7 +2,9 @@
 
 #include "expression_visitor.hpp"
 
+#include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/parser/expression/cast_expression.hpp"
+#include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
 #include "duckdb/parser/expression/function_expression.hpp"
 #include "duckdb/parser/parsed_expression_iterator.hpp"
@@ -11,6 +13,7 @@
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/statement/insert_statement.hpp"
 #include "duckdb/parser/statement/merge_into_statement.hpp"
+#include "duckdb/parser/tableref/basetableref.hpp"
 
 namespace duckherder {
 
@@ -216,6 +219,21 @@ string Deparse(ClientContext &context, SQLStatement &statement) {
 		QuoteNames(*statement.Cast<MergeIntoStatement>().node);
 	}
 	return statement.ToString();
+}
+
+void SetSomething(MergeQueryNode &merge, const TableCatalogEntry &table) {
+	auto &target = merge.target->Cast<BaseTableRef>();
+	auto &name = target.alias.empty() ? table.name : target.alias;
+	for (auto &entry : merge.actions) {
+		for (auto &action : entry.second) {
+			if (!action->update_info || !action->update_info->columns.empty()) {
+				continue;
+			}
+			auto &column = table.GetColumns().GetColumn(PhysicalIndex(0)).Name();
+			action->update_info->columns.push_back(column);
+			action->update_info->expressions.push_back(make_uniq<ColumnRefExpression>(column, name));
+		}
+	}
 }
 
 } // namespace duckherder

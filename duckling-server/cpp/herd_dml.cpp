@@ -43,6 +43,7 @@ namespace herd {
 
 using namespace duckdb;
 using duckherder::Deparse;
+using duckherder::SetSomething;
 
 namespace {
 
@@ -824,23 +825,6 @@ bool InsertsKeys(LogicalMergeInto &merge, const TableCatalogEntry &table, const 
 void SetTarget(TableRef &ref, const TableCatalogEntry &table) {
 	auto &base = ref.Cast<BaseTableRef>();
 	base.SetQualifiedName(QualifiedName(Identifier(), table.schema.name, table.name));
-}
-
-//! INSERT OR REPLACE of rows that are all key sets nothing. That has no SQL, and its rows count as changed all the same: a
-//! column is set to what it is.
-void SetSomething(MergeQueryNode &merge, const TableCatalogEntry &table) {
-	auto &target = merge.target->Cast<BaseTableRef>();
-	auto &name = target.alias.empty() ? table.name : target.alias;
-	for (auto &entry : merge.actions) {
-		for (auto &action : entry.second) {
-			if (!action->update_info || !action->update_info->columns.empty()) {
-				continue;
-			}
-			auto &column = table.GetColumns().GetColumn(PhysicalIndex(0)).Name();
-			action->update_info->columns.push_back(column);
-			action->update_info->expressions.push_back(make_uniq<ColumnRefExpression>(column, name));
-		}
-	}
 }
 
 void SetTarget(QueryNode &node, const TableCatalogEntry &table) {

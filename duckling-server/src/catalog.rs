@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use duckherder_proto::v1::{
     ColumnDescription, DefinitionDescription, DefinitionKind, SchemaDescription, TableDescription,
+    UniqueIndexDescription,
 };
 use duckherder_proto::{ExceptionType, RemoteError};
 use serde::Deserialize;
@@ -126,9 +127,18 @@ struct Table {
     estimated_rows: Option<u64>,
     #[serde(default)]
     index_count: u64,
+    #[serde(default)]
+    unique_indexes: Vec<UniqueIndex>,
     columns: Vec<Column>,
     #[serde(default)]
     triggers: Vec<Definition>,
+}
+
+/// An index in JSON.
+#[derive(Deserialize)]
+struct UniqueIndex {
+    columns: Vec<u32>,
+    is_primary_key: bool,
 }
 
 /// A column in JSON.
@@ -180,7 +190,17 @@ impl From<Table> for TableDescription {
             tags: table.entry.tags,
             oid: table.entry.oid,
             index_count: table.index_count,
+            unique_indexes: table.unique_indexes.into_iter().map(Into::into).collect(),
             triggers: table.triggers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<UniqueIndex> for UniqueIndexDescription {
+    fn from(index: UniqueIndex) -> Self {
+        Self {
+            columns: index.columns,
+            is_primary_key: index.is_primary_key,
         }
     }
 }

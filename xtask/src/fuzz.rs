@@ -22,10 +22,9 @@ const CI_HERD_CASES: u64 = 1;
 /// Tells the fuzzer that the duckling is to be a herd.
 const HERD: &str = "DUCKHERDER_FUZZ_HERD";
 
-const FUZZER: [&str; 10] = [
+const FUZZER: [&str; 9] = [
     "test",
-    "--package",
-    "duckherder-tests",
+    "--workspace",
     "--test",
     "end_to_end",
     "--",

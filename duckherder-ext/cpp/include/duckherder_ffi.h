@@ -349,6 +349,24 @@ typedef struct DhColumnView {
 } DhColumnView;
 
 /**
+ * One index in which a value may be once.
+ */
+typedef struct DhUniqueIndexView {
+  /**
+   * Where its columns are among the table's, if the server is right.
+   */
+  const uint32_t *columns;
+  /**
+   * Number of `columns`.
+   */
+  size_t columns_len;
+  /**
+   * Whether it is that of the primary key.
+   */
+  bool is_primary_key;
+} DhUniqueIndexView;
+
+/**
  * What C++ can ask for. What each function promises and asks for is documented with its definition.
  */
 typedef struct DhApi {
@@ -654,6 +672,13 @@ typedef struct DhApi {
                                  size_t table,
                                  size_t column,
                                  struct DhColumnView *view);
+  /**
+   * One index of a table in which a value may be once. `DhEnd` past the end.
+   */
+  enum DhStatus (*tables_unique_index)(const struct DhTables *tables,
+                                       size_t table,
+                                       size_t index,
+                                       struct DhUniqueIndexView *view);
   /**
    * One trigger of a table. `DhEnd` past the end.
    */

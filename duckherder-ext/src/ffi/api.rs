@@ -5,6 +5,7 @@
 
 use super::catalog::{
     DhColumnView, DhColumns, DhDefinitionKind, DhDefinitionView, DhDefinitions, DhTableView, DhTables,
+    DhUniqueIndexView,
 };
 use super::query::{ArrowArray, ArrowSchema, DhGroup, DhScan};
 use super::remote::{DhOption, DhRemote, DhSession};
@@ -256,6 +257,13 @@ pub struct DhApi {
     /// One column of a table. `DhEnd` past the end.
     pub tables_column:
         unsafe extern "C" fn(tables: *const DhTables, table: usize, column: usize, view: *mut DhColumnView) -> DhStatus,
+    /// One index of a table in which a value may be once. `DhEnd` past the end.
+    pub tables_unique_index: unsafe extern "C" fn(
+        tables: *const DhTables,
+        table: usize,
+        index: usize,
+        view: *mut DhUniqueIndexView,
+    ) -> DhStatus,
     /// One trigger of a table. `DhEnd` past the end.
     pub tables_trigger: unsafe extern "C" fn(
         tables: *const DhTables,
@@ -366,6 +374,7 @@ pub(super) static API: DhApi = DhApi {
     tables_len: catalog::tables_len,
     tables_get: catalog::tables_get,
     tables_column: catalog::tables_column,
+    tables_unique_index: catalog::tables_unique_index,
     tables_trigger: catalog::tables_trigger,
     tables_tag: catalog::tables_tag,
     columns_free: catalog::columns_free,

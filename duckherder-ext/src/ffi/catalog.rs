@@ -89,6 +89,18 @@ pub struct DhTableView {
     pub tags_len: usize,
 }
 
+/// One index in which a value may be once.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct DhUniqueIndexView {
+    /// Where its columns are among the table's, if the server is right.
+    pub columns: *const u32,
+    /// Number of `columns`.
+    pub columns_len: usize,
+    /// Whether it is that of the primary key.
+    pub is_primary_key: bool,
+}
+
 /// One column.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -491,6 +503,31 @@ pub(super) unsafe extern "C" fn tables_column(
     };
     // SAFETY: the caller's promise.
     unsafe { view.write(column_view(found)) };
+    DhStatus::DhOk
+}
+
+/// One index of a table in which a value may be once. `DhEnd` past the end.
+///
+/// # Safety
+/// `tables` is live; `view` is a place for one.
+pub(super) unsafe extern "C" fn tables_unique_index(
+    tables: *const DhTables,
+    table: usize,
+    index: usize,
+    view: *mut DhUniqueIndexView,
+) -> DhStatus {
+    // SAFETY: the caller's promise.
+    let table = unsafe { &*tables }.tables.get(table);
+    let Some(found) = table.and_then(|listed| listed.description.unique_indexes.get(index)) else {
+        return DhStatus::DhEnd;
+    };
+    let found = DhUniqueIndexView {
+        columns: found.columns.as_ptr(),
+        columns_len: found.columns.len(),
+        is_primary_key: found.is_primary_key,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { view.write(found) };
     DhStatus::DhOk
 }
 

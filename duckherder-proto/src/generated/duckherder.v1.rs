@@ -240,6 +240,17 @@ pub struct TableDescription {
     pub index_count: u64,
     #[prost(message, repeated, tag = "12")]
     pub triggers: ::prost::alloc::vec::Vec<DefinitionDescription>,
+    /// Those of the indexes in which a value may be once, keys among them. Of a view: its columns that come from keys.
+    #[prost(message, repeated, tag = "13")]
+    pub unique_indexes: ::prost::alloc::vec::Vec<UniqueIndexDescription>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UniqueIndexDescription {
+    /// Where the columns are among the table's, from 0. Of an expression, those in it.
+    #[prost(uint32, repeated, tag = "1")]
+    pub columns: ::prost::alloc::vec::Vec<u32>,
+    #[prost(bool, tag = "2")]
+    pub is_primary_key: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ColumnDescription {
@@ -248,6 +259,7 @@ pub struct ColumnDescription {
     /// DuckDB's own text of the type, for example "DECIMAL(10,2)" or "ENUM('a', 'b')".
     #[prost(string, tag = "2")]
     pub type_text: ::prost::alloc::string::String,
+    /// This and the default of a view's column are those of the table column that it is.
     #[prost(bool, tag = "3")]
     pub not_null: bool,
     /// SQL text of the default; absent when there is none.

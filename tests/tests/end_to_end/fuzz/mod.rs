@@ -44,7 +44,9 @@ const DEFAULT_SECONDS: u64 = 60;
 /// Statements of a case.
 const STATEMENTS: std::ops::Range<usize> = 40..160;
 /// A statement that takes longer hangs.
-const STATEMENT_DEADLINE: Duration = Duration::from_secs(90);
+const STATEMENT_TICKS: u32 = 90;
+/// Counted, and not the time of day: the process may be stopped meanwhile.
+const TICK: Duration = Duration::from_secs(1);
 /// For how long a difference is made smaller.
 const MINIMISING: Duration = Duration::from_secs(60);
 
@@ -374,17 +376,21 @@ fn nothing_differs_from_plain_duckdb() {
     let is_herd = std::env::var_os(HERD).is_some();
     let worker = std::thread::spawn(move || run(seed, cases, duration, is_herd, &alive));
     let mut last = String::new();
+    let mut silent_ticks = 0;
     loop {
-        match heartbeats.recv_timeout(STATEMENT_DEADLINE) {
-            Ok(sql) => last = sql,
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                panic!(
-                    "seed {seed}: this hangs, statements before it are in {}:\n{last}",
-                    Log::path().display()
-                )
+        match heartbeats.recv_timeout(TICK) {
+            Ok(sql) => {
+                last = sql;
+                silent_ticks = 0;
             }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => silent_ticks += 1,
         }
+        assert!(
+            silent_ticks < STATEMENT_TICKS,
+            "seed {seed}: this hangs, statements before it are in {}:\n{last}",
+            Log::path().display()
+        );
     }
     match worker.join().unwrap() {
         Err(report) => panic!("{report}"),
