@@ -135,7 +135,18 @@ optional_ptr<SchemaCatalogEntry> RemoteCatalog::LookupSchema(CatalogTransaction 
 }
 
 void RemoteCatalog::ScanSchemas(ClientContext &context, std::function<void(SchemaCatalogEntry &)> callback) {
-	auto tables = RemoteTransaction::Get(context, *this).Tables(context, *this);
+	shared_ptr<TablesHandle> tables;
+	try {
+		tables = RemoteTransaction::Get(context, *this).Tables(context, *this);
+	} catch (std::exception &exception) {
+		if (ErrorData(exception).Type() != ExceptionType::CONNECTION) {
+			throw;
+		}
+		// Whoever lists tables gets this error from the schema. Whoever has misspelt the name of a local one, for which
+		// DuckDB looks for similar names everywhere, is to be told just that.
+		callback(SchemaEntry({DEFAULT_SCHEMA}));
+		return;
+	}
 	for (idx_t i = 0; i < Api().tables_schemas_len(tables->Get()); i++) {
 		callback(SchemaEntry(SchemaPath(Api().tables_schema(tables->Get(), i))));
 	}

@@ -147,6 +147,14 @@ optional_ptr<CatalogEntry> RemoteSchema::LookupDefinition(ClientContext &context
 	return known.entry ? &transaction.Keep(known.entry) : nullptr;
 }
 
+SimilarCatalogEntry RemoteSchema::GetSimilarEntry(CatalogTransaction transaction, const EntryLookupInfo &lookup_info) {
+	try {
+		return SchemaCatalogEntry::GetSimilarEntry(transaction, lookup_info);
+	} catch (std::exception &) {
+		return SimilarCatalogEntry();
+	}
+}
+
 void RemoteSchema::Scan(ClientContext &context, CatalogType type,
                         const std::function<void(CatalogEntry &)> &callback) {
 	switch (type) {

@@ -13,6 +13,9 @@ public:
 
 	duckdb::optional_ptr<duckdb::CatalogEntry> LookupEntry(duckdb::CatalogTransaction transaction,
 	                                                       const duckdb::EntryLookupInfo &lookup_info) override;
+	//! None if the duckling cannot be asked: it is for an error about something else.
+	duckdb::SimilarCatalogEntry GetSimilarEntry(duckdb::CatalogTransaction transaction,
+	                                            const duckdb::EntryLookupInfo &lookup_info) override;
 	void Scan(duckdb::ClientContext &context, duckdb::CatalogType type,
 	          const std::function<void(duckdb::CatalogEntry &)> &callback) override;
 	void Scan(duckdb::CatalogType type, const std::function<void(duckdb::CatalogEntry &)> &callback) override;

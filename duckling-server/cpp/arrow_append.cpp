@@ -1,5 +1,6 @@
 #include "arrow_append.hpp"
 
+#include "duckdb/common/arrow/appender/fixed_size_list_data.hpp"
 #include "duckdb/common/arrow/appender/list.hpp"
 
 #include <array>
@@ -164,6 +165,16 @@ private:
 	}
 };
 
+//! `ArrowFixedSizeListData::Append` of rows that are the first of their vector. Of others it gives elements to be converted
+//! (BOOLEAN, BIGNUM … have types of their own in Arrow) that are not theirs.
+void AppendArrays(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t input_size) {
+	if (from == 0) {
+		return ArrowFixedSizeListData::Append(column, input, 0, to, input_size);
+	}
+	Vector rows(input, from, to);
+	ArrowFixedSizeListData::Append(column, rows, 0, to - from, to - from);
+}
+
 struct Replacement {
 	append_vector_t from;
 	append_vector_t to;
@@ -199,6 +210,7 @@ const Replacement REPLACEMENTS[] = {
     Fixed<int32_t, int16_t>(),
     String<int32_t>(),
     String<int64_t>(),
+    {ArrowFixedSizeListData::Append, AppendArrays},
 };
 
 } // namespace

@@ -168,6 +168,14 @@ def test_stopped_and_started_again_outside_a_transaction(dh, duckling, start_duc
     assert dh.execute("SELECT sum(i) FROM dh.u").fetchall() == [(3,)]
 
 
+def test_errors_about_other_tables_when_the_server_is_gone(dh, duckling):
+    duckling.kill()
+    with pytest.raises(duckdb.CatalogException, match="nowhere does not exist"):
+        dh.execute("FROM memory.main.nowhere")
+    with pytest.raises(duckdb.ConnectionException, match=f"localhost:{duckling.port}"):
+        dh.execute("SHOW ALL TABLES")
+
+
 def test_started_again_unnoticed(dh, duckling, start_duckling):
     dh.execute("CREATE TABLE dh.t AS SELECT 1 AS i")
     duckling.kill()

@@ -10,7 +10,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Fields, Int32Type, Schema};
 use duckherder_client::{ClientError, IngestTarget, blocking};
 use duckherder_tests::duckdb::{Connection, DuckDb};
-use duckherder_tests::duckling::LocalDuckling;
+use duckherder_tests::duckling::{LocalDuckling, config};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -164,5 +164,71 @@ proptest! {
         for sql in statements.iter().map(String::as_str).chain(["FROM dh.t"]) {
             prop_assert_eq!(outcome(remote, sql), outcome(plain, sql), "{}", sql);
         }
+    }
+}
+
+/// Values of a row `i`, some of them NULL.
+const ELEMENTS: [&str; 20] = [
+    "(i % 3 = 0)",
+    "(i % 100)::TINYINT",
+    "i::UHUGEINT",
+    "(-i)::HUGEINT",
+    "(i || '123456789012345678901234567890')::BIGNUM",
+    "(i / 17)::DECIMAL(5, 2)",
+    "(i / 7)::DECIMAL(30, 10)",
+    "i::DOUBLE",
+    "'a string that is not inlined ' || i",
+    "i::VARCHAR::BLOB",
+    "(i % 1000)::INTEGER::BIT",
+    "hash(i)::UHUGEINT::UUID",
+    "DATE '2020-01-01' + i::INTEGER",
+    "TIME '00:00:00' + to_microseconds(i)",
+    "TIMETZ '00:00:00+02' + to_microseconds(i)",
+    "TIMESTAMP '2020-01-01' + to_hours(i)",
+    "(TIMESTAMP '2020-01-01' + to_hours(i))::TIMESTAMPTZ",
+    "to_days(i::INTEGER)",
+    "(['sad', 'ok'])[1 + i % 2]::ENUM('ok', 'sad')",
+    "union_value(a := i)::UNION(a BIGINT, b VARCHAR)",
+];
+
+/// DuckDB's chunks and the arrays that rows come in end at different rows, and each type has its own way to be divided.
+#[test]
+fn rows_are_whole_wherever_a_batch_ends() {
+    let mut config = config();
+    config.limits.batch_rows = 1000;
+    let duckling = LocalDuckling::start_with(config).unwrap();
+    let (_database, mut connection) = attach(duckling.port());
+    for element in ELEMENTS {
+        let value = format!("CASE WHEN i % 11 <> 0 THEN {element} END");
+        let values = [
+            value.clone(),
+            format!("[{value}, NULL, {value}]"),
+            format!("array_value({value}, NULL, {value})"),
+            format!("array_value(array_value({value}), array_value({value}))"),
+            format!("{{'s': {{'a': {value}}}, 'b': array_value({value}, NULL)}}"),
+            format!("MAP {{i: {value}}}"),
+        ];
+        let columns: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(c, value)| format!("{value} AS c{c}"))
+            .collect();
+        let rows = format!(
+            "SELECT i, {} FROM range(9000) r(i) WHERE i % 7 <> 3",
+            columns.join(", ")
+        );
+        let remote = format!("FROM dh.query('{}')", rows.replace('\'', "''"));
+        connection
+            .run(&format!("CREATE OR REPLACE TEMP TABLE remote AS {remote}"))
+            .unwrap();
+        connection
+            .run(&format!("CREATE OR REPLACE TEMP TABLE here AS {rows}"))
+            .unwrap();
+        let texts: Vec<_> = (0..values.len())
+            .map(|c| format!("md5(string_agg(c{c}::VARCHAR, '|' ORDER BY i))"))
+            .collect();
+        let seen = |table: &str| format!("SELECT count(*), {} FROM {table}", texts.join(", "));
+        let expected = connection.lines(&seen("here")).unwrap();
+        assert_eq!(connection.lines(&seen("remote")).unwrap(), expected, "{element}");
     }
 }
