@@ -24,7 +24,7 @@ use crate::message::Message;
 const HELD_BYTES: usize = 64 * 1024;
 
 /// For so long.
-const HELD_FOR: Duration = Duration::from_millis(2);
+const HELD_FOR: Duration = Duration::from_millis(20);
 
 /// What makes queues, and what they hold together.
 #[derive(Clone)]
