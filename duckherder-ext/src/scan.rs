@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use duckherder_client::QueryStream;
+use duckherder_client::{ClientError, QueryStream};
 use duckherder_proto::ExceptionType;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::error::{ExtError, ForUser, Result};
 use crate::history::{self, Outcome, Recording};
@@ -18,6 +20,9 @@ use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
 
 /// Decoded batches, of about 2 MiB each, waiting for scan threads.
 const BATCHES_AHEAD: usize = 24;
+
+/// How long after its first message the end of a write's result is waited for: it mostly comes along with it.
+const END_WAIT: Duration = Duration::from_millis(2);
 
 /// A group that has so many rows or bytes is not made longer. The rows are those of a row group of DuckDB.
 const GROUP_ROWS: usize = 122_880;
@@ -99,21 +104,66 @@ impl Drop for Pump {
     }
 }
 
+/// A result that has begun, and what is there of it. The end of a small one is there soon: then no task needs to wait for it,
+/// and no thread for the task.
+pub struct Begun {
+    stream: QueryStream,
+    ready: Vec<RecordBatch>,
+    /// `None` unless it is over.
+    outcome: Option<std::result::Result<(), ClientError>>,
+}
+
+impl Begun {
+    /// What there is at once; if it `ends_soon`, what comes in a moment too.
+    pub async fn of(mut stream: QueryStream, ends_soon: bool) -> Self {
+        let deadline = Instant::now() + END_WAIT;
+        let mut ready = Vec::new();
+        let mut outcome = None;
+        while outcome.is_none() && ready.len() < BATCHES_AHEAD {
+            let item = match stream.next().now_or_never() {
+                Some(item) => Some(item),
+                None if ends_soon => tokio::time::timeout_at(deadline, stream.next()).await.ok(),
+                None => None,
+            };
+            match item {
+                Some(Some(Ok(batch))) => ready.push(batch),
+                Some(Some(Err(error))) => outcome = Some(Err(error)),
+                Some(None) => outcome = Some(Ok(())),
+                None => break,
+            }
+        }
+        Self { stream, ready, outcome }
+    }
+}
+
 impl Scan {
     /// The result of a statement that runs on a duckling.
-    pub fn stream(remote: Arc<Remote>, stream: QueryStream, recording: Recording) -> Result<Self> {
+    pub fn stream(remote: Arc<Remote>, begun: Begun, recording: Recording) -> Result<Self> {
+        let Begun { stream, ready, outcome } = begun;
         let schema = stream.schema();
+        let rows: usize = ready.iter().map(RecordBatch::num_rows).sum();
+        recording.traffic().add_received(rows as u64, stream.bytes_received());
         let wakers = Wakers::default();
-        let (sender, batches) = flume::bounded(BATCHES_AHEAD);
-        let task = runtime::handle()?
-            .spawn(pump(
-                Arc::clone(&remote),
-                stream,
-                recording,
-                sender,
-                Wake(Arc::clone(&wakers)),
-            ))
-            .abort_handle();
+        // There is room for what is ready, and one more.
+        let (sender, batches) = flume::bounded(BATCHES_AHEAD + 1);
+        for batch in ready {
+            let _ = sender.send(Ok(batch));
+        }
+        let pump = match outcome {
+            Some(outcome) => {
+                if let Err(error) = end(&remote, &stream, recording, outcome) {
+                    let _ = sender.send(Err(error));
+                }
+                None
+            }
+            None => {
+                let wake = Wake(Arc::clone(&wakers));
+                let task = runtime::handle()?
+                    .spawn(pump(Arc::clone(&remote), stream, recording, sender, wake))
+                    .abort_handle();
+                Some(Pump { task, remote })
+            }
+        };
         Ok(Self {
             schema,
             batches,
@@ -121,7 +171,7 @@ impl Scan {
             failure: Mutex::default(),
             rows_read: AtomicU64::new(0),
             wakers,
-            _pump: Some(Pump { task, remote }),
+            _pump: pump,
         })
     }
 
@@ -232,33 +282,58 @@ async fn pump(
     wake: Wake,
 ) {
     let mut bytes_counted = stream.bytes_received();
-    recording.traffic().add_received(0, bytes_counted);
-    while let Some(item) = stream.next().await {
-        let item = match item {
-            Ok(batch) => {
+    let mut next = stream.next().await;
+    let outcome = loop {
+        match next {
+            Some(Ok(batch)) => {
                 let bytes = stream.bytes_received() - bytes_counted;
                 bytes_counted += bytes;
                 recording.traffic().add_received(batch.num_rows() as u64, bytes);
-                Ok(batch)
+                if sender.send_async(Ok(batch)).await.is_err() {
+                    return;
+                }
             }
-            Err(error) => {
-                let error = error.for_user();
-                recording.end(Err(&error));
-                let _ = sender.send_async(Err(error)).await;
-                drop(sender);
-                drop(wake);
-                return;
+            Some(Err(error)) => break Err(error),
+            None => break Ok(()),
+        }
+        next = match stream.next().now_or_never() {
+            // One wake-up for the last rows and the end.
+            Some(None) => None,
+            Some(item) => {
+                wake.all();
+                item
+            }
+            None => {
+                wake.all();
+                stream.next().await
             }
         };
-        if sender.send_async(item).await.is_err() {
-            return;
-        }
-        wake.all();
+    };
+    if let Err(error) = end(&remote, &stream, recording, outcome) {
+        let _ = sender.send_async(Err(error)).await;
     }
-    let summary = stream.summary().cloned().unwrap_or_default();
-    // Before the end is told: whoever sees the end must find the books in order.
-    remote.cache().observe(summary.catalog_epoch);
-    recording.end(Ok(Outcome::of(&summary)));
     drop(sender);
     drop(wake);
+}
+
+/// Does the books before the end is told: whoever sees the end must find them in order.
+fn end(
+    remote: &Remote,
+    stream: &QueryStream,
+    recording: Recording,
+    outcome: std::result::Result<(), ClientError>,
+) -> Result<()> {
+    match outcome {
+        Ok(()) => {
+            let summary = stream.summary().copied().unwrap_or_default();
+            remote.cache().observe(summary.catalog_epoch);
+            recording.end(Ok(Outcome::of(&summary)));
+            Ok(())
+        }
+        Err(error) => {
+            let error = error.for_user();
+            recording.end(Err(&error));
+            Err(error)
+        }
+    }
 }

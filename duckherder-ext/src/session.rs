@@ -21,7 +21,7 @@ use crate::error::{ExtError, ForUser, Result};
 use crate::history::{Beginning, Kind, Outcome, Recording};
 use crate::remote::Remote;
 use crate::runtime::{self, InterruptCheck, Never};
-use crate::scan::Scan;
+use crate::scan::{Begun, Scan};
 use crate::upload::Upload;
 
 /// How long COMMIT and ROLLBACK may take: long enough for a large checkpoint.
@@ -211,8 +211,8 @@ impl RemoteSession {
             *lock(&self.definitions) = None;
         }
         let recording = Recording::start(&self.remote, sql, access.kind());
-        match self.start_recorded(interrupt, sql, transactional, &recording) {
-            Ok(stream) => Scan::stream(Arc::clone(&self.remote), stream, recording),
+        match self.start_recorded(interrupt, sql, transactional, access, &recording) {
+            Ok(begun) => Scan::stream(Arc::clone(&self.remote), begun, recording),
             Err(error) => {
                 self.forget_stale_catalog(&error);
                 recording.end(Err(&error));
@@ -226,8 +226,9 @@ impl RemoteSession {
         interrupt: &dyn InterruptCheck,
         sql: &str,
         transactional: bool,
+        access: Access,
         recording: &Recording,
-    ) -> Result<QueryStream> {
+    ) -> Result<Begun> {
         let options = QueryOptions {
             begin_transaction: self.joins_now(transactional)?,
             history_id: Some(recording.id()),
@@ -236,7 +237,10 @@ impl RemoteSession {
         let outcome = self.request(interrupt, |session| {
             let sql = sql.to_owned();
             recording.traffic().add_sent(0, sql.len() as u64);
-            async move { session.query_with(sql, options).await }
+            async move {
+                let stream = session.query_with(sql, options).await?;
+                Ok(Begun::of(stream, access == Access::Write).await)
+            }
         });
         if options.begin_transaction {
             self.note_begun(outcome.as_ref().err());

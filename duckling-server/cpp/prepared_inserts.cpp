@@ -48,7 +48,7 @@ struct PreparedInsert {
 	const void *table = nullptr;
 	//! Of the values.
 	vector<LogicalType> types;
-	//! Null if its like has been seen once, or cannot be prepared.
+	//! Null if its like has been seen once only, or cannot be prepared.
 	unique_ptr<PreparedStatement> prepared;
 	//! Of `prepared`.
 	shared_ptr<PreparedStatementData> data;
@@ -262,6 +262,13 @@ void Prepare(ClientContext &context, const InsertStatement &statement, PreparedI
 	}
 }
 
+//! Whether the connection still has it: DEALLOCATE takes whatever has been prepared.
+bool IsKnown(ClientContext &context, const PreparedInsert &insert) {
+	auto &known = ClientData::Get(context).prepared_statements;
+	auto entry = known.find(Identifier(insert.prepared->GetName()));
+	return entry != known.end() && entry->second == insert.data;
+}
+
 unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &statement) {
 	auto row = RowOf(statement);
 	if (!row) {
@@ -279,7 +286,8 @@ unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &stateme
 			return;
 		}
 		is_new = insert.table != table.get();
-		if (is_new) {
+		if (is_new || !insert.data) {
+			// Another table may be where a dropped one was; what has been prepared knows that.
 			insert.table = table.get();
 			insert.types = TypesOf(context, *table, node);
 		}
@@ -289,7 +297,7 @@ unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &stateme
 			} catch (std::exception &) { // NOLINT: the statement as it was written says what is wrong with it
 			}
 		}
-		if (fits && insert.data && insert.data->RequireRebind(context, values)) {
+		if (fits && insert.data && (!IsKnown(context, insert) || insert.data->RequireRebind(context, values))) {
 			fits = false;
 			is_new = true;
 		}
@@ -303,11 +311,10 @@ unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &stateme
 		return nullptr;
 	}
 	if (!insert.prepared) {
+		// For the next one: the table may have been changed since it was looked at, and then another one is found.
 		Prepare(context, statement.Cast<InsertStatement>(), insert);
-		if (!insert.prepared) {
-			insert.is_hopeless = true;
-			return nullptr;
-		}
+		insert.is_hopeless = !insert.prepared;
+		return nullptr;
 	}
 	auto result = make_uniq<ExecuteStatement>();
 	result->name = Identifier(insert.prepared->GetName());

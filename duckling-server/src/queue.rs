@@ -25,7 +25,7 @@ use crate::message::Message;
 const HELD_BYTES: usize = 64 * 1024;
 
 /// For so long.
-const HELD_FOR: Duration = Duration::from_millis(2);
+const HELD_FOR: Duration = Duration::from_millis(20);
 
 /// What makes queues, and what they hold together.
 #[derive(Clone)]
@@ -59,6 +59,7 @@ impl Queues {
             outcome: None,
             closed: false,
             flushed: false,
+            is_late: false,
             hurried: false,
         };
         let shared = Arc::new(Shared {
@@ -81,6 +82,8 @@ struct State {
     closed: bool,
     /// What is queued need not be held back.
     flushed: bool,
+    /// For a while nothing has come: nothing is held back any more.
+    is_late: bool,
     /// The bound has been lifted to free the connection; from now on passing it is an error, not a wait.
     hurried: bool,
 }
@@ -141,6 +144,7 @@ impl Producer {
         let mut state = self.0.lock();
         // Whoever waits here has something queued, so its own consumer wakes it.
         while !state.closed && !state.hurried && self.0.is_full(&state) {
+            self.flush_locked(&mut state);
             paused = paused.or_else(|| pauses.map(Pauses::pause));
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -163,10 +167,9 @@ impl Producer {
         }
         state.bytes += message.bytes();
         self.0.pool.bytes.fetch_add(message.bytes(), Ordering::Relaxed);
-        let is_first = state.messages.is_empty();
         state.messages.push_back(message);
-        state.flushed |= state.bytes >= HELD_BYTES.min(state.bytes_max);
-        let wake = is_first || state.flushed;
+        state.flushed |= state.is_late || state.bytes >= HELD_BYTES.min(state.bytes_max);
+        let wake = state.flushed;
         drop(state);
         if wake {
             self.0.news.notify_waiters();
@@ -181,13 +184,14 @@ impl Producer {
 
     /// Lets the consumer have what is queued at once. To be called before whatever may take time.
     pub fn flush(&self) {
-        let mut state = self.0.lock();
-        if state.messages.is_empty() || state.flushed {
-            return;
+        self.flush_locked(&mut self.0.lock());
+    }
+
+    fn flush_locked(&self, state: &mut State) {
+        if !state.messages.is_empty() && !state.flushed {
+            state.flushed = true;
+            self.0.news.notify_waiters();
         }
-        state.flushed = true;
-        drop(state);
-        self.0.news.notify_waiters();
     }
 
     /// Whether the consumer has gone.
@@ -244,6 +248,7 @@ impl Consumer {
                 Next::Item(item) => return item,
                 Next::Nothing => news.await,
                 Next::Held => {
+                    // Of what it holds back the producer says nothing.
                     let news = tokio::time::timeout(HELD_FOR, news).await;
                     if news.is_err()
                         && let Next::Item(item) = self.try_next(true)
@@ -266,6 +271,9 @@ impl Consumer {
         if !state.messages.is_empty() && !state.flushed && state.outcome.is_none() && !held_too {
             return Next::Held;
         }
+        if held_too && state.messages.is_empty() {
+            state.is_late = true;
+        }
         if let Some(message) = state.messages.pop_front() {
             state.bytes -= message.bytes();
             self.0.pool.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
@@ -276,6 +284,8 @@ impl Consumer {
             return Next::Item(Some(Ok(message)));
         }
         match state.outcome.clone() {
+            // Something may be held back before it is asked for the next time.
+            None if !state.is_late => Next::Held,
             None => Next::Nothing,
             Some(outcome) => Next::Item(outcome.err().map(Err)),
         }
@@ -286,8 +296,9 @@ impl Consumer {
 enum Next {
     /// A message, an error, or the end.
     Item(Option<Result<Message, RemoteError>>),
-    /// A little, for which more may come in a moment.
+    /// Nothing, or a little for which more may come in a moment.
     Held,
+    /// Nothing; what comes is told at once.
     Nothing,
 }
 
@@ -360,6 +371,35 @@ mod tests {
         producer.finish(Ok(()));
         assert_eq!(at_once(poll!(pin!(consumer.next()))), Some(4));
         assert!(consumer.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn after_a_while_without_anything_nothing_is_held() {
+        let (producer, mut consumer) = bounded(10 * HELD_BYTES);
+        let started = Instant::now();
+        assert!(tokio::time::timeout(2 * HELD_FOR, consumer.next()).await.is_err());
+        assert!(started.elapsed() >= 2 * HELD_FOR);
+        producer.send(message(1)).unwrap();
+        assert!(poll!(pin!(consumer.next())).is_ready());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_holds_nothing_back() {
+        let (producer, mut consumer) = Queues::new(10 * HELD_BYTES, 1).open();
+        let waiting = std::thread::spawn(move || {
+            for _ in 0..100 {
+                producer.send(message(1)).unwrap();
+            }
+            producer.finish(Ok(()));
+        });
+        let started = Instant::now();
+        let mut count = 0;
+        while consumer.next().await.is_some() {
+            count += 1;
+        }
+        waiting.join().unwrap();
+        assert_eq!(count, 100);
+        assert!(started.elapsed() < 20 * HELD_FOR, "{:?}", started.elapsed());
     }
 
     #[tokio::test]

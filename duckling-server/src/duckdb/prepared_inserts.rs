@@ -61,6 +61,7 @@ impl PreparedInsert {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::AsArray;
     use arrow::record_batch::RecordBatch;
 
     use super::super::connection::Connection;
@@ -174,7 +175,7 @@ mod tests {
             if connection.execute(&format!("SET TimeZone = '{zone}'")).is_err() {
                 return;
             }
-            for _ in 0..3 {
+            for _ in 0..4 {
                 connection
                     .execute("INSERT INTO t VALUES ('2020-01-01 00:00:00')")
                     .unwrap();
@@ -192,34 +193,43 @@ mod tests {
         let mut other = database.connect().unwrap();
         let insert = "INSERT INTO t VALUES ('007')";
         connection.execute("CREATE TABLE t (v BIGINT)").unwrap();
-        let thrice = |connection: &mut Connection| {
-            for _ in 0..3 {
+        let four_times = |connection: &mut Connection| {
+            for _ in 0..4 {
                 connection.execute(insert).unwrap();
             }
         };
-        thrice(&mut connection);
+        four_times(&mut connection);
+        let prepared = rows(
+            &mut connection,
+            "SELECT name::VARCHAR AS name FROM duckdb_prepared_statements()",
+        );
+        let name = prepared[0].column(0).as_string::<i32>().value(0).to_owned();
+        connection.execute(&format!("DEALLOCATE \"{name}\"")).unwrap();
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM t WHERE v = 7").unwrap(), 8);
+        four_times(&mut connection);
         other.execute("ALTER TABLE t ALTER v TYPE VARCHAR").unwrap();
-        thrice(&mut connection);
-        assert_eq!(connection.execute("DELETE FROM t WHERE v = '007'").unwrap(), 3);
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM t WHERE v = '007'").unwrap(), 4);
         // In a transaction too, and when it is rolled back.
         connection.execute("BEGIN; ALTER TABLE t ADD COLUMN w INTEGER").unwrap();
         assert!(connection.execute(insert).is_err());
         connection.execute("ROLLBACK").unwrap();
-        thrice(&mut connection);
+        four_times(&mut connection);
         // A temporary table comes first.
         connection.execute("CREATE TEMP TABLE t (v VARCHAR)").unwrap();
-        thrice(&mut connection);
-        assert_eq!(connection.execute("DELETE FROM temp.t").unwrap(), 3);
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM temp.t").unwrap(), 4);
         connection.execute("DROP TABLE temp.t").unwrap();
-        thrice(&mut connection);
-        assert_eq!(connection.execute("DELETE FROM main.t WHERE v = '007'").unwrap(), 6);
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM main.t WHERE v = '007'").unwrap(), 8);
         other.execute("CREATE SCHEMA s; CREATE TABLE s.t (v BIGINT)").unwrap();
         connection.execute("SET search_path = 's,main'").unwrap();
-        thrice(&mut connection);
-        assert_eq!(connection.execute("DELETE FROM s.t WHERE v = 7").unwrap(), 3);
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM s.t WHERE v = 7").unwrap(), 4);
         other.execute("CREATE TABLE log (v BIGINT); CREATE TRIGGER r AFTER INSERT ON s.t FOR EACH STATEMENT INSERT INTO main.log VALUES (1)").unwrap();
-        thrice(&mut connection);
-        assert_eq!(connection.execute("DELETE FROM main.log").unwrap(), 3);
+        four_times(&mut connection);
+        assert_eq!(connection.execute("DELETE FROM main.log").unwrap(), 4);
         other
             .execute("DROP TABLE s.t; CREATE VIEW s.t AS SELECT 1 AS v")
             .unwrap();
