@@ -46,10 +46,6 @@ type Known = (&'static str, fn(&Statement, &Outcome, &Outcome) -> bool);
 
 /// Looked through when plain DuckDB (first outcome) and Duckherder (second) differ.
 const DIFFERENCES: &[Known] = &[
-    // Constants are folded and catalogs taken away before the name is made.
-    ("names of expressions", |_, plain, duckherder| {
-        plain.differs_in_expression_names(duckherder)
-    }),
     ("macros of dh beside local rows", |_, _, duckherder| {
         duckherder.fails_with("Function with name")
             || duckherder.fails_with("in a transaction that has already modified database")
