@@ -87,6 +87,24 @@ impl Outcome {
         std::mem::discriminant(self) == std::mem::discriminant(other) && self.class() == other.class()
     }
 
+    /// All is the same but names of columns without a name of their own.
+    pub fn differs_in_expression_names(&self, other: &Self) -> bool {
+        let (
+            Self::Rows { columns, rows },
+            Self::Rows {
+                columns: others,
+                rows: other_rows,
+            },
+        ) = (self, other)
+        else {
+            return false;
+        };
+        let is_alike = |((name, data_type), (other_name, other_type)): (&(String, String), &(String, String))| {
+            data_type == other_type && (name == other_name || name.contains('('))
+        };
+        rows == other_rows && columns.len() == others.len() && columns.iter().zip(others).all(is_alike)
+    }
+
     /// For people: of rows, those that `other` has not.
     pub fn describe(&self, other: &Self) -> String {
         match self {
