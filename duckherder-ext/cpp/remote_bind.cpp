@@ -72,6 +72,11 @@ public:
 		return default_catalog;
 	}
 
+	//! Whether values are missing in it, also in what is left of a statement that was prepared.
+	bool HasParameters() const {
+		return has_parameters;
+	}
+
 	//! Whether it is named in the statement, and not only by USE.
 	bool Named() const {
 		return !named.empty();
@@ -143,6 +148,7 @@ private:
 	}
 
 	void AddExpression(ParsedExpression &expression) {
+		has_parameters = has_parameters || expression.GetExpressionClass() == ExpressionClass::PARAMETER;
 		if (expression.GetExpressionClass() == ExpressionClass::CAST) {
 			return AddType(expression.Cast<CastExpression>().TargetType());
 		}
@@ -166,6 +172,7 @@ private:
 	optional_ptr<RemoteCatalog> default_catalog;
 	identifier_map_t<optional_ptr<RemoteCatalog>> named;
 	bool is_local = false;
+	bool has_parameters = false;
 };
 
 //! Whether the statement has been handed to a duckling already, which did not like it.
@@ -243,7 +250,7 @@ BoundStatement RemoteBind(ClientContext &context, Binder &binder, OperatorExtens
 		RemoteReferences references(context);
 		references.Collect(*again);
 		auto catalog = references.Result();
-		if (!catalog) {
+		if (!catalog || references.HasParameters()) {
 			return BoundStatement();
 		}
 		auto &inner = again->type == StatementType::EXPLAIN_STATEMENT ? *again->Cast<ExplainStatement>().stmt : *again;

@@ -7,6 +7,7 @@
 #include "remote_transaction.hpp"
 #include "stored_types.hpp"
 #include "table_scan.hpp"
+#include "type_text.hpp"
 
 #include "duckdb/common/arrow/arrow_appender.hpp"
 #include "duckdb/common/arrow/arrow_converter.hpp"
@@ -56,7 +57,7 @@ void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTar
 	ArrowConverter::ToArrowSchema(&schema.arrow_schema, StoredTypes(types), target.column_names, properties);
 	vector<string> names;
 	for (auto &type : types) {
-		names.push_back(type.ToString());
+		names.push_back(TypeText(type));
 	}
 	vector<DhText> texts;
 	for (auto &name : names) {

@@ -2,6 +2,7 @@
 
 #include "herd_bridge.hpp"
 #include "herd_json.hpp"
+#include "type_text.hpp"
 
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/index_catalog_entry.hpp"
@@ -64,7 +65,7 @@ string JsonEntry(const CatalogEntry &entry, const SchemaCatalogEntry &schema, co
 
 string JsonColumn(const Identifier &name, const LogicalType &type, bool not_null, const string &default_sql,
                   const Value &comment) {
-	return "{\"name\":" + JsonName(name) + ",\"type_text\":" + JsonText(type.ToString()) +
+	return "{\"name\":" + JsonName(name) + ",\"type_text\":" + JsonText(duckherder::TypeText(type)) +
 	       ",\"not_null\":" + JsonFlag(not_null) + ",\"default_sql\":" + default_sql +
 	       ",\"comment\":" + JsonOptional(comment) + "}";
 }

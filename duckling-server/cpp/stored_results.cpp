@@ -1,6 +1,7 @@
 #include "stored_results.hpp"
 
 #include "stored_types.hpp"
+#include "type_text.hpp"
 
 #include "duckdb/main/client_context.hpp"
 #include "duckdb/main/client_context_state.hpp"
@@ -21,7 +22,7 @@ constexpr const char *STATE = "duckling_stored_results";
 
 struct StoredResults : public ClientContextState {
 	bool stores = false;
-	//! Of the statement that was planned last; empty if nothing of it is stored.
+	//! Of the statement that was planned last; empty if nothing of it is stored, and DuckDB's own texts are exact.
 	vector<string> types;
 
 	static shared_ptr<StoredResults> Get(ClientContext &context) {
@@ -66,20 +67,29 @@ void StoreResult(ClientContext &context, Binder &binder, BoundStatement &bound) 
 		return;
 	}
 	state->types.clear();
+	if (!HasOwnResult(*bound.plan)) {
+		return;
+	}
 	auto stored = duckherder::StoredTypes(bound.types);
-	if (stored == bound.types || !HasOwnResult(*bound.plan)) {
+	auto is_stored = stored != bound.types;
+	if (is_stored || std::any_of(bound.types.begin(), bound.types.end(), duckherder::IsCollated)) {
+		for (auto &type : bound.types) {
+			state->types.push_back(duckherder::TypeText(type));
+		}
+	}
+	if (!is_stored) {
 		return;
 	}
 	bound.plan->ResolveOperatorTypes();
 	auto bindings = bound.plan->GetColumnBindings();
 	if (bindings.size() != bound.types.size()) {
+		state->types.clear();
 		return;
 	}
 	vector<unique_ptr<Expression>> columns;
 	for (idx_t i = 0; i < bindings.size(); i++) {
 		unique_ptr<Expression> column = make_uniq<BoundColumnRefExpression>(bound.types[i], bindings[i]);
 		columns.push_back(stored[i] == bound.types[i] ? std::move(column) : Stored(std::move(column)));
-		state->types.push_back(bound.types[i].ToString());
 	}
 	auto projection = make_uniq<LogicalProjection>(binder.GenerateTableIndex(), std::move(columns));
 	projection->children.push_back(std::move(bound.plan));

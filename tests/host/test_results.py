@@ -1,5 +1,6 @@
 """What a statement's result looks like, in comparison with a database of one's own."""
 
+import duckdb
 import pytest
 
 from conftest import connect
@@ -52,3 +53,31 @@ def test_names_types_and_rows_are_those_of_duckdb(dh, cursor):
         plain, dh = plain.cursor(), dh.cursor()
     for sql in STATEMENTS:
         assert (sql, *outcome(dh, sql)) == (sql, *outcome(plain, sql))
+
+
+@pytest.mark.parametrize(
+    "sql, values",
+    [
+        ("SELECT nope FROM dh.t WHERE a = ?", [1]),
+        ("SELECT ? + a FROM dh.t", ["5"]),
+        ("SELECT sum(?) FROM dh.t", ["a"]),
+        ("SELECT lower(?) FROM dh.t", [1]),
+        ("SELECT nope(?) FROM dh.t", [1]),
+        ("SELECT a FROM dh.t LIMIT ?", ["x"]),
+        ("SELECT a FROM dh.t WHERE a = ?", ["x"]),
+        ("INSERT INTO dh.t VALUES (?)", ["x"]),
+        ("SELECT a FROM dh.t WHERE a = ?", []),
+        ("SELECT a FROM dh.t WHERE a = ?", [1, 2]),
+    ],
+)
+def test_what_is_wrong_with_parameters_is_said_as_by_duckdb(dh, sql, values):
+    plain = connect()
+    plain.execute("ATTACH ':memory:' AS dh")
+    messages = []
+    for con in (plain, dh):
+        con.execute("CREATE TABLE dh.t (a INTEGER)")
+        with pytest.raises(duckdb.Error) as error:
+            con.execute(sql, values).fetchall()
+        # A value that is sent is a literal, which has a type of its own name.
+        messages.append((type(error.value), str(error.value).split("\n")[0].replace("_LITERAL", "")))
+    assert messages[0] == messages[1]

@@ -256,7 +256,7 @@ pub struct UniqueIndexDescription {
 pub struct ColumnDescription {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// DuckDB's own text of the type, for example "DECIMAL(10,2)" or "ENUM('a', 'b')".
+    /// DuckDB's own text of the type, for example "DECIMAL(10,2)" or "ENUM('a', 'b')"; that of a VARCHAR with its collation.
     #[prost(string, tag = "2")]
     pub type_text: ::prost::alloc::string::String,
     /// This and the default of a view's column are those of the table column that it is.

@@ -21,6 +21,9 @@ pub enum Feature {
     /// ARRAY with elements of varying length: hash tables in DuckDB 2.0.0 sometimes copy those of arrays that are NULL, and
     /// crash (`SELECT row(a, 1) FROM t EXCEPT ALL SELECT NULL`).
     ArrayOfText,
+    /// `row(…)` with an ARRAY in it: hash tables in DuckDB 2.0.0 take the tuple for a struct of other parts, and crash (`SELECT
+    /// DISTINCT row([1]::INTEGER[1], 1)`).
+    ArrayInTuple,
     /// UNION with members of varying length: joins in DuckDB 2.0.0 sometimes copy those that are not set, and crash.
     UnionOfText,
 }
@@ -33,6 +36,7 @@ pub const NOT_GENERATED: &[Feature] = &[
     Feature::IntegerCasts,
     Feature::LazyBegin,
     Feature::ArrayOfText,
+    Feature::ArrayInTuple,
     Feature::UnionOfText,
 ];
 
@@ -46,7 +50,7 @@ type Known = (&'static str, fn(&Statement, &Outcome, &Outcome) -> bool);
 
 /// Looked through when plain DuckDB (first outcome) and Duckherder (second) differ.
 const DIFFERENCES: &[Known] = &[
-    // Constants are folded and catalogs taken away before the name is made.
+    // In statements that run here, constants are folded before the name is made.
     ("names of expressions", |_, plain, duckherder| {
         plain.differs_in_expression_names(duckherder)
     }),

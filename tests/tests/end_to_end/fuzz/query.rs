@@ -95,9 +95,11 @@ impl Generator {
                 (format!("coalesce({inner}, {default})"), data_type)
             }
             9 => {
-                let (a, _) = self.expression(scope, depth - 1);
-                let (b, _) = self.expression(scope, depth - 1);
+                let (a, type_of_a) = self.expression(scope, depth - 1);
+                let (b, type_of_b) = self.expression(scope, depth - 1);
+                let has_array = type_of_a.may_have_array() || type_of_b.may_have_array();
                 let sql = match self.rng.u32(..5) {
+                    1 if has_array && !gaps::has(Feature::ArrayInTuple) => format!("{{'x': {a}, 'y': {b}}}"),
                     0 => format!("{{'x': {a}, 'größe': {b}}}"),
                     1 => format!("row({a}, {b})"),
                     2 => format!("[{a}, {a}]"),

@@ -159,6 +159,18 @@ impl Type {
         }
     }
 
+    /// An ARRAY, or something with one in it; or it is not known.
+    pub fn may_have_array(&self) -> bool {
+        match self {
+            Self::Unknown | Self::Array(..) => true,
+            Self::Scalar(_) | Self::Decimal(..) | Self::Enum(_) => false,
+            Self::List(element) => element.may_have_array(),
+            Self::Map(key, value) => key.may_have_array() || value.may_have_array(),
+            Self::Struct(members) | Self::Union(members) => members.iter().any(|(_, member)| member.may_have_array()),
+            Self::Named(_, inner) => inner.may_have_array(),
+        }
+    }
+
     pub fn is_integer(&self) -> bool {
         matches!(self, Self::Scalar(name) if INTEGERS.contains(name))
     }
