@@ -375,7 +375,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_while_without_anything_nothing_is_held() {
-        let (producer, mut consumer) = bounded(10 * HELD_BYTES);
+        let (producer, consumer) = bounded(10 * HELD_BYTES);
         let started = Instant::now();
         assert!(tokio::time::timeout(2 * HELD_FOR, consumer.next()).await.is_err());
         assert!(started.elapsed() >= 2 * HELD_FOR);
@@ -385,7 +385,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_room_holds_nothing_back() {
-        let (producer, mut consumer) = Queues::new(10 * HELD_BYTES, 1).open();
+        let (producer, consumer) = Queues::new(10 * HELD_BYTES, 1).open();
         let waiting = std::thread::spawn(move || {
             for _ in 0..100 {
                 producer.send(message(1)).unwrap();
