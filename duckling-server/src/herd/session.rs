@@ -28,6 +28,9 @@ use crate::settings::Settings;
 /// The exchange that a statement reads the rows of an upload with: no query has so many stages.
 pub const UPLOAD: StageId = StageId::MAX;
 
+/// How long a worker of which nothing is wanted yet may take to begin a transaction. It begins when it is asked, then.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long COMMIT and ROLLBACK may take on a worker.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -53,6 +56,8 @@ pub struct HerdSession {
     holds: Mutex<Vec<PlaceHold>>,
     /// Held while a query of the transaction gets its connection on each worker.
     starting: Arc<AsyncMutex<()>>,
+    /// Held while the transaction begins everywhere.
+    beginning: AsyncMutex<()>,
 }
 
 /// The turn of a query of the transaction to get its connections.
@@ -74,6 +79,8 @@ struct Slot {
 #[derive(Default)]
 struct Transaction {
     is_open: bool,
+    /// All workers are to begin with the first request to any of them.
+    begins_everywhere: bool,
     joined: BTreeMap<WorkerId, Joined>,
     /// A query was given up in the middle: a worker may have lost its part by that.
     is_doubtful: bool,
@@ -87,6 +94,8 @@ enum Joined {
     Asked,
     /// It has begun.
     Begun,
+    /// The same, for the snapshot alone: it was asked for nothing yet. Nothing is lost with it.
+    Looking,
 }
 
 /// The statement that runs, and what it has done with the herd.
@@ -113,6 +122,7 @@ impl HerdSession {
             statement: Mutex::default(),
             holds: Mutex::default(),
             starting: Arc::default(),
+            beginning: AsyncMutex::default(),
         })
     }
 
@@ -313,6 +323,7 @@ impl HerdSession {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        self.begin_everywhere().await;
         let mut is_repeated = false;
         loop {
             let (session, address) = self.session(worker).await?;
@@ -338,6 +349,33 @@ impl HerdSession {
                 return Err(error);
             }
             is_repeated = true;
+        }
+    }
+
+    /// With the first request of a transaction to a worker, all others begin too, so that what is committed later is seen on
+    /// none. One that cannot, begins when it is asked for something.
+    async fn begin_everywhere(&self) {
+        let _beginning = self.beginning.lock().await;
+        if std::mem::take(&mut lock(&self.transaction).begins_everywhere) {
+            let workers = self.herd.registry().live();
+            join_all(workers.iter().map(|worker| self.begin_at(worker))).await;
+        }
+    }
+
+    async fn begin_at(&self, worker: &WorkerId) {
+        let begun = tokio::time::timeout(LOOK_TIMEOUT, async {
+            let (session, _) = self.session(worker).await.ok()?;
+            lock(&self.transaction).joined.insert(worker.clone(), Joined::Looking);
+            let options = QueryOptions {
+                begin_transaction: true,
+                ..QueryOptions::default()
+            };
+            session.execute_with("SELECT 1", options).await.ok()
+        });
+        if !matches!(begun.await, Ok(Some(_))) {
+            // The server closes the session, if it has begun there.
+            lock(&self.transaction).joined.remove(worker);
+            self.forget(worker).await;
         }
     }
 
@@ -422,10 +460,11 @@ impl HerdSession {
         lock(&self.transaction).is_open
     }
 
-    /// Whether workers have joined the transaction.
+    /// Whether workers have been asked for something in the transaction.
     #[must_use]
     pub fn has_joined_workers(&self) -> bool {
-        !lock(&self.transaction).joined.is_empty()
+        let transaction = lock(&self.transaction);
+        transaction.joined.values().any(|joined| *joined != Joined::Looking)
     }
 
     /// What to write with: in the transaction if one is open, and else in one that ends with the statement
@@ -437,7 +476,7 @@ impl HerdSession {
         }
         let writes = self.writes.get_or_init(|| Self::new(Arc::clone(&self.herd)));
         writes.set_settings(lock(&self.settings).clone());
-        writes.begin();
+        writes.open_transaction(false);
         if self.is_cancelled() {
             writes.cancel();
         }
@@ -462,12 +501,17 @@ impl HerdSession {
         }
     }
 
-    /// A transaction begins. Workers join it when they are first asked for something.
+    /// A transaction begins, on workers with the first request to one of them.
     pub fn begin(&self) {
+        self.open_transaction(true);
+    }
+
+    fn open_transaction(&self, begins_everywhere: bool) {
         let mut transaction = lock(&self.transaction);
         if !transaction.is_open {
             *transaction = Transaction {
                 is_open: true,
+                begins_everywhere,
                 ..Transaction::default()
             };
         }
@@ -480,7 +524,10 @@ impl HerdSession {
             return Err(broken.clone());
         }
         if transaction.is_open {
-            transaction.joined.entry(worker.clone()).or_insert(Joined::Asked);
+            let joined = transaction.joined.entry(worker.clone()).or_insert(Joined::Asked);
+            if *joined == Joined::Looking {
+                *joined = Joined::Begun;
+            }
         }
         Ok(transaction.is_open)
     }
@@ -513,19 +560,24 @@ impl HerdSession {
             self.roll_back(transaction.joined);
             return Err(broken);
         }
-        if transaction.joined.is_empty() {
+        let (looking, joined): (BTreeMap<_, _>, BTreeMap<_, _>) = transaction
+            .joined
+            .into_iter()
+            .partition(|(_, joined)| *joined == Joined::Looking);
+        self.roll_back(looking);
+        if joined.is_empty() {
             return Ok(Vec::new());
         }
         let runtime = self.herd.runtime()?;
         if transaction.is_doubtful {
             // Before any of them commits.
-            let outcomes = runtime.block_on(self.control(transaction.joined.clone(), "SELECT 1"));
+            let outcomes = runtime.block_on(self.control(joined.clone(), "SELECT 1"));
             if let Some((_, error)) = outcomes.into_iter().find_map(|outcome| outcome.result.err()) {
-                self.roll_back(transaction.joined);
+                self.roll_back(joined);
                 return Err(error);
             }
         }
-        let outcomes = runtime.block_on(self.control(transaction.joined, "COMMIT"));
+        let outcomes = runtime.block_on(self.control(joined, "COMMIT"));
         judge(outcomes)
     }
 

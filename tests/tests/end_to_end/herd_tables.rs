@@ -807,6 +807,45 @@ async fn changes_are_those_of_a_single_duckdb() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_sees_all_workers_as_they_were() {
+    let mut herd = Herd::start(3).await;
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("CREATE TABLE r (k INTEGER) WITH (distribution = 'replicated')")
+        .await;
+    herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+    let other = herd.client.open_session().await.unwrap();
+    let one = "SELECT count(*) FROM t WHERE k = 77";
+    herd.run("BEGIN").await;
+    // One worker answers.
+    assert_eq!(number(&herd.client, one).await, 1);
+    other
+        .execute("INSERT INTO t SELECT * FROM range(100, 200)")
+        .await
+        .unwrap();
+    other.execute("DELETE FROM t WHERE k < 50").await.unwrap();
+    other.execute("INSERT INTO r VALUES (1)").await.unwrap();
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 100);
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM r").await, 0);
+    herd.run("COMMIT").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 150);
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM r").await, 1);
+
+    // A worker of which nothing is wanted may go.
+    herd.run("CREATE TABLE here (i INTEGER)").await;
+    herd.run("BEGIN").await;
+    herd.run("INSERT INTO here VALUES (1)").await;
+    assert_eq!(number(&herd.client, one).await, 1);
+    for worker in 0..3 {
+        if number(&herd.direct[worker], one).await == 0 {
+            herd.workers[worker].take().unwrap().stop().await.unwrap();
+        }
+    }
+    assert_eq!(number(&herd.client, one).await, 1);
+    herd.run("COMMIT").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM here").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_ends_with_a_worker() {
     let mut herd = Herd::start(3).await;
     herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
