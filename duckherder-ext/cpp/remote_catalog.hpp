@@ -89,8 +89,8 @@ private:
 
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;
-	//! By path, as SQL. Kept until DETACH: there are few, and DuckDB holds references to them.
-	duckdb::case_insensitive_map_t<duckdb::unique_ptr<RemoteSchema>> schemas;
+	//! By path, as SQL, in each spelling that is used. Kept until DETACH: there are few, and DuckDB holds references to them.
+	duckdb::unordered_map<duckdb::string, duckdb::unique_ptr<RemoteSchema>> schemas;
 };
 
 //! The error for statements that need rows of this process written to a duckling.
