@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, stream};
@@ -21,6 +21,9 @@ const PREFACE_BYTES: usize = 24;
 
 /// How long it may take to send that.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection that the server ends stays half open.
+const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long nobody is accepted after an error: of too many open files, for one, which does not go away by trying again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,6 +54,8 @@ pub struct Connection {
     stream: TcpStream,
     /// Until HTTP/2 has begun: the bytes that are still to come, and their deadline.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
+    /// Since the server has ended it.
+    linger: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -61,6 +66,7 @@ impl Connection {
         Self {
             stream,
             preface: Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface_timeout)))),
+            linger: None,
             _place: place,
         }
     }
@@ -115,8 +121,25 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// Ends when the client has ended its side too. What it still sends has to be taken: the system would answer it with a
+    /// reset, at which the client's system forgets what the client has not read yet.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        }
+        let linger = this
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_TIMEOUT)));
+        let mut bytes = [0; 4096];
+        while linger.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -163,6 +186,36 @@ mod tests {
         assert!(read.await.is_err(), "it waits for more");
         client.write_all(&[8]).await.unwrap();
         assert_eq!(connection.read_u8().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn an_end_loses_nothing_of_what_was_sent() {
+        let (client, mut connection) = connect(Duration::from_secs(10)).await;
+        let (mut from_server, mut to_server) = client.into_split();
+        let sent = vec![7; 1 << 20];
+        let expected = sent.len();
+        let server = tokio::spawn(async move {
+            connection.write_all(&sent).await.unwrap();
+            // Drops it afterwards.
+            connection.shutdown().await.unwrap();
+        });
+        // The server reads none of this before its end.
+        for _ in 0..100 {
+            to_server.write_all(&[8; 13]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut received = Vec::new();
+        from_server.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), expected);
+        drop(to_server);
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_end_is_not_waited_for() {
+        let (_client, mut connection) = connect(Duration::from_secs(10)).await;
+        let ended = tokio::time::timeout(10 * LINGER_TIMEOUT, connection.shutdown());
+        ended.await.unwrap().unwrap();
     }
 
     #[tokio::test]

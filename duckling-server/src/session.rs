@@ -27,7 +27,7 @@ use crate::settings::{Settings, SettledConnection};
 
 /// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
 /// transaction aborted with it.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// Idle time of a session that no client has come back for.
 const UNCONFIRMED_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
