@@ -7,7 +7,6 @@
 #include "herd_steps.hpp"
 #include "join_filters.hpp"
 #include "stored_results.hpp"
-#include "tuple_arrays.hpp"
 
 #include "duckdb/catalog/catalog_transaction.hpp"
 #include "duckdb/main/config.hpp"
@@ -98,8 +97,6 @@ void Distribute(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &pla
 }
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
-	plan->ResolveOperatorTypes();
-	duckling::RefuseTuplesOfArrays(*plan);
 	duckling::WithoutRowIdBloomFilters(*plan);
 	RefuseOwnScans(*plan);
 	// Workers know nothing of how the coordinator's results leave.

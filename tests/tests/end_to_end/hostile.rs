@@ -393,37 +393,3 @@ async fn malformed_variants_and_unions_are_refused_and_the_server_lives() {
     }
     assert_eq!(number(&client, "SELECT count(*) FROM u").await, 0);
 }
-
-#[tokio::test]
-async fn tuples_of_arrays_do_not_get_into_hash_tables() {
-    let (_duckling, client) = start().await;
-    client
-        .execute("CREATE TABLE t AS SELECT i, row([i]::INTEGER[1], i) AS r FROM range(5) s(i)")
-        .await
-        .unwrap();
-    for sql in [
-        "SELECT DISTINCT row([1]::INTEGER[1], 1)",
-        "SELECT DISTINCT [r] FROM t",
-        "SELECT r, count(*) FROM t GROUP BY r",
-        "SELECT count(DISTINCT r) FROM t",
-        "SELECT count(*) FROM t AS a JOIN t AS b USING (r)",
-        "SELECT a.r FROM t AS a JOIN t AS b USING (i)",
-        "SELECT r FROM t EXCEPT SELECT r FROM t WHERE i = 1",
-        "SELECT r FROM t UNION SELECT r FROM t",
-        "SELECT row_number() OVER (PARTITION BY r) FROM t",
-        "SELECT * FROM t WHERE r IN (SELECT r FROM t WHERE i < 3)",
-        "WITH RECURSIVE w AS (SELECT r FROM t UNION SELECT r FROM w) FROM w",
-    ] {
-        let error = remote(client.execute(sql).await.unwrap_err());
-        assert!(error.message.contains("name the parts"), "{sql}\n{error}");
-    }
-    // What keeps nothing in hash tables works.
-    for sql in [
-        "SELECT count(*) FROM t WHERE r IS NOT NULL",
-        "SELECT count(*) FROM (SELECT r FROM t ORDER BY r)",
-        "SELECT count(*) FROM t AS a JOIN t AS b USING (i)",
-        "SELECT count(*) FROM (SELECT DISTINCT {'a': [i]::INTEGER[1], 'b': i} FROM t)",
-    ] {
-        assert_eq!(number(&client, sql).await, 5, "{sql}");
-    }
-}
