@@ -101,8 +101,12 @@ unique_ptr<ParsedExpression> Typed(const ConstantExpression &constant) {
 			return CastTo("HUGEINT", constant.Copy());
 		}
 		return CastTo(value == int32_t(value) ? "INTEGER" : "BIGINT", constant.Copy());
-	default:
+	case LiteralKind::INVALID:
+	case LiteralKind::NULL_LITERAL:
 		return nullptr;
+	default:
+		// An aggregate's ORDER BY, for one, refuses literals.
+		return make_uniq<CastExpression>(constant.GetLiteral().ToValue().type(), constant.Copy());
 	}
 }
 
