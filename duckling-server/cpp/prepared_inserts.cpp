@@ -95,7 +95,8 @@ optional_ptr<Row> RowOf(SQLStatement &statement) {
 	}
 	auto &node = *statement.Cast<InsertStatement>().node;
 	// An INSERT of rows always has a query for them, be it a list of values.
-	auto has_more = !node.select_statement || !node.select_statement->node->modifiers.empty() || node.on_conflict_info || !node.returning_list.empty() || !node.cte_map.map.empty() ||
+	auto has_more = !node.select_statement || !node.select_statement->node->modifiers.empty() ||
+	                node.on_conflict_info || !node.returning_list.empty() || !node.cte_map.map.empty() ||
 	                !node.modifiers.empty() || node.default_values ||
 	                node.column_order != InsertColumnOrder::INSERT_BY_POSITION;
 	auto values = has_more ? nullptr : node.GetValuesList();
