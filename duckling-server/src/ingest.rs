@@ -116,10 +116,13 @@ pub fn run(
     let herd = lease.herd()?;
     let connection = lease.connection()?;
     let target = resolve(connection, target)?;
+    if in_transaction {
+        herd.begin_everywhere()?;
+    }
     let mut work = |connection: &mut Connection| take(connection, &herd, &target, schema, batches);
     let outcome = if in_transaction {
         let outcome = work(connection);
-        if outcome.is_err() && herd.has_joined_workers() {
+        if outcome.is_err() && herd.has_written() {
             lease.session.abort_transaction();
         }
         outcome

@@ -101,7 +101,7 @@ pub fn run(
         registration.start(false)?;
     }
     for statement in &statements {
-        commit_on_workers(sessions, lease, statement)?;
+        prepare_workers(sessions, lease, job.place, statement)?;
         let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
         let outcome = run_or_define(lease, job.place, statement, &mut run, &mut |lease| {
             drain(lease.connection()?, statement)
@@ -118,7 +118,7 @@ pub fn run(
             return Err(RemoteError::new(ExceptionType::Transaction, ABORTED));
         }
     }
-    commit_on_workers(sessions, lease, &last)?;
+    prepare_workers(sessions, lease, job.place, &last)?;
     let compression = match job.mapping {
         Mapping::Link | Mapping::Stored => lease.session.compression,
         // Not every client of Flight SQL can unpack.
@@ -367,9 +367,17 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
     Ok(())
 }
 
-/// A transaction is committed on workers before it is here: theirs is what may fail. If it does, all is rolled back that
-/// still can be.
-fn commit_on_workers(sessions: &Sessions, lease: &mut Lease, statement: &Statement) -> Result<(), RemoteError> {
+/// What workers do before a statement runs here. A transaction begins there with its first statement. It is committed
+/// there before it is here: theirs is what may fail. If it does, all is rolled back that still can be.
+fn prepare_workers(
+    sessions: &Sessions,
+    lease: &mut Lease,
+    place: Place,
+    statement: &Statement,
+) -> Result<(), RemoteError> {
+    if statement.kind() != StatementKind::Transaction && lease.session.in_transaction() && place != Place::Outside {
+        return lease.herd()?.begin_everywhere();
+    }
     if !commits(statement) {
         return Ok(());
     }
@@ -392,7 +400,7 @@ fn end_on_workers(
     if !lease.session.in_transaction() || place == Place::Outside {
         return herd.end_writes(outcome);
     }
-    if outcome.is_err() && !is_given_up && herd.has_joined_workers() {
+    if outcome.is_err() && !is_given_up && herd.has_written() {
         // What the others have done of it is not to be committed.
         lease.session.abort_transaction();
     }

@@ -23,7 +23,7 @@ use super::merge::{Merge, Merged};
 use super::parts::{Part, gathered, parts};
 use super::peers::{is_secondary, named};
 use super::routes::Route;
-use super::session::{HerdSession, Starting, lock};
+use super::session::{Access, HerdSession, Starting, lock};
 use super::statistics::StageStatistics;
 use super::{BatchSource, Herd, Next};
 use crate::duckdb::interrupted;
@@ -205,7 +205,11 @@ fn task(worker: &WorkerId, stage: HerdStageSummary) -> TaskStatistics {
 }
 
 /// Starts a query and waits for the columns of its rows.
-pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+pub(super) fn start(
+    session: &Arc<HerdSession>,
+    query: &HerdQuery,
+    access: Access,
+) -> Result<Arc<dyn BatchSource>, RemoteError> {
     let herd = session.herd();
     let parts = parts(query)?;
     let requests = parts
@@ -231,7 +235,7 @@ pub(super) fn start(session: &Arc<HerdSession>, query: &HerdQuery) -> Result<Arc
         for (mut request, part) in requests {
             request.query_id = id.to_vec().into();
             let (session, merge) = (Arc::clone(&begun), Arc::clone(&to_merge));
-            tasks.spawn(run(session, part, request, merge, turn.clone()));
+            tasks.spawn(run(session, part, access, request, merge, turn.clone()));
         }
         drop(turn);
         supervise(begun.herd(), tasks, parts, keeper, &to_merge).await;
@@ -318,7 +322,7 @@ impl RoutedRows {
             ..RunStagesRequest::default()
         };
         let keeper = Keeper::of(vec![worker.clone()], 1, Some(route.summary.clone()));
-        let stream = session.wait(registry.unless_gone(&worker, session.run_stages(&worker, request)))?;
+        let stream = session.wait(registry.unless_gone(&worker, session.run_stages(&worker, Access::Read, request)))?;
         Ok(Self {
             session: Arc::clone(session),
             worker,
@@ -395,11 +399,12 @@ struct Ended {
 async fn run(
     session: Arc<HerdSession>,
     part: Part,
+    access: Access,
     request: RunStagesRequest,
     merge: Arc<Merge>,
     turn: Option<Arc<Starting>>,
 ) -> Ended {
-    let outcome = run_part(&session, &part, request, &merge, turn).await;
+    let outcome = run_part(&session, &part, access, request, &merge, turn).await;
     Ended {
         worker: part.worker,
         outcome,
@@ -409,12 +414,13 @@ async fn run(
 async fn run_part(
     session: &HerdSession,
     part: &Part,
+    access: Access,
     request: RunStagesRequest,
     merge: &Merge,
     turn: Option<Arc<Starting>>,
 ) -> Result<StagesStream, RemoteError> {
     let worker = &part.worker;
-    let mut stream = session.run_stages(worker, request).await?;
+    let mut stream = session.run_stages(worker, access, request).await?;
     drop(turn);
     let address = session.herd().registry().address(worker).unwrap_or_default();
     let of_worker = |error| named(&worker.0, &address, error);

@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 
 use super::exchange::split::Splitter;
 use super::placements::partition_sql;
-use super::session::HerdSession;
+use super::session::{Access, HerdSession};
 use super::write::{Progress, Write, WriteTarget};
 use crate::catalog::identifier;
 use crate::duckdb::interrupted;
@@ -96,7 +96,7 @@ async fn take(
 ) -> Result<Vec<RecordBatch>, RemoteError> {
     let sql = &sql;
     let mut rows = session
-        .with_session(worker, |on_worker, begin_transaction| async move {
+        .with_session(worker, Access::Write, |on_worker, begin_transaction| async move {
             let options = QueryOptions {
                 begin_transaction,
                 stored_types: true,

@@ -240,7 +240,7 @@ impl HerdHooks for Planning {
 
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
-        self.0.gather(query)
+        self.0.gather(&query)
     }
 
     fn exchange_columns(&self, stage: u32) -> Result<String, RemoteError> {
@@ -262,7 +262,7 @@ impl HerdHooks for Planning {
 
     fn change(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
-        self.0.writing().gather(query)
+        self.0.change(&query)
     }
 
     fn move_rows(&self, schema: &str, table: &str, placement: &str, columns: &str) -> Result<(), RemoteError> {

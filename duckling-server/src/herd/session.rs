@@ -13,7 +13,7 @@ use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::HistoryId;
 use duckherder_proto::v1::RunStagesRequest;
 use duckherder_proto::{ExceptionType, RemoteError};
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use super::gather::{self, GatherStatistics};
@@ -56,8 +56,6 @@ pub struct HerdSession {
     holds: Mutex<Vec<PlaceHold>>,
     /// Held while a query of the transaction gets its connection on each worker.
     starting: Arc<AsyncMutex<()>>,
-    /// Held while the transaction begins everywhere.
-    beginning: AsyncMutex<()>,
 }
 
 /// The turn of a query of the transaction to get its connections.
@@ -79,7 +77,7 @@ struct Slot {
 #[derive(Default)]
 struct Transaction {
     is_open: bool,
-    /// All workers are to begin with the first request to any of them.
+    /// All workers are to begin with the transaction's first statement.
     begins_everywhere: bool,
     joined: BTreeMap<WorkerId, Joined>,
     /// A query was given up in the middle: a worker may have lost its part by that.
@@ -88,8 +86,23 @@ struct Transaction {
     broken: Option<RemoteError>,
 }
 
+/// What a request does on a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Joined {
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// A worker's part of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Joined {
+    progress: Progress,
+    /// Whether it may have something to commit.
+    writes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
     /// It was asked to begin; whether it has is not known.
     Asked,
     /// It has begun.
@@ -104,6 +117,8 @@ struct Statement {
     id: HistoryId,
     sql: Arc<str>,
     gathers: Vec<Arc<Mutex<GatherStatistics>>>,
+    /// Whether workers were asked to change something.
+    writes: bool,
 }
 
 impl HerdSession {
@@ -122,7 +137,6 @@ impl HerdSession {
             statement: Mutex::default(),
             holds: Mutex::default(),
             starting: Arc::default(),
-            beginning: AsyncMutex::default(),
         })
     }
 
@@ -148,12 +162,13 @@ impl HerdSession {
             id,
             sql: sql.into(),
             gathers: Vec::new(),
+            writes: false,
         };
     }
 
     /// The statement has ended. What it has done with the herd, if it has, goes into the statistics.
     pub fn statement_ends(&self, error: Option<&RemoteError>) {
-        let Statement { id, sql, gathers } = std::mem::take(&mut *lock(&self.statement));
+        let Statement { id, sql, gathers, .. } = std::mem::take(&mut *lock(&self.statement));
         let gathers: Vec<_> = gathers.iter().map(|gather| lock(gather).clone()).collect();
         if let Some(statistics) = QueryStatistics::of(id, &sql, &gathers, error) {
             self.herd.statistics().record(statistics);
@@ -261,8 +276,17 @@ impl HerdSession {
     ///
     /// # Errors
     /// A worker cannot be reached, or fails before there are rows. Later errors come from the source.
-    pub fn gather(self: &Arc<Self>, query: HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
-        gather::start(self, &query)
+    pub fn gather(self: &Arc<Self>, query: &HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        gather::start(self, query, Access::Read)
+    }
+
+    /// The same for a statement that changes rows where they are, in the transaction if one is open, and else in one that
+    /// ends with the statement ([`HerdSession::end_writes`]).
+    ///
+    /// # Errors
+    /// As [`HerdSession::gather`].
+    pub fn change(self: &Arc<Self>, query: &HerdQuery) -> Result<Arc<dyn BatchSource>, RemoteError> {
+        gather::start(&self.writing(), query, Access::Write)
     }
 
     /// Runs one statement on each of these workers, in the transaction if one is open, and else each by itself; the rows
@@ -282,7 +306,7 @@ impl HerdSession {
 
     /// Fails as soon as the worker is down.
     async fn execute_at(&self, worker: &WorkerId, sql: &str) -> Result<u64, RemoteError> {
-        let executed = self.with_session(worker, |session, begin_transaction| async move {
+        let executed = self.with_session(worker, Access::Write, |session, begin_transaction| async move {
             let options = QueryOptions {
                 begin_transaction,
                 ..QueryOptions::default()
@@ -297,10 +321,11 @@ impl HerdSession {
     pub(super) async fn run_stages(
         &self,
         worker: &WorkerId,
+        access: Access,
         request: RunStagesRequest,
     ) -> Result<StagesStream, RemoteError> {
         let request = &request;
-        self.with_session(worker, |session, begin_transaction| async move {
+        self.with_session(worker, access, |session, begin_transaction| async move {
             let request = RunStagesRequest {
                 begin_transaction,
                 ..request.clone()
@@ -318,16 +343,19 @@ impl HerdSession {
     pub(super) async fn with_session<T, F>(
         &self,
         worker: &WorkerId,
+        access: Access,
         request: impl Fn(Session, bool) -> F,
     ) -> Result<T, RemoteError>
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        self.begin_everywhere().await;
+        if access == Access::Write {
+            lock(&self.statement).writes = true;
+        }
         let mut is_repeated = false;
         loop {
             let (session, address) = self.session(worker).await?;
-            let begins = self.ask_to_join(worker)?;
+            let begins = self.ask_to_join(worker, access)?;
             let error = match request(session, begins).await {
                 Ok(value) => {
                     self.has_joined(worker);
@@ -352,20 +380,34 @@ impl HerdSession {
         }
     }
 
-    /// With the first request of a transaction to a worker, all others begin too, so that what is committed later is seen on
-    /// none. One that cannot, begins when it is asked for something.
-    async fn begin_everywhere(&self) {
-        let _beginning = self.beginning.lock().await;
-        if std::mem::take(&mut lock(&self.transaction).begins_everywhere) {
-            let workers = self.herd.registry().live();
-            join_all(workers.iter().map(|worker| self.begin_at(worker))).await;
+    /// A statement is about to run. With the first one of a transaction, workers begin as the coordinator does, so that what
+    /// is committed later is seen on none of them. One that cannot, begins when it is asked for something. Blocks: not for
+    /// the runtime's threads.
+    ///
+    /// # Errors
+    /// The statement was cancelled.
+    pub fn begin_everywhere(&self) -> Result<(), RemoteError> {
+        if !std::mem::take(&mut lock(&self.transaction).begins_everywhere) {
+            return Ok(());
         }
+        let workers = self.herd.registry().live();
+        if workers.is_empty() {
+            return Ok(());
+        }
+        self.wait(async {
+            join_all(workers.iter().map(|worker| self.begin_at(worker))).await;
+            Ok(())
+        })
     }
 
     async fn begin_at(&self, worker: &WorkerId) {
         let begun = tokio::time::timeout(LOOK_TIMEOUT, async {
             let (session, _) = self.session(worker).await.ok()?;
-            lock(&self.transaction).joined.insert(worker.clone(), Joined::Looking);
+            let looks = Joined {
+                progress: Progress::Looking,
+                writes: false,
+            };
+            lock(&self.transaction).joined.insert(worker.clone(), looks);
             let options = QueryOptions {
                 begin_transaction: true,
                 ..QueryOptions::default()
@@ -460,11 +502,10 @@ impl HerdSession {
         lock(&self.transaction).is_open
     }
 
-    /// Whether workers have been asked for something in the transaction.
+    /// Whether the running statement may have changed something on workers.
     #[must_use]
-    pub fn has_joined_workers(&self) -> bool {
-        let transaction = lock(&self.transaction);
-        transaction.joined.values().any(|joined| *joined != Joined::Looking)
+    pub fn has_written(&self) -> bool {
+        lock(&self.statement).writes
     }
 
     /// What to write with: in the transaction if one is open, and else in one that ends with the statement
@@ -501,7 +542,7 @@ impl HerdSession {
         }
     }
 
-    /// A transaction begins, on workers with the first request to one of them.
+    /// A transaction begins, on workers with its first statement ([`HerdSession::begin_everywhere`]).
     pub fn begin(&self) {
         self.open_transaction(true);
     }
@@ -518,38 +559,44 @@ impl HerdSession {
     }
 
     /// Whether the next request to a worker begins its transaction, or is in it.
-    fn ask_to_join(&self, worker: &WorkerId) -> Result<bool, RemoteError> {
+    fn ask_to_join(&self, worker: &WorkerId, access: Access) -> Result<bool, RemoteError> {
         let mut transaction = lock(&self.transaction);
         if let Some(broken) = &transaction.broken {
             return Err(broken.clone());
         }
         if transaction.is_open {
-            let joined = transaction.joined.entry(worker.clone()).or_insert(Joined::Asked);
-            if *joined == Joined::Looking {
-                *joined = Joined::Begun;
+            let joined = transaction.joined.entry(worker.clone()).or_insert(Joined {
+                progress: Progress::Asked,
+                writes: false,
+            });
+            if joined.progress == Progress::Looking {
+                joined.progress = Progress::Begun;
             }
+            joined.writes |= access == Access::Write;
         }
         Ok(transaction.is_open)
     }
 
     fn has_joined(&self, worker: &WorkerId) {
         if let Some(joined) = lock(&self.transaction).joined.get_mut(worker) {
-            *joined = Joined::Begun;
+            joined.progress = Progress::Begun;
         }
     }
 
     /// The worker has lost the session; whether the transaction was lost with it.
     fn left(&self, worker: &WorkerId, error: &RemoteError) -> bool {
         let mut transaction = lock(&self.transaction);
-        let had_begun = transaction.joined.remove(worker) == Some(Joined::Begun);
+        let joined = transaction.joined.remove(worker);
+        let had_begun = joined.is_some_and(|joined| joined.progress == Progress::Begun);
         if had_begun {
             transaction.broken.get_or_insert_with(|| error.clone());
         }
         had_begun
     }
 
-    /// Commits on every worker that has joined; those. To be called before the coordinator's own commit. Blocks: not for
-    /// the runtime's threads. Not to be cancelled, since the outcome must be known.
+    /// Commits on every worker that was asked to change something; those. The others are let go. To be called before the
+    /// coordinator's own commit. Blocks: not for the runtime's threads. Not to be cancelled, since the outcome must be
+    /// known.
     ///
     /// # Errors
     /// A worker has not committed, or nobody knows: the message says what each has done. Workers that have not, have
@@ -560,24 +607,22 @@ impl HerdSession {
             self.roll_back(transaction.joined);
             return Err(broken);
         }
-        let (looking, joined): (BTreeMap<_, _>, BTreeMap<_, _>) = transaction
-            .joined
-            .into_iter()
-            .partition(|(_, joined)| *joined == Joined::Looking);
-        self.roll_back(looking);
-        if joined.is_empty() {
+        let (writers, readers): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            transaction.joined.into_iter().partition(|(_, joined)| joined.writes);
+        if writers.is_empty() {
+            self.roll_back(readers);
             return Ok(Vec::new());
         }
         let runtime = self.herd.runtime()?;
         if transaction.is_doubtful {
             // Before any of them commits.
-            let outcomes = runtime.block_on(self.control(joined.clone(), "SELECT 1"));
+            let outcomes = runtime.block_on(self.control(writers.clone(), "SELECT 1"));
             if let Some((_, error)) = outcomes.into_iter().find_map(|outcome| outcome.result.err()) {
-                self.roll_back(joined);
+                self.roll_back(writers.into_iter().chain(readers).collect());
                 return Err(error);
             }
         }
-        let outcomes = runtime.block_on(self.control(joined, "COMMIT"));
+        let (outcomes, _) = runtime.block_on(join(self.control(writers, "COMMIT"), self.control(readers, "ROLLBACK")));
         judge(outcomes)
     }
 
@@ -626,7 +671,7 @@ impl HerdSession {
             (slot.session.clone(), slot.address.clone())
         };
         let Some(session) = session else {
-            if joined == Joined::Asked {
+            if joined.progress == Progress::Asked {
                 return Ok(());
             }
             let error = RemoteError::new(
@@ -639,7 +684,7 @@ impl HerdSession {
             Ok(Ok(_)) => return Ok(()),
             // It had not begun.
             Ok(Err(ClientError::Remote(error)))
-                if joined == Joined::Asked && error.message.contains("no transaction is active") =>
+                if joined.progress == Progress::Asked && error.message.contains("no transaction is active") =>
             {
                 return Ok(());
             }

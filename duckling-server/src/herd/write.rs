@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::peers::named;
-use super::session::{HerdSession, lock};
+use super::session::{Access, HerdSession, lock};
 
 /// Batches for one worker that wait for the network.
 const BATCHES_AHEAD: usize = 4;
@@ -44,50 +44,62 @@ pub enum Progress<T> {
     Pending,
 }
 
-/// Rows on their way into a table of workers, in the transactions of a connection. Dropped before its end, it is broken
-/// off; the transactions are then to be rolled back.
+/// Rows on their way into a table of workers, in the transactions of a connection. A worker that gets none is asked for
+/// nothing. Dropped before its end, it is broken off; the transactions are then to be rolled back.
 pub struct Write {
     session: Arc<HerdSession>,
     runtime: Handle,
+    target: IngestTarget,
     schema: SchemaRef,
     everywhere: bool,
     lanes: Vec<Lane>,
+    /// Held while lanes are opened.
+    opening: Mutex<()>,
     rows: Mutex<u64>,
 }
 
 /// What goes to one worker.
 struct Lane {
     worker: WorkerId,
-    address: String,
-    batches: Mutex<Option<mpsc::Sender<RecordBatch>>>,
+    state: Mutex<LaneState>,
     upload: Mutex<Option<JoinHandle<Result<u64, ClientError>>>>,
 }
 
+enum LaneState {
+    /// There were no rows for it yet.
+    Closed,
+    Open(mpsc::Sender<RecordBatch>),
+    Ended,
+}
+
 impl Lane {
-    fn sender(&self) -> Option<mpsc::Sender<RecordBatch>> {
-        lock(&self.batches).clone()
+    fn is_closed(&self) -> bool {
+        matches!(*lock(&self.state), LaneState::Closed)
     }
 
-    fn settled(&self, outcome: Result<Result<u64, ClientError>, JoinError>) -> Result<u64, RemoteError> {
-        match outcome {
-            Ok(outcome) => outcome.map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error())),
-            Err(_) => Err(ended()),
+    fn sender(&self) -> Option<mpsc::Sender<RecordBatch>> {
+        match &*lock(&self.state) {
+            LaneState::Open(sender) => Some(sender.clone()),
+            LaneState::Closed | LaneState::Ended => None,
         }
     }
 }
 
 impl Write {
-    /// Opens the table on all workers. Blocks: not for the runtime's threads.
+    /// Of the rows that [`Write::push`] takes. Blocks, as its methods do: not for the runtime's threads.
     ///
     /// # Errors
-    /// A worker is not alive, or cannot be reached.
+    /// The table is to be made, and a worker is not alive, or cannot be reached.
     pub fn start(session: &Arc<HerdSession>, target: &WriteTarget, schema: SchemaRef) -> Result<Self, RemoteError> {
         let session = session.writing();
-        let runtime = session.herd().runtime()?;
-        let opened = session.wait(try_join_all(target.workers.iter().map(|worker| open(&session, worker))))?;
-        let lanes = target.workers.iter().zip(opened).map(|(worker, (on_worker, address))| {
-            let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
-            let ingest = IngestTarget {
+        let lanes = target.workers.iter().map(|worker| Lane {
+            worker: worker.clone(),
+            state: Mutex::new(LaneState::Closed),
+            upload: Mutex::default(),
+        });
+        let write = Self {
+            runtime: session.herd().runtime()?,
+            target: IngestTarget {
                 schema: target.schema.clone(),
                 parent_schemas: Vec::new(),
                 table: target.table.clone(),
@@ -97,29 +109,41 @@ impl Write {
                     IngestMode::Append
                 },
                 begin_transaction: true,
-            };
+            },
+            schema,
+            everywhere: target.everywhere,
+            lanes: lanes.collect(),
+            opening: Mutex::default(),
+            rows: Mutex::default(),
+            session,
+        };
+        if target.temporary {
+            write.open(&write.lanes)?;
+        }
+        Ok(write)
+    }
+
+    /// Opens the table on the workers of those lanes that are closed.
+    fn open(&self, lanes: &[Lane]) -> Result<(), RemoteError> {
+        if !lanes.iter().any(Lane::is_closed) {
+            return Ok(());
+        }
+        let _opening = lock(&self.opening);
+        let closed: Vec<_> = lanes.iter().filter(|lane| lane.is_closed()).collect();
+        let opening = closed.iter().map(|lane| open(&self.session, &lane.worker));
+        let opened = self.session.wait(try_join_all(opening))?;
+        for (lane, on_worker) in closed.into_iter().zip(opened) {
+            let (sender, receiver) = mpsc::channel(BATCHES_AHEAD);
             let batches = stream::unfold(receiver, |mut receiver: mpsc::Receiver<RecordBatch>| async {
                 let batch = receiver.recv().await?;
                 Some((Ok::<_, BoxError>(batch), receiver))
             });
-            let schema = SchemaRef::clone(&schema);
-            let upload = async move { Ok(on_worker.ingest(ingest, schema, batches).await?.rows) };
-            Lane {
-                worker: worker.clone(),
-                address,
-                batches: Mutex::new(Some(sender)),
-                upload: Mutex::new(Some(runtime.spawn(upload))),
-            }
-        });
-        let lanes = lanes.collect();
-        Ok(Self {
-            schema,
-            everywhere: target.everywhere,
-            lanes,
-            rows: Mutex::new(0),
-            runtime: runtime.clone(),
-            session,
-        })
+            let (target, schema) = (self.target.clone(), SchemaRef::clone(&self.schema));
+            let upload = async move { Ok(on_worker.ingest(target, schema, batches).await?.rows) };
+            *lock(&lane.upload) = Some(self.runtime.spawn(upload));
+            *lock(&lane.state) = LaneState::Open(sender);
+        }
+        Ok(())
     }
 
     /// The columns that every batch must have.
@@ -131,13 +155,14 @@ impl Write {
     /// Takes a batch over, for the worker of that number, or for all.
     ///
     /// # Errors
-    /// What ended an upload: a violated constraint, a worker that has gone.
+    /// The worker is not alive, or cannot be reached. What ended an upload: a violated constraint, a worker that has gone.
     pub fn push(&self, worker: usize, batch: RecordBatch, timeout: Duration) -> Result<Progress<()>, RemoteError> {
         let lanes = if self.everywhere {
             &self.lanes[..]
         } else {
             self.lanes.get(worker..=worker).unwrap_or_default()
         };
+        self.open(lanes)?;
         let rows = batch.num_rows() as u64;
         let senders: Option<Vec<_>> = lanes.iter().map(Lane::sender).collect();
         let senders = senders.ok_or_else(ended)?;
@@ -164,7 +189,7 @@ impl Write {
     /// As [`Write::push`].
     pub fn finish(&self, timeout: Duration) -> Result<Progress<u64>, RemoteError> {
         for lane in &self.lanes {
-            lock(&lane.batches).take();
+            *lock(&lane.state) = LaneState::Ended;
         }
         let sent = *lock(&self.rows);
         for lane in &self.lanes {
@@ -173,7 +198,7 @@ impl Write {
             let gone = std::slice::from_ref(&lane.worker);
             let outcome = self.runtime.block_on(async {
                 tokio::select! {
-                    outcome = running => Some(lane.settled(outcome)),
+                    outcome = running => Some(self.settled(lane, outcome)),
                     error = self.session.herd().registry().gone(gone) => Some(Err(error)),
                     () = tokio::time::sleep(timeout) => None,
                 }
@@ -194,12 +219,20 @@ impl Write {
         for lane in &self.lanes {
             let mut upload = lock(&lane.upload);
             if let Some(running) = upload.take_if(|running| running.is_finished())
-                && let Err(error) = lane.settled(self.runtime.block_on(running))
+                && let Err(error) = self.settled(lane, self.runtime.block_on(running))
             {
                 return error;
             }
         }
         ended()
+    }
+
+    fn settled(&self, lane: &Lane, outcome: Result<Result<u64, ClientError>, JoinError>) -> Result<u64, RemoteError> {
+        let address = || self.session.herd().registry().address(&lane.worker).unwrap_or_default();
+        match outcome {
+            Ok(outcome) => outcome.map_err(|error| named(&lane.worker.0, &address(), error.to_remote_error())),
+            Err(_) => Err(ended()),
+        }
     }
 }
 
@@ -274,9 +307,8 @@ impl Drop for Execution {
 
 /// The session on a worker, in the transaction, which begins there with it if it has not yet: what follows cannot be
 /// sent twice, for a worker that does not know the session any more.
-async fn open(session: &HerdSession, worker: &WorkerId) -> Result<(Session, String), RemoteError> {
-    let address = session.herd().registry().address(worker)?;
-    let on_worker = session.with_session(worker, |on_worker, begin_transaction| async move {
+async fn open(session: &HerdSession, worker: &WorkerId) -> Result<Session, RemoteError> {
+    let on_worker = session.with_session(worker, Access::Write, |on_worker, begin_transaction| async move {
         let options = QueryOptions {
             begin_transaction,
             ..QueryOptions::default()
@@ -284,5 +316,5 @@ async fn open(session: &HerdSession, worker: &WorkerId) -> Result<(Session, Stri
         on_worker.execute_with("SELECT 1", options).await?;
         Ok(on_worker)
     });
-    Ok((on_worker.await?, address))
+    on_worker.await
 }

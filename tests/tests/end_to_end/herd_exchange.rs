@@ -638,7 +638,7 @@ async fn a_coordinator_gathers_from_all_workers() {
     for _ in 0..2 {
         let (session, query) = (Arc::clone(&session), query.clone());
         let (rows, report) = blocking(move || {
-            let source = session.gather(query).unwrap();
+            let source = session.gather(&query).unwrap();
             assert_eq!(source.schema().field(0).name(), "n");
             (drain(&*source).unwrap(), source.report())
         })
@@ -655,7 +655,7 @@ async fn the_first_error_names_its_worker_and_stops_the_others() {
     let sql = "SELECT CASE WHEN n = 1500 THEN error('no good') ELSE n END::BIGINT AS n FROM t, \
                range(CASE WHEN n BETWEEN 1000 AND 2000 THEN 1 ELSE 100_000_000_000 END)";
     let (session, query) = (coordinator.session(), coordinator.gather(sql));
-    let error = blocking(move || session.gather(query).and_then(|source| drain(&*source)).unwrap_err()).await;
+    let error = blocking(move || session.gather(&query).and_then(|source| drain(&*source)).unwrap_err()).await;
     assert_eq!(error.kind, ExceptionType::InvalidInput);
     let worker = &coordinator.ids[1].0;
     let address = format!("127.0.0.1:{}", coordinator.workers.ducklings[1].port());
@@ -670,7 +670,7 @@ async fn a_dropped_or_cancelled_gather_stops_on_every_worker() {
     let session = coordinator.session();
     let source = blocking({
         let session = Arc::clone(&session);
-        move || session.gather(rows).unwrap()
+        move || session.gather(&rows).unwrap()
     })
     .await;
     assert!(!coordinator.workers.is_empty());
@@ -772,12 +772,12 @@ async fn a_worker_that_is_gone_is_named() {
     let query = coordinator.gather("SELECT n FROM t");
     let first = blocking({
         let (session, query) = (Arc::clone(&session), query.clone());
-        move || session.gather(query).and_then(|source| drain(&*source))
+        move || session.gather(&query).and_then(|source| drain(&*source))
     });
     assert_eq!(first.await.unwrap().len(), 3000);
     let gone = coordinator.workers.ducklings.remove(1);
     within(DEADLINE, gone.stop()).await.unwrap();
-    let error = blocking(move || session.gather(query).and_then(|source| drain(&*source)).unwrap_err()).await;
+    let error = blocking(move || session.gather(&query).and_then(|source| drain(&*source)).unwrap_err()).await;
     assert_eq!(error.kind, ExceptionType::Connection);
     assert!(error.message.contains(&coordinator.ids[1].0), "{error}");
     coordinator.workers.until_empty(CANCEL_DEADLINE).await;

@@ -830,8 +830,19 @@ async fn a_transaction_sees_all_workers_as_they_were() {
     assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 150);
     assert_eq!(number(&herd.client, "SELECT count(*) FROM r").await, 1);
 
-    // A worker of which nothing is wanted may go.
+    // Also where the first statement is about the coordinator's own rows.
     herd.run("CREATE TABLE here (i INTEGER)").await;
+    herd.run("BEGIN").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM here").await, 0);
+    other
+        .execute("INSERT INTO t SELECT * FROM range(200, 300)")
+        .await
+        .unwrap();
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 150);
+    herd.run("ROLLBACK").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 250);
+
+    // A worker of which nothing is wanted may go.
     herd.run("BEGIN").await;
     herd.run("INSERT INTO here VALUES (1)").await;
     assert_eq!(number(&herd.client, one).await, 1);
@@ -864,6 +875,32 @@ async fn a_transaction_ends_with_a_worker() {
         let committed = error.message.contains("Committed:");
         assert!(rows == 0 || committed, "{rows} rows\n{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_were_only_read_commit_nothing() {
+    let herd = Herd::start(3).await;
+    herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)")
+        .await;
+    herd.run("INSERT INTO p SELECT * FROM range(100)").await;
+    let other = herd.client.open_session().await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    other.execute("INSERT INTO p VALUES (777)").await.unwrap();
+    herd.run("BEGIN").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM p").await, 100);
+    herd.run("INSERT INTO p VALUES (777)").await;
+    other.execute("COMMIT").await.unwrap();
+    let error = herd.error("COMMIT").await;
+    assert!(!error.message.contains("workers only"), "{error}");
+    assert!(error.message.contains("777"), "{error}");
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM p").await, 101);
+
+    // A query that fails before it has changed anything leaves the transaction as it is, as in DuckDB.
+    herd.run("BEGIN").await;
+    herd.run("INSERT INTO p VALUES (778)").await;
+    herd.error("SELECT nothing FROM p").await;
+    herd.run("COMMIT").await;
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM p").await, 102);
 }
 
 #[tokio::test(flavor = "multi_thread")]
