@@ -84,6 +84,11 @@ const DIFFERENCES: &[Known] = &[
             .iter()
             .any(|outcome| outcome.fails_with("Unimplemented type for cast"))
     }),
+    // The same for text that is no value of a nested type. Plain DuckDB's statistics of a table's values can tell that no
+    // row gets there; those of a duckling's tables do not come along.
+    ("text as nested values where there are no rows", |_, plain, duckherder| {
+        plain.has_no_rows() && duckherder.fails_with("can't be cast to the destination type")
+    }),
     ("NULL keys of a MAP", |_, plain, duckherder| {
         plain.fails_with("Map keys can not be NULL") && duckherder.is_error()
     }),
