@@ -206,9 +206,19 @@ fn take(
             None => return Err(broken_off()),
         }
     }
+    if rows == 0 && target.create == Create::No {
+        // The appender would not ask the table: another transaction may have altered it.
+        drop(appender);
+        let (sender, mut end) = mpsc::channel(1);
+        let _ = sender.try_send(Ok(Upload::End { rows: Some(0) }));
+        return take_as_insert(connection, herd, target, IN_ORDER, schema, &mut end);
+    }
     appender.finish()?;
     Ok(rows)
 }
+
+/// What an INSERT reads the upload's rows from, in the order in which they were sent.
+const IN_ORDER: &str = "duckherder_upload()";
 
 /// Whether all rows that were sent have arrived.
 pub fn check_end(rows_sent: Option<u64>, rows: u64) -> Result<(), RemoteError> {
@@ -246,7 +256,6 @@ fn rows_of_insert(
     target: &Target,
     schema: &Schema,
 ) -> Result<Option<String>, RemoteError> {
-    const IN_ORDER: &str = "duckherder_upload()";
     // The appender knows no tables in nested schemas, and would cast what is stored.
     let is_stored = schema.fields().iter().any(|field| is_stored(field));
     let in_order = (!target.parent_schemas.is_empty() || is_stored).then(|| IN_ORDER.to_owned());

@@ -211,3 +211,13 @@ def test_detach_in_a_transaction(t, other):
         pass
     t.rollback()
     assert values(other) == [1]
+
+
+def test_an_insert_of_no_rows_meets_conflicts_too(t, other):
+    t.execute("CREATE TEMP TABLE nothing (i INTEGER)")
+    other.begin()
+    other.execute("ALTER TABLE dh.t ADD COLUMN j INTEGER")
+    with pytest.raises(duckdb.TransactionException, match="has been altered by a different transaction"):
+        t.execute("INSERT INTO dh.t (i) FROM nothing")
+    other.rollback()
+    assert t.execute("INSERT INTO dh.t FROM nothing").fetchall() == [(0,)]

@@ -77,11 +77,6 @@ impl Outcome {
             if class.contains("INTERNAL") || class.contains("FATAL") || message.contains("INTERNAL Error") || message.contains("database has been invalidated"))
     }
 
-    /// It is a result without rows.
-    pub fn has_no_rows(&self) -> bool {
-        matches!(self, Self::Rows { rows, .. } if rows.is_empty())
-    }
-
     /// It is an error that says this.
     pub fn fails_with(&self, text: &str) -> bool {
         matches!(self, Self::Error { message, .. } if message.contains(text))

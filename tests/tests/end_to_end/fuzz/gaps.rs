@@ -84,11 +84,18 @@ const DIFFERENCES: &[Known] = &[
             .iter()
             .any(|outcome| outcome.fails_with("Unimplemented type for cast"))
     }),
-    // The same for text that is no value of a nested type. Plain DuckDB's statistics of a table's values can tell that no
-    // row gets there; those of a duckling's tables do not come along.
-    ("text as nested values where there are no rows", |_, plain, duckherder| {
-        plain.has_no_rows() && duckherder.fails_with("can't be cast to the destination type")
-    }),
+    // The same for the constant '1' where a value of another type is wanted: whether any row gets there depends on the plan,
+    // which plain DuckDB makes with statistics of the tables' values, and a herd in its own way.
+    (
+        "'1' as another type where there may be no rows",
+        |_, plain, duckherder| {
+            [(plain, duckherder), (duckherder, plain)].iter().any(|(one, other)| {
+                one.class() == Some("Conversion Error")
+                    && (one.fails_with("'1'") || one.fails_with("\"1\""))
+                    && !other.is_error()
+            })
+        },
+    ),
     ("NULL keys of a MAP", |_, plain, duckherder| {
         plain.fails_with("Map keys can not be NULL") && duckherder.is_error()
     }),
