@@ -94,6 +94,10 @@ impl Target {
         let quoted: Vec<_> = parts.map(identifier).collect();
         quoted.join(".")
     }
+
+    fn by_name_sql(&self) -> &str {
+        if self.by_name { " BY NAME" } else { "" }
+    }
 }
 
 /// Appends what `batches` yields, on a blocking thread; the number of rows taken.
@@ -207,18 +211,27 @@ fn take(
         }
     }
     if rows == 0 && target.create == Create::No {
-        // The appender would not ask the table: another transaction may have altered it.
+        // The appender would not ask the table, which another transaction may have altered.
         drop(appender);
-        let (sender, mut end) = mpsc::channel(1);
-        let _ = sender.try_send(Ok(Upload::End { rows: Some(0) }));
-        return take_as_insert(connection, herd, target, IN_ORDER, schema, &mut end);
+        let nothing = insert_of_nothing(target, schema);
+        return connection.execute(&nothing).map(|_| 0);
     }
     appender.finish()?;
     Ok(rows)
 }
 
-/// What an INSERT reads the upload's rows from, in the order in which they were sent.
-const IN_ORDER: &str = "duckherder_upload()";
+fn insert_of_nothing(target: &Target, schema: &Schema) -> String {
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| format!("NULL AS {}", identifier(field.name())));
+    format!(
+        "INSERT INTO {}{} SELECT {} WHERE false",
+        target.qualified(),
+        target.by_name_sql(),
+        columns.collect::<Vec<_>>().join(", ")
+    )
+}
 
 /// Whether all rows that were sent have arrived.
 pub fn check_end(rows_sent: Option<u64>, rows: u64) -> Result<(), RemoteError> {
@@ -256,6 +269,7 @@ fn rows_of_insert(
     target: &Target,
     schema: &Schema,
 ) -> Result<Option<String>, RemoteError> {
+    const IN_ORDER: &str = "duckherder_upload()";
     // The appender knows no tables in nested schemas, and would cast what is stored.
     let is_stored = schema.fields().iter().any(|field| is_stored(field));
     let in_order = (!target.parent_schemas.is_empty() || is_stored).then(|| IN_ORDER.to_owned());
@@ -313,10 +327,10 @@ fn take_as_insert(
         batches,
     ));
     herd.set_upload(Some((columns, Arc::clone(&source) as _)));
-    let by_name = if target.by_name { " BY NAME" } else { "" };
     let outcome = connection.execute(&format!(
-        "INSERT INTO {}{by_name} FROM {source_sql}",
-        target.qualified()
+        "INSERT INTO {}{} FROM {source_sql}",
+        target.qualified(),
+        target.by_name_sql()
     ));
     herd.set_upload(None);
     outcome?;
