@@ -290,6 +290,14 @@ impl Session {
         self.wait(self.0.session.cancel(statement_id))
     }
 
+    /// As [`crate::Session::progress`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn progress(&self, statement_id: u64) -> Result<Option<f64>, ClientError> {
+        self.wait(self.0.session.progress(statement_id))
+    }
+
     /// As [`crate::Session::keep_alive`].
     ///
     /// # Errors

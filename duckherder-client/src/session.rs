@@ -372,6 +372,19 @@ impl Session {
         Ok(self.0.connection.request(&request).await?.found)
     }
 
+    /// How far a running statement, [`QueryStream::statement_id`], is: from 0 to 1, as the server's DuckDB estimates it.
+    /// `None` if it does not know, or no such statement runs.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn progress(&self, statement_id: u64) -> Result<Option<f64>, ClientError> {
+        let request = v1::ProgressRequest {
+            session_id: self.id().clone(),
+            statement_id,
+        };
+        Ok(self.0.connection.request(&request).await?.fraction)
+    }
+
     /// Tells the server that the session is still wanted, and returns the catalog's epoch. Happens by itself as long as
     /// the session lives; useful to learn the epoch, or whether the session is still there.
     ///

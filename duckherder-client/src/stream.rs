@@ -126,7 +126,7 @@ pub struct RowStream<S> {
     bytes_received: u64,
     summary: Option<S>,
     /// Keeps the session open while its result is being read.
-    _session: Option<Session>,
+    session: Option<Session>,
 }
 
 impl RowStream<StatementSummary> {
@@ -205,7 +205,7 @@ impl<S: Summary> RowStream<S> {
             rows_received: 0,
             bytes_received: arrow_bytes(&first),
             summary: None,
-            _session: session,
+            session,
         })
     }
 
@@ -227,7 +227,13 @@ impl<S: Summary> RowStream<S> {
         self.messages.is_none() || (S::STAYS_OPEN && self.summary.is_some())
     }
 
-    /// The number in its session of the statement that yields the rows, for [`Session::cancel`].
+    /// The session that the statement runs in; `None` of rows that have none.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The number in its session of the statement that yields the rows, for [`Session::cancel`] and [`Session::progress`].
     #[must_use]
     pub fn statement_id(&self) -> u64 {
         self.statement_id

@@ -155,6 +155,10 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 	arrow.chunk_offset += rows;
 }
 
+double ProgressOf(ClientContext &, const FunctionData *, const GlobalTableFunctionState *state) {
+	return state ? ArrowScanProgress(*state) : -1;
+}
+
 OperatorPartitionData PartitionOf(ClientContext &, TableFunctionGetPartitionInput &input) {
 	if (input.partition_info.RequiresPartitionColumns()) {
 		throw NotImplementedException("partition columns of a remote result");
@@ -210,6 +214,11 @@ idx_t ArrowScanRowsRead(const GlobalTableFunctionState &state) {
 	return Api().scan_rows_read(state.Cast<ArrowScanState>().scan.Get());
 }
 
+double ArrowScanProgress(const GlobalTableFunctionState &state) {
+	auto fraction = Api().scan_progress(state.Cast<ArrowScanState>().scan.Get());
+	return fraction < 0 ? -1 : 100 * fraction;
+}
+
 void ReadArrowScan(ClientContext &context, GlobalTableFunctionState &state,
                    const std::function<void(DataChunk &)> &take) {
 	auto &global = state.Cast<ArrowScanState>();
@@ -227,6 +236,7 @@ void SetUpArrowScan(TableFunction &function) {
 	function.function = Read;
 	function.init_local = InitThread;
 	function.get_partition_data = PartitionOf;
+	function.table_scan_progress = ProgressOf;
 }
 
 } // namespace duckherder

@@ -25,11 +25,14 @@ duckdb::unique_ptr<duckdb::GlobalTableFunctionState> MakeArrowScan(duckdb::Clien
 //! Rows that a scan has read so far.
 duckdb::idx_t ArrowScanRowsRead(const duckdb::GlobalTableFunctionState &state);
 
+//! How far the statement is, in percent, as the duckling estimates it; -1 if that is not known.
+double ArrowScanProgress(const duckdb::GlobalTableFunctionState &state);
+
 //! Reads all that such a state yields, in this thread.
 void ReadArrowScan(duckdb::ClientContext &context, duckdb::GlobalTableFunctionState &state,
                    const std::function<void(duckdb::DataChunk &)> &take);
 
-//! Sets the callbacks that read such a state: any number of threads, order kept.
+//! Sets the callbacks that read such a state: any number of threads, order kept, progress told.
 void SetUpArrowScan(duckdb::TableFunction &function);
 
 } // namespace duckherder

@@ -210,6 +210,11 @@ unique_ptr<NodeStatistics> TableScanCardinality(ClientContext &, const FunctionD
 }
 
 double TableScanProgress(ClientContext &, const FunctionData *bind_data, const GlobalTableFunctionState *state) {
+	auto told = state ? ArrowScanProgress(*state) : -1;
+	if (told >= 0) {
+		return told;
+	}
+	// A herd does not tell.
 	auto rows = bind_data->Cast<TableScanData>().table->EstimatedRows();
 	if (!rows.IsValid() || rows.GetIndex() == 0 || !state) {
 		return -1;

@@ -12,6 +12,7 @@ pub mod ffi;
 mod herd;
 mod history;
 mod local_server;
+mod progress;
 mod remote;
 mod runtime;
 mod scan;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::error::{ExtError, ForUser, Result};
 use crate::history::{self, Outcome, Recording};
+use crate::progress::Progress;
 use crate::remote::Remote;
 use crate::runtime::{self, INTERRUPT_CHECK_INTERVAL, InterruptCheck};
 
@@ -58,6 +59,8 @@ pub struct Scan {
     /// Ends the result after the rows that came before it.
     failure: Mutex<Option<ExtError>>,
     rows_read: AtomicU64,
+    /// Of a statement that still runs.
+    progress: Option<Progress>,
     wakers: Wakers,
     _pump: Option<Pump>,
 }
@@ -149,6 +152,10 @@ impl Scan {
         for batch in ready {
             let _ = sender.send(Ok(batch));
         }
+        let progress = stream
+            .session()
+            .filter(|_| outcome.is_none())
+            .map(|session| Progress::new(Arc::clone(&remote), session.clone(), stream.statement_id()));
         let pump = match outcome {
             Some(outcome) => {
                 if let Err(error) = end(&remote, &stream, recording, outcome) {
@@ -170,6 +177,7 @@ impl Scan {
             next_index: Mutex::default(),
             failure: Mutex::default(),
             rows_read: AtomicU64::new(0),
+            progress,
             wakers,
             _pump: pump,
         })
@@ -187,6 +195,7 @@ impl Scan {
             next_index: Mutex::default(),
             failure: Mutex::default(),
             rows_read: AtomicU64::new(0),
+            progress: None,
             wakers: Wakers::default(),
             _pump: None,
         })
@@ -200,6 +209,11 @@ impl Scan {
     /// Rows handed out so far.
     pub fn rows_read(&self) -> u64 {
         self.rows_read.load(Ordering::Relaxed)
+    }
+
+    /// How far the statement is, from 0 to 1, as the duckling estimates it; `None` if that is not known.
+    pub fn progress(&self) -> Option<f64> {
+        self.progress.as_ref()?.fraction()
     }
 
     /// The next group if there is something already, `Some(None)` at the end. Else `None`, and `waker` is called, once, as

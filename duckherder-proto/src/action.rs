@@ -37,6 +37,7 @@ actions! {
     KeepAliveRequest => KeepAliveResponse, "duckherder.v1.KeepAlive", "Keep an idle session open.";
     DescribeRequest => DescribeResponse, "duckherder.v1.Describe", "The result shape of a statement, not run.";
     CancelRequest => CancelResponse, "duckherder.v1.Cancel", "Stop a running statement.";
+    ProgressRequest => ProgressResponse, "duckherder.v1.Progress", "How far a running statement is.";
     LookupSchemaRequest => LookupSchemaResponse, "duckherder.v1.LookupSchema", "Whether a schema exists.";
     LookupTableRequest => LookupTableResponse, "duckherder.v1.LookupTable", "One table or view by name.";
     ListTablesRequest => ListTablesResponse, "duckherder.v1.ListTables", "All schemas, tables and views.";

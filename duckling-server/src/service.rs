@@ -21,8 +21,9 @@ use duckherder_proto::v1::{
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
     ListDefinitionsRequest, ListDefinitionsResponse, ListTablesRequest, ListTablesResponse, ListWorkersRequest,
     ListWorkersResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse,
-    LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest,
-    ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
+    LookupTableRequest, LookupTableResponse, ProgressRequest, ProgressResponse, RegisterWorkerRequest,
+    RegisterWorkerResponse, ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse,
+    UnregisterWorkerRequest, WorkerDescription,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -363,6 +364,12 @@ impl DucklingService {
                 let request: CancelRequest = action::decode(body)?;
                 one(CancelResponse {
                     found: self.sessions.get(&request.session_id)?.cancel(request.statement_id),
+                })
+            }
+            ProgressRequest::TYPE => {
+                let request: ProgressRequest = action::decode(body)?;
+                one(ProgressResponse {
+                    fraction: self.sessions.get(&request.session_id)?.progress(request.statement_id),
                 })
             }
             DescribeRequest::TYPE => one(self.describe(action::decode(body)?, client).await?),

@@ -454,6 +454,14 @@ impl Session {
         found.map(|running| self.interrupt(running)).is_some()
     }
 
+    /// How far a running statement is, from 0 to 1. `None` if DuckDB does not know, or no such statement runs.
+    pub fn progress(&self, statement_id: u64) -> Option<f64> {
+        let running = lock(&self.running);
+        let running = running.get(&statement_id)?;
+        // The connection may still be another statement's.
+        (running.phase != Phase::Waits).then(|| running.interrupter.progress())?
+    }
+
     fn interrupt(&self, running: &mut Running) {
         if matches!(running.phase, Phase::Waits | Phase::GivenUp) {
             running.phase = Phase::GivenUp;

@@ -7,7 +7,7 @@ import time
 import duckdb
 import pytest
 
-from conftest import DEADLINE_S
+from conftest import DEADLINE_S, poll
 
 # Would run for hours.
 ENDLESS = "SELECT count(*) FROM dh.t, range(100000000000) a(x), range(1000) b(y) WHERE hash(i, x, y) = 42"
@@ -186,3 +186,41 @@ def test_an_error_in_the_middle_of_a_result(dh):
         while dh.fetchmany(100_000):
             pass
     assert dh.execute("SELECT count(*) FROM dh.t").fetchall() == [(3_000_000,)]
+
+
+# Takes a while for each of its rows.
+SLOW = "SELECT sum(list_sum([hash(i, x) % 10 for x in range(1000)]))"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{SLOW} FROM dh.big",
+        f"FROM dh.query('{SLOW} FROM big')",
+        f"CREATE TABLE dh.made AS {SLOW} FROM dh.big",
+        # The duckling's part of a query that runs here.
+        f"SELECT * FROM ({SLOW} AS s FROM dh.big), l WHERE s > l.one",
+    ],
+)
+def test_the_progress_bar_moves(dh, query):
+    create_big(dh, 2_000_000)
+    dh.execute("CREATE TABLE l AS SELECT 1 AS one")
+    dh.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    failures = []
+
+    def run():
+        try:
+            dh.execute(query)
+        except duckdb.InterruptException as error:
+            failures.append(error)
+
+    running = threading.Thread(target=run)
+    running.start()
+    try:
+        first = poll(lambda: max(dh.query_progress(), 0), "a first step")
+        assert first < 100
+        poll(lambda: dh.query_progress() > first, "a second step")
+    finally:
+        dh.interrupt()
+        running.join()
+    assert failures, "it ran to its end"

@@ -360,6 +360,15 @@ def test_ctrl_c_stops_the_statement_and_not_the_prompt(prompt, duckling):
     assert "42" in prompt.run("SELECT 42;")
 
 
+def test_the_prompt_says_how_far_a_statement_is(prompt):
+    prompt.run("CREATE TABLE big AS SELECT i FROM range(2_000_000) r(i);")
+    prompt.type("SELECT sum(list_sum([hash(i, x) % 10 for x in range(1000)])) FROM big;\r")
+    prompt.until(ACCEPTED)
+    prompt.until(" %")
+    prompt.type("\x03")
+    assert "Interrupted" in prompt.until(READS)
+
+
 def test_ctrl_c_empties_the_prompt_and_ctrl_d_ends_it(prompt):
     prompt.type("SELECT (")
     prompt.type("\x03")

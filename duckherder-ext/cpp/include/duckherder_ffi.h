@@ -564,6 +564,10 @@ typedef struct DhApi {
    */
   uint64_t (*scan_rows_read)(const struct DhScan *scan);
   /**
+   * How far the statement is, from 0 to 1, as the duckling estimates it; -1 if that is not known.
+   */
+  double (*scan_progress)(const struct DhScan *scan);
+  /**
    * Ends a result; the statement is cancelled if it still runs.
    */
   void (*scan_free)(struct DhScan *scan);

@@ -169,6 +169,8 @@ pub struct DhApi {
     pub group_free: unsafe extern "C" fn(group: *mut DhGroup),
     /// Rows handed out so far.
     pub scan_rows_read: unsafe extern "C" fn(scan: *const DhScan) -> u64,
+    /// How far the statement is, from 0 to 1, as the duckling estimates it; -1 if that is not known.
+    pub scan_progress: unsafe extern "C" fn(scan: *const DhScan) -> f64,
     /// Ends a result; the statement is cancelled if it still runs.
     pub scan_free: unsafe extern "C" fn(scan: *mut DhScan),
     /// The columns of a statement's result, without running it.
@@ -357,6 +359,7 @@ pub(super) static API: DhApi = DhApi {
     group_next: query::group_next,
     group_free: query::group_free,
     scan_rows_read: query::scan_rows_read,
+    scan_progress: query::scan_progress,
     scan_free: query::scan_free,
     describe: query::describe,
     lookup_table: catalog::lookup_table,

@@ -200,6 +200,20 @@ pub(super) unsafe extern "C" fn scan_rows_read(scan: *const DhScan) -> u64 {
     unsafe { &(*scan).0 }.rows_read()
 }
 
+/// How far the statement is, from 0 to 1, as the duckling estimates it; -1 if that is not known.
+///
+/// # Safety
+/// `scan` is live.
+pub(super) unsafe extern "C" fn scan_progress(scan: *const DhScan) -> f64 {
+    let mut fraction = -1.0;
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller's promise.
+        fraction = unsafe { &(*scan).0 }.progress().unwrap_or(-1.0);
+        Ok(DhStatus::DhOk)
+    });
+    fraction
+}
+
 /// Ends a result; the statement is cancelled if it still runs.
 ///
 /// # Safety

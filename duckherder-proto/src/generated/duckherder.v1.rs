@@ -146,6 +146,20 @@ pub struct CancelResponse {
     #[prost(bool, tag = "1")]
     pub found: bool,
 }
+/// How far a running statement of the session is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProgressRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub statement_id: u64,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ProgressResponse {
+    /// From 0 to 1, as the server's DuckDB estimates it. Absent if it does not know, or no such statement runs.
+    #[prost(double, optional, tag = "1")]
+    pub fraction: ::core::option::Option<f64>,
+}
 /// Whether a schema exists, case-insensitively.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookupSchemaRequest {

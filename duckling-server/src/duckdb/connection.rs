@@ -19,8 +19,14 @@ use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
 
-/// Run on every connection before anything else. Exact types both ways, errors with all their parts.
-const SETUP: &[&str] = &["SET arrow_lossless_conversion = true", "SET errors_as_json = true"];
+/// Run on every connection before anything else. Exact types both ways, errors with all their parts; DuckDB keeps count of how
+/// far statements are, and draws nothing in the server's terminal.
+const SETUP: &[&str] = &[
+    "SET arrow_lossless_conversion = true",
+    "SET errors_as_json = true",
+    "SET enable_progress_bar_print = false",
+    "SET enable_progress_bar = true",
+];
 
 /// What is known of a statement before it runs.
 pub struct Plan {
@@ -298,5 +304,24 @@ impl Interrupter {
     pub fn interrupt(&self) {
         // SAFETY: the connection is live while the `Arc` is; the call is documented as safe from any thread.
         unsafe { ffi::duckdb_v2_connection_interrupt(self.0.raw, ptr::null_mut()) };
+    }
+
+    /// How far the running statement is, from 0 to 1; `None` if DuckDB does not know, or none runs.
+    #[must_use]
+    pub fn progress(&self) -> Option<f64> {
+        let mut percentage = -1.0;
+        let (mut rows, mut rows_total) = (0, 0);
+        // SAFETY: the connection is live while the `Arc` is; the call is documented as safe from any thread.
+        let code = unsafe {
+            ffi::duckdb_v2_connection_progress_get(
+                self.0.raw,
+                &raw mut percentage,
+                &raw mut rows,
+                &raw mut rows_total,
+                ptr::null_mut(),
+            )
+        };
+        let known = code == Code::DUCKDB_V2_ERROR_NONE && percentage >= 0.0;
+        known.then(|| (percentage / 100.0).min(1.0))
     }
 }

@@ -165,6 +165,14 @@ impl Answer {
         }
     }
 
+    /// How far the statement is, from 0 to 1; `None` if that is not known.
+    pub async fn progress(&self) -> Option<f64> {
+        match self {
+            Self::Remote { session, stream } => session.progress(stream.statement_id()).await.ok().flatten(),
+            Self::Local(answer) => answer.progress(),
+        }
+    }
+
     /// Asks the statement to stop; it then ends with an error, unless it had ended.
     pub async fn cancel(&self) -> Result<(), RemoteError> {
         match self {

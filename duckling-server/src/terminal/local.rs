@@ -151,6 +151,10 @@ impl LocalAnswer {
     pub fn cancel(&self) {
         self.guard.0.interrupt();
     }
+
+    pub fn progress(&self) -> Option<f64> {
+        self.guard.0.progress()
+    }
 }
 
 fn serve(mut connection: Connection, jobs: &std_mpsc::Receiver<Job>) {

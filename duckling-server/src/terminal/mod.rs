@@ -33,6 +33,9 @@ use self::prompt::{Prompt, Typed};
 use self::script::{Part, Script, ScriptError};
 use self::text::TextDatabase;
 
+/// How long a statement may take to say how far it is.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a shell expects of a program that a closed pipe has ended.
 const EXIT_CODE_PIPE: u8 = 141;
 
@@ -299,7 +302,6 @@ impl Terminal {
             };
             let mut printer = Printer::new(*format, answer.schema(), *rows_max, text, out)?;
             let mut cancelled = false;
-            let mut rows = 0;
             loop {
                 let batch = tokio::select! {
                     () = interrupts.next() => {
@@ -311,11 +313,16 @@ impl Terminal {
                         answer.cancel().await?;
                         continue;
                     }
+                    () = progress.look() => {
+                        if let Ok(fraction) = tokio::time::timeout(PROGRESS_TIMEOUT, answer.progress()).await {
+                            progress.fraction(fraction);
+                        }
+                        continue;
+                    }
                     batch = answer.next() => batch?,
                 };
                 let Some(batch) = batch else { break };
-                rows += batch.num_rows() as u64;
-                progress.rows(rows);
+                progress.rows(batch.num_rows() as u64);
                 if to_screen && *format != Format::Box {
                     progress.clear();
                 }

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// Statements that are quicker show nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Shows, on standard error, for how long a statement runs and how many rows have come. Gone when dropped.
+/// How often the statement is asked how far it is.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shows, on standard error, for how long a statement runs, how far it is and how many rows have come. Gone when dropped.
 pub struct Progress {
     bar: ProgressBar,
     timer: Option<AbortHandle>,
+    next_look: Instant,
+    fraction: Option<f64>,
+    rows: u64,
 }
 
 impl Progress {
@@ -31,14 +38,44 @@ impl Progress {
             };
             tokio::spawn(show).abort_handle()
         });
-        Self { bar, timer }
+        Self {
+            bar,
+            timer,
+            next_look: Instant::now() + PATIENCE,
+            fraction: None,
+            rows: 0,
+        }
     }
 
-    /// So many rows have come.
-    pub fn rows(&self, rows: u64) {
-        if rows > 0 && self.timer.is_some() {
-            self.bar.set_message(format!("{rows} rows"));
+    /// Waits until it is worth asking the statement how far it is: for ever if nobody would see it.
+    pub async fn look(&mut self) {
+        if self.timer.is_none() {
+            return std::future::pending().await;
         }
+        tokio::time::sleep_until(self.next_look).await;
+        self.next_look = Instant::now() + LOOK_INTERVAL;
+    }
+
+    /// It is so far, from 0 to 1; `None` if that is not known.
+    pub fn fraction(&mut self, fraction: Option<f64>) {
+        self.fraction = fraction.or(self.fraction);
+        self.show();
+    }
+
+    /// So many more rows have come.
+    pub fn rows(&mut self, rows: u64) {
+        self.rows += rows;
+        self.show();
+    }
+
+    fn show(&self) {
+        if self.timer.is_none() {
+            return;
+        }
+        let percent = self.fraction.map(|fraction| format!("{:.0} %", fraction * 100.0));
+        let rows = (self.rows > 0).then(|| format!("{} rows", self.rows));
+        let parts: Vec<_> = percent.into_iter().chain(rows).collect();
+        self.bar.set_message(parts.join("  "));
     }
 
     /// Takes it away; it does not come back.

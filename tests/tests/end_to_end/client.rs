@@ -295,6 +295,32 @@ async fn cancel_stops_a_statement_at_once() {
 }
 
 #[tokio::test]
+async fn progress_is_told_of_what_runs() {
+    let (_duckling, client) = start().await;
+    client
+        .execute("CREATE TABLE t AS SELECT i FROM range(2_000_000) r(i)")
+        .await
+        .unwrap();
+    let slow = "SELECT sum(list_sum([hash(i, x) % 10 for x in range(1000)])) FROM t";
+    let mut result = client.query(slow).await.unwrap();
+    let id = result.statement_id();
+    let fraction = within(DEADLINE, async {
+        loop {
+            match client.session().progress(id).await.unwrap() {
+                Some(fraction) if fraction > 0.0 => return fraction,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    assert!(fraction < 1.0, "{fraction}");
+    assert_eq!(client.session().progress(id + 1).await.unwrap(), None);
+    client.session().cancel(id).await.unwrap();
+    assert!(result.try_next().await.is_err());
+    assert_eq!(client.session().progress(id).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn describing_runs_nothing() {
     let (_duckling, client) = start().await;
     client.execute("CREATE TABLE t (i INTEGER)").await.unwrap();
