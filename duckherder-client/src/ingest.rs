@@ -50,6 +50,9 @@ pub struct IngestTarget {
     pub table: String,
     /// Whether the table must exist already, or must not.
     pub mode: IngestMode,
+    /// What stands behind the columns of a table that is made, as SQL: `PARTITIONED BY (k) WITH (partitions = 16)`. Mostly
+    /// empty.
+    pub table_clauses: String,
     /// Begin a transaction first, unless the session is in one. Outside a transaction an ingestion is one by itself.
     pub begin_transaction: bool,
 }
@@ -62,6 +65,7 @@ impl IngestTarget {
             parent_schemas: Vec::new(),
             table: table.into(),
             mode: IngestMode::Append,
+            table_clauses: String::new(),
             begin_transaction: false,
         }
     }
@@ -82,6 +86,7 @@ impl IngestTarget {
             parent_schemas: self.parent_schemas,
             table_name: self.table,
             mode: self.mode.into(),
+            table_clauses: self.table_clauses,
             begin_transaction: self.begin_transaction,
             ..IngestRequest::default()
         }

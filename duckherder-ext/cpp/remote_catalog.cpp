@@ -314,6 +314,7 @@ PhysicalOperator &RemoteCatalog::PlanCreateTableAs(ClientContext &, PhysicalPlan
 	target.table_name = info.GetTableName().GetIdentifierName();
 	ResolveAlias(*this, target.schema_path, target.table_name);
 	target.mode = info.on_conflict == OnCreateConflict::REPLACE_ON_CONFLICT ? DhCreateOrReplace : DhCreate;
+	target.table_clauses = info.ExtraOptionsToString();
 	for (auto &column : info.columns.Logical()) {
 		target.column_names.push_back(column.Name().GetIdentifierName());
 	}

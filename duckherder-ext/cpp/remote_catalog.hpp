@@ -66,6 +66,10 @@ public:
 
 	duckdb::optional_ptr<duckdb::CatalogEntry> CreateSchema(duckdb::CatalogTransaction transaction,
 	                                                        duckdb::CreateSchemaInfo &info) override;
+	//! Which clauses a table may have is for the duckling to say.
+	duckdb::ErrorData SupportsCreateTable(duckdb::BoundCreateTableInfo &) override {
+		return duckdb::ErrorData();
+	}
 	duckdb::PhysicalOperator &PlanCreateTableAs(duckdb::ClientContext &context,
 	                                            duckdb::PhysicalPlanGenerator &planner,
 	                                            duckdb::LogicalCreateTable &op,

@@ -66,8 +66,8 @@ void StartUpload(ClientContext &context, RemoteCatalog &catalog, const UploadTar
 	auto schema_path = SchemaPathSql(target.schema_path);
 	Check([&](DhBuffer *error) {
 		return Api().upload_start(catalog.Session(context), Text(schema_path), Text(target.table_name),
-		                          target.mode, RemoteTransaction::SpansStatements(context, catalog),
-		                          &schema.arrow_schema, texts.data(), InterruptOf(context), state.upload.Slot(),
+		                          target.mode, Text(target.table_clauses),
+		                          RemoteTransaction::SpansStatements(context, catalog), &schema.arrow_schema, texts.data(), InterruptOf(context), state.upload.Slot(),
 		                          error);
 	});
 }

@@ -17,6 +17,8 @@ struct UploadTarget {
 	duckdb::vector<duckdb::Identifier> schema_path = {duckdb::Identifier::DefaultSchema()};
 	duckdb::string table_name;
 	DhIngestMode mode;
+	//! What stands behind the columns of a table that is made: PARTITIONED BY, WITH.
+	duckdb::string table_clauses;
 	duckdb::vector<duckdb::string> column_names;
 };
 

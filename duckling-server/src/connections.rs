@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -49,9 +50,68 @@ pub fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<It
     })
 }
 
+/// HTTP/2's frames, where a client takes no larger ones: 16 KiB, and a head. What is written in such pieces is gathered;
+/// smaller ones are not parts of something large, larger ones are worth a call of the system each.
+const GATHERED_PIECES: RangeInclusive<usize> = 8 * 1024..=32 * 1024;
+
+/// Pieces are gathered up to this.
+const GATHERED_BYTES: usize = 128 * 1024;
+
+/// Pieces that go to the system together. HTTP/2's side flushes after each of them.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    /// Written so far.
+    written: usize,
+    /// More may follow at once: a flush has been put off until the connection's task runs again.
+    is_put_off: bool,
+    /// The last piece was one of many.
+    is_open: bool,
+}
+
+impl Gathered {
+    fn takes(&self, length: usize) -> bool {
+        GATHERED_PIECES.contains(&length) && self.bytes.len() + length <= GATHERED_BYTES
+    }
+
+    fn take(&mut self, parts: &[IoSlice<'_>]) {
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.is_open = true;
+        self.is_put_off = false;
+    }
+
+    /// Whether a flush is to do nothing: then the task runs again soon.
+    fn puts_off(&mut self, context: &Context<'_>) -> bool {
+        let is_full = self.bytes.len() + GATHERED_PIECES.start() > GATHERED_BYTES;
+        if !self.is_open || self.is_put_off || is_full {
+            return false;
+        }
+        self.is_put_off = true;
+        context.waker().wake_by_ref();
+        true
+    }
+
+    fn poll_write_to(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.bytes.len() {
+            let written = ready!(Pin::new(&mut *stream).poll_write(context, &self.bytes[self.written..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.bytes.clear();
+        self.written = 0;
+        self.is_open = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// A client's connection.
 pub struct Connection {
     stream: TcpStream,
+    gathered: Gathered,
     /// Until HTTP/2 has begun: the bytes that are still to come, and their deadline.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
     /// Since the server has ended it.
@@ -65,6 +125,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         Self {
             stream,
+            gathered: Gathered::default(),
             preface: Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface_timeout)))),
             linger: None,
             _place: place,
@@ -101,24 +162,38 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let this = self.get_mut();
+        let length = parts.iter().map(|part| part.len()).sum();
+        if !this.gathered.takes(length) {
+            ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
+        }
+        if this.gathered.takes(length) {
+            this.gathered.take(parts);
+            return Poll::Ready(Ok(length));
+        }
+        Pin::new(&mut this.stream).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.gathered.puts_off(context) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
+        Pin::new(&mut this.stream).poll_flush(context)
     }
 
     /// Ends when the client has ended its side too. What it still sends has to be taken: the system would answer it with a
@@ -126,6 +201,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
+            ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         }
         let linger = this
@@ -186,6 +262,45 @@ mod tests {
         assert!(read.await.is_err(), "it waits for more");
         client.write_all(&[8]).await.unwrap();
         assert_eq!(connection.read_u8().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn pieces_of_all_sizes_arrive_in_order() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        let sizes = [9, 16_393, 16_393, 5, 1 << 20, 16_393, 100_000, 8192, 32_768, 32_769, 1];
+        let sizes = sizes.into_iter().chain(std::iter::repeat_n(16_393, 200)).chain([3]);
+        let pieces: Vec<_> = sizes
+            .enumerate()
+            .map(|(number, size)| vec![u8::try_from(number % 251).unwrap(); size])
+            .collect();
+        let expected = pieces.concat();
+        let server = tokio::spawn(async move {
+            for piece in &pieces {
+                connection.write_all(piece).await.unwrap();
+                connection.flush().await.unwrap();
+            }
+            connection
+        });
+        let mut received = vec![0; expected.len()];
+        tokio::time::timeout(Duration::from_secs(10), client.read_exact(&mut received))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(received == expected, "something else has arrived");
+        drop(server.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_flush_is_put_off_once() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        let piece = [7; 16_393];
+        connection.write_all(&piece).await.unwrap();
+        // As HTTP/2's side does, whose task is woken by the first.
+        connection.flush().await.unwrap();
+        let none = tokio::time::timeout(Duration::from_millis(50), client.readable()).await;
+        assert!(none.is_err(), "more may follow");
+        connection.flush().await.unwrap();
+        client.read_exact(&mut [0; 16_393]).await.unwrap();
     }
 
     #[tokio::test]

@@ -43,6 +43,8 @@ pub struct Target {
     pub table: String,
     pub temporary: bool,
     pub create: Create,
+    /// What stands behind the columns of a table that is made, as SQL.
+    pub table_clauses: String,
     /// Columns of the upload are those of the same name, not those at the same place.
     pub by_name: bool,
 }
@@ -80,6 +82,7 @@ impl From<IngestRequest> for Target {
                 IngestMode::CreateOrReplace | IngestMode::CreateTemporary => Create::OrReplace,
                 _ => Create::No,
             },
+            table_clauses: request.table_clauses,
             by_name: mode == IngestMode::AppendByName,
         }
     }
@@ -376,7 +379,7 @@ fn create_table(target: &Target, schema: &Schema) -> Result<Vec<String>, RemoteE
         .map(|field| Ok(format!("{} {}", identifier(field.name()), sql_type(field)?)))
         .collect::<Result<Vec<_>, RemoteError>>()?;
     let table = target.qualified();
-    let definition = format!("{table} ({})", columns.join(", "));
+    let definition = format!("{table} ({}) {}", columns.join(", "), target.table_clauses);
     let kind = if target.temporary { "TEMP TABLE" } else { "TABLE" };
     Ok(match target.create {
         Create::OrReplace => vec![format!("CREATE OR REPLACE {kind} {definition}")],

@@ -1,5 +1,8 @@
 """Whole databases into a herd and out of it."""
 
+import json
+
+import duckdb
 import pytest
 
 from conftest import attach_sql, connect
@@ -87,3 +90,49 @@ def test_a_herd_is_exported_and_imported(herds, tmp_path):
     assert con.execute("SELECT count(*) FROM duckherder_partitions('keyed', 'other')").fetchone() == (5,)
     clear(con, "other")
     con.close()
+
+
+def placements(con, schema):
+    found = con.execute(
+        "SELECT table_name, tags['duckherder_placement'] FROM duckdb_tables() "
+        f"WHERE database_name = 'dh' AND schema_name = '{schema}'"
+    )
+    placements = {table: json.loads(tag or "{}") for table, tag in found.fetchall()}
+    return {
+        table: (tag.get("distribution"), tag.get("keys"), len(tag.get("partitions", tag.get("workers", []))))
+        for table, tag in placements.items()
+    }
+
+
+@pytest.mark.parametrize("schema", ["dh.made", "made"])
+def test_tables_of_local_rows_are_spread_as_they_say(herds, schema):
+    first, _ = herds
+    con = first.connect()
+    con.execute("CREATE OR REPLACE TEMP TABLE l AS SELECT range AS k, 'row ' || range AS s FROM range(1000)")
+    con.execute("CREATE SCHEMA dh.made")
+    con.execute("USE dh")
+    con.execute(f"CREATE TABLE {schema}.defined (k INTEGER) PARTITIONED BY (k)")
+    con.execute(f"CREATE TABLE {schema}.keyed PARTITIONED BY (k, s) WITH (partitions = 3) AS FROM temp.l")
+    con.execute(f"CREATE TABLE {schema}.spread WITH (partitions = 5) AS FROM temp.l WHERE k < 100")
+    con.execute(f"CREATE OR REPLACE TABLE {schema}.spread WITH (distribution = 'replicated') AS FROM temp.l")
+    con.execute(f"CREATE TABLE {schema}.plain AS FROM temp.l")
+    assert placements(con, "made") == {
+        "defined": ("hash", ["k"], 8),
+        "keyed": ("hash", ["k", "s"], 3),
+        "spread": ("replicated", None, 2),
+        "plain": (None, None, 0),
+    }
+    for table in ("keyed", "spread", "plain"):
+        assert con.execute(f"SELECT count(*) FROM (FROM {schema}.{table} INTERSECT FROM temp.l)").fetchone() == (1000,)
+    with pytest.raises(duckdb.Error, match='unknown table option "sides"'):
+        con.execute(f"CREATE TABLE {schema}.wrong WITH (sides = 6) AS FROM temp.l")
+    con.execute("DROP SCHEMA dh.made CASCADE")
+    con.close()
+
+
+def test_without_a_herd_clauses_are_refused(dh):
+    dh.execute("CREATE TABLE l AS SELECT 1 AS k")
+    with pytest.raises(duckdb.Error, match="no live worker"):
+        dh.execute("CREATE TABLE dh.t PARTITIONED BY (k) AS FROM memory.l")
+    with pytest.raises(duckdb.CatalogException):
+        dh.execute("FROM dh.t")

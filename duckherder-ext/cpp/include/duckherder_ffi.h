@@ -728,6 +728,7 @@ typedef struct DhApi {
                                 struct DhText schema_path,
                                 struct DhText table_name,
                                 enum DhIngestMode mode,
+                                struct DhText table_clauses,
                                 bool transactional,
                                 const struct ArrowSchema *schema,
                                 const struct DhText *type_texts,

@@ -301,6 +301,7 @@ pub struct DhApi {
         schema_path: DhText,
         table_name: DhText,
         mode: DhIngestMode,
+        table_clauses: DhText,
         transactional: bool,
         schema: *const ArrowSchema,
         type_texts: *const DhText,

@@ -51,6 +51,7 @@ pub(super) unsafe extern "C" fn upload_start(
     schema_path: DhText,
     table_name: DhText,
     mode: DhIngestMode,
+    table_clauses: DhText,
     transactional: bool,
     schema: *const ArrowSchema,
     type_texts: *const DhText,
@@ -62,6 +63,8 @@ pub(super) unsafe extern "C" fn upload_start(
         // SAFETY: the caller's promise.
         let (session, schema_path, table_name, schema) =
             unsafe { (&(*session).0, schema_path.to_owned()?, table_name.to_owned()?, &*schema) };
+        // SAFETY: the caller's promise.
+        let table_clauses = unsafe { table_clauses.to_owned()? };
         let path: SchemaPath = schema_path.parse().map_err(ForUser::for_user)?;
         let (parent_schemas, schema_name) = path.split();
         let schema = Schema::try_from(schema).map_err(arrow_error)?;
@@ -82,6 +85,7 @@ pub(super) unsafe extern "C" fn upload_start(
             parent_schemas,
             table: table_name,
             mode,
+            table_clauses,
             begin_transaction: false,
         };
         let started = session.upload(

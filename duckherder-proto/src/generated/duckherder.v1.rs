@@ -362,6 +362,9 @@ pub struct IngestRequest {
     /// The schemas that the schema is nested in, outermost first.
     #[prost(string, repeated, tag = "8")]
     pub parent_schemas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For a table that is made: what stands behind its columns in CREATE TABLE, "PARTITIONED BY (k) WITH (partitions = 16)".
+    #[prost(string, tag = "9")]
+    pub table_clauses: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IngestEnd {

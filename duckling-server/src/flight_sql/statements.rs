@@ -630,6 +630,7 @@ fn target(command: CommandStatementIngest) -> Result<Target, RemoteError> {
         table: command.table,
         temporary: command.temporary,
         create,
+        table_clauses: String::new(),
         by_name: true,
     })
 }

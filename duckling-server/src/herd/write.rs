@@ -108,6 +108,7 @@ impl Write {
                 } else {
                     IngestMode::Append
                 },
+                table_clauses: String::new(),
                 begin_transaction: true,
             },
             schema,
