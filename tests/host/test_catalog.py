@@ -199,3 +199,22 @@ def test_rows_that_went_up_for_a_change_that_failed_are_gone(dh):
     with pytest.raises(duckdb.ConstraintException):
         dh.execute("INSERT INTO dh.t FROM l RETURNING i")
     assert dh.execute("FROM dh.query('SELECT count(*) FROM duckdb_tables() WHERE temporary')").fetchall() == [(0,)]
+
+
+def test_a_listed_view_follows_its_tables(dh):
+    dh.execute("CREATE TABLE dh.t AS SELECT 1 AS i")
+    dh.execute("CREATE VIEW dh.v AS SELECT i FROM dh.t UNION ALL SELECT i + 1 FROM dh.t")
+    dh.execute("CREATE TABLE l AS SELECT '1' AS i")
+    dh.execute("ALTER TABLE dh.t ALTER i TYPE VARCHAR USING 'number ' || i")
+    assert dh.execute("SELECT name FROM (SHOW ALL TABLES) WHERE database = 'dh'").fetchall() == [("t",), ("v",)]
+    with pytest.raises(duckdb.BinderException):
+        dh.execute("FROM dh.v")
+    dh.execute("CREATE OR REPLACE VIEW dh.v AS SELECT i FROM dh.t UNION ALL SELECT i || '!' FROM dh.t")
+    dh.execute("ALTER TABLE dh.t ALTER i TYPE INTEGER USING 7")
+    dh.execute("FROM duckdb_columns() WHERE database_name = 'dh'").fetchall()
+    assert dh.execute("SELECT column_type FROM (DESCRIBE dh.v)").fetchall() == [("VARCHAR",)]
+    dh.execute("CREATE OR REPLACE VIEW dh.v AS SELECT i FROM dh.t UNION ALL SELECT i FROM dh.t")
+    dh.execute("ALTER TABLE dh.t ALTER i TYPE DOUBLE USING 7.5")
+    dh.execute("FROM duckdb_columns() WHERE database_name = 'dh'").fetchall()
+    assert dh.execute("SELECT column_type FROM (DESCRIBE dh.v)").fetchall() == [("DOUBLE",)]
+    assert dh.execute("SELECT v.i FROM dh.v AS v, l").fetchall() == [(7.5,), (7.5,)]
