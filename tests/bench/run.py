@@ -127,35 +127,21 @@ class Bench:
         """Reads a result with the client crate: seconds, rows, bytes."""
         if server is None:
             server = self.duckling()
-            if "in_memory" in sql:
-                server = self._in_memory()
         more = [pause_ms] + ([batches] if batches else [])
         return output_of(self.options.drain, f"127.0.0.1:{server.port}", sql, *more)
-
-    def _in_memory(self):
-        """A duckling with lineitem in memory."""
-        if "in memory" not in self._servers:
-            server = self.fresh_duckling()
-            self._servers["in memory"] = server
-            output_of(
-                self.options.drain,
-                f"127.0.0.1:{server.port}",
-                f"CREATE TABLE lineitem_in_memory AS FROM '{self.files / 'lineitem.parquet'}'",
-            )
-        return self._servers["in memory"]
 
     def pyarrow_drain(self):
         return output_of(sys.executable, HERE / "flight_server.py", "drain", self._servers[PYARROW].address)
 
     def adbc_read(self, sql, server=None):
-        """Reads a result with ADBC's driver, from the duckling in memory if no other server is told."""
-        server = server or self._in_memory()
+        """Reads a result with ADBC's driver, from the duckling if no other server is told."""
+        server = server or self.duckling()
         return output_of(sys.executable, HERE / "adbc_client.py", "read", f"grpc://127.0.0.1:{server.port}", sql)
 
     def serve_batches_of_duckling(self, sql):
-        """Starts a server of pyarrow's, with the batches that ADBC's driver gets from the duckling in memory."""
+        """Starts a server of pyarrow's, with the batches that ADBC's driver gets from the duckling."""
         stored = self.work / "batches.arrow"
-        uri = f"grpc://127.0.0.1:{self._in_memory().port}"
+        uri = f"grpc://127.0.0.1:{self.duckling().port}"
         output_of(sys.executable, HERE / "adbc_client.py", "store", uri, sql, stored)
         self.stored_server = Server(sys.executable, HERE / "flight_server.py", "serve-stored", stored)
         self._servers["stored"] = self.stored_server

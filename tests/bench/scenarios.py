@@ -173,7 +173,7 @@ def mib_per_second(result):
 
 
 def raw_duckherder(bench):
-    return mib_per_second(bench.drain("FROM lineitem_in_memory"))
+    return mib_per_second(bench.drain("FROM lineitem"))
 
 
 def raw_pyarrow(bench):
@@ -184,11 +184,11 @@ def raw_pyarrow(bench):
 
 
 def prepare_adbc(bench):
-    bench.serve_batches_of_duckling("FROM lineitem_in_memory")
+    bench.serve_batches_of_duckling("FROM lineitem")
 
 
 def adbc_duckherder(bench):
-    return mib_per_second(bench.adbc_read("FROM lineitem_in_memory"))
+    return mib_per_second(bench.adbc_read("FROM lineitem"))
 
 
 def adbc_pyarrow(bench):

@@ -65,15 +65,18 @@ const DIFFERENCES: &[Known] = &[
     // A folded constant is shipped as a literal, which fits more types.
     ("types of folded constants", |_, plain, _| plain.fails_with("_LITERAL")),
     // PREPARE plans less here, mostly; without the types of its parameters plain DuckDB sometimes stops before the error.
-    ("errors of PREPARE that come with EXECUTE", |statement, plain, duckherder| {
-        statement.sql.starts_with("PREPARE")
-            && [plain, duckherder].iter().any(|outcome| {
-                matches!(
-                    outcome.class(),
-                    Some("Conversion Error" | "Binder Error" | "Catalog Error")
-                )
-            })
-    }),
+    (
+        "errors of PREPARE that come with EXECUTE",
+        |statement, plain, duckherder| {
+            statement.sql.starts_with("PREPARE")
+                && [plain, duckherder].iter().any(|outcome| {
+                    matches!(
+                        outcome.class(),
+                        Some("Conversion Error" | "Binder Error" | "Catalog Error")
+                    )
+                })
+        },
+    ),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
     ("casts of NULL to ARRAY", |_, plain, duckherder| {
         [plain, duckherder]
