@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::contain::contained_async;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
+use crate::pool::Pool;
 
 /// A connection, shared by all its clones. tonic reconnects it when it breaks; what was under way is lost.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub(crate) struct Connection {
     channel: Channel,
     address: Arc<str>,
     request_timeout: Duration,
+    pool: Arc<Pool>,
 }
 
 impl Connection {
@@ -30,11 +32,27 @@ impl Connection {
             address: address.clone(),
             source,
         })?;
+        let further = options.streams.saturating_sub(1);
         Ok(Self {
             channel,
             address: address.into(),
             request_timeout: options.request_timeout,
+            pool: Arc::new(Pool::new(endpoint, options.connect_timeout, further)),
         })
+    }
+
+    /// Further connections to the same duckling.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// How many further streams may read a result.
+    pub(crate) fn further_streams(&self) -> u32 {
+        u32::try_from(self.pool.connections_max()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -51,9 +69,7 @@ impl Connection {
     }
 
     pub(crate) fn flight(&self) -> FlightServiceClient<Channel> {
-        FlightServiceClient::new(self.channel())
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+        flight(self.channel())
     }
 
     /// Notes the start of `operation`, for its errors.
@@ -100,6 +116,13 @@ impl Connection {
         }
         Ok(answers)
     }
+}
+
+/// Flight over a connection.
+pub(crate) fn flight(channel: Channel) -> FlightServiceClient<Channel> {
+    FlightServiceClient::new(channel)
+        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
 }
 
 /// `Describe` of `duckherder.v1.Describe`.

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use duckherder_proto::limits;
 use duckherder_proto::v1::Compression;
 
 /// The port of a duckling that was told no other.
@@ -10,6 +11,9 @@ const PORT_DEFAULT: u16 = 8815;
 
 /// Bytes of a host's name; DNS has 253.
 const HOST_BYTES_MAX: usize = 255;
+
+/// Streams of a large result, unless more are asked for.
+const STREAMS_DEFAULT_MAX: usize = 4;
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -34,6 +38,7 @@ pub struct ClientOptions {
     pub(crate) client_name: String,
     pub(crate) duckdb_version: String,
     pub(crate) compression: Compression,
+    pub(crate) streams: usize,
 }
 
 impl ClientOptions {
@@ -47,6 +52,7 @@ impl ClientOptions {
             client_name: concat!("duckherder-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             duckdb_version: String::new(),
             compression: Compression::None,
+            streams: streams_default(),
         }
     }
 
@@ -88,6 +94,17 @@ impl ClientOptions {
         self
     }
 
+    /// How many streams may read a large result, each over a connection of its own; 16 at most. Default: half as many as
+    /// there are cores, up to 4.
+    ///
+    /// One connection is about one core's work, at either end. The rows come in the result's order all the same, and small
+    /// results come in one stream. The further connections are shared by all sessions of a client.
+    #[must_use]
+    pub fn streams(mut self, streams: usize) -> Self {
+        self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX as usize);
+        self
+    }
+
     /// `host:port`, with brackets around an IPv6 address, as it appears in error messages.
     #[must_use]
     pub fn address(&self) -> String {
@@ -97,6 +114,11 @@ impl ClientOptions {
             format!("{}:{}", self.host, self.port)
         }
     }
+}
+
+fn streams_default() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, STREAMS_DEFAULT_MAX)
 }
 
 /// Why a text is no address of a duckling.
@@ -162,6 +184,13 @@ mod tests {
         ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_result_has_one_stream_at_least() {
+        let streams = |count| ClientOptions::new("h", 1).streams(count).streams;
+        assert_eq!((streams(0), streams(4), streams(1000)), (1, 4, 16));
+        assert!((1..=4).contains(&ClientOptions::new("h", 1).streams));
     }
 
     #[test]

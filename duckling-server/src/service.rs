@@ -21,8 +21,9 @@ use duckherder_proto::v1::{
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
     ListDefinitionsRequest, ListDefinitionsResponse, ListTablesRequest, ListTablesResponse, ListWorkersRequest,
     ListWorkersResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse,
-    LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest,
-    ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
+    LookupTableRequest, LookupTableResponse, ReadResultRequest, RegisterWorkerRequest, RegisterWorkerResponse,
+    ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
+    WorkerDescription,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -249,8 +250,14 @@ impl DucklingService {
             } else {
                 Mapping::Link
             },
+            further_streams: request.further_streams,
         };
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
+    }
+
+    async fn read_result(&self, request: ReadResultRequest) -> Result<Answer, Status> {
+        let session = self.sessions.get(&request.session_id)?;
+        session.join(request.statement_id)?.start().await
     }
 
     /// Answers `DoGet`: [`crate::get`] sends the messages.
@@ -258,6 +265,7 @@ impl DucklingService {
         let client = request.remote_addr();
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
+            Some(Command::ReadResult(request)) => Ok(Response::new(self.read_result(request).await?)),
             Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
             Some(Command::ReadExchange(request)) => {
                 let message_bytes = self.sessions.limits().message_bytes;
@@ -504,7 +512,7 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
-            Some(Command::Execute(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
+            Some(Command::Execute(_) | Command::ReadResult(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
                 return Err(Status::invalid_argument("a statement belongs into DoGet"));
             }
             None => self.flight_sql.do_put(&caller, &command, all).await?,
