@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::contain::contained_async;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
-use crate::pool::Pool;
+use crate::pool::{Pool, Used};
 
 /// A connection, shared by all its clones. tonic reconnects it when it breaks; what was under way is lost.
 #[derive(Debug, Clone)]
@@ -41,14 +41,22 @@ impl Connection {
         })
     }
 
-    /// Further connections to the same duckling.
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    /// How many further connections there may be, for as many further streams of a result.
+    pub(crate) fn further_max(&self) -> u32 {
+        self.pool.connections_max()
     }
 
-    /// How many further streams may read a result.
-    pub(crate) fn further_streams(&self) -> u32 {
-        u32::try_from(self.pool.connections_max()).unwrap_or(u32::MAX)
+    /// One of the further connections, at that place; what is returned with it says that it is used. `None` if it cannot be
+    /// made.
+    pub(crate) async fn further(&self, place: usize) -> Option<(Self, Used)> {
+        let (channel, used) = self.pool.connection(place).await?;
+        Some((
+            Self {
+                channel,
+                ..self.clone()
+            },
+            used,
+        ))
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
@@ -69,7 +77,9 @@ impl Connection {
     }
 
     pub(crate) fn flight(&self) -> FlightServiceClient<Channel> {
-        flight(self.channel())
+        FlightServiceClient::new(self.channel())
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
     }
 
     /// Notes the start of `operation`, for its errors.
@@ -116,13 +126,6 @@ impl Connection {
         }
         Ok(answers)
     }
-}
-
-/// Flight over a connection.
-pub(crate) fn flight(channel: Channel) -> FlightServiceClient<Channel> {
-    FlightServiceClient::new(channel)
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
 }
 
 /// `Describe` of `duckherder.v1.Describe`.

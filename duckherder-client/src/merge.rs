@@ -10,15 +10,15 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow_flight::{FlightData, Ticket};
 use duckherder_proto::Message;
 use duckherder_proto::command::Command;
-use duckherder_proto::v1::{BatchMetadata, ReadResultRequest};
+use duckherder_proto::v1::{BatchMetadata, KeepAliveRequest, ReadResultRequest};
 use futures::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
-use crate::connection::{self, Connection};
+use crate::connection::Connection;
 use crate::contain::contained_async;
 use crate::decode::Decoder;
 use crate::error::{Call, ClientError};
@@ -104,7 +104,7 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
         call: &Call,
         (batches, rows): (u64, u64),
     ) -> Self {
-        let count = further.connection.pool().connections_max() + 1;
+        let count = further.connection.further_max() as usize + 1;
         let (mut tasks, mut streams) = (JoinSet::new(), Vec::with_capacity(count));
         let mut first = Some(first);
         for place in 0..count {
@@ -263,11 +263,11 @@ impl<S: Summary + Send + 'static> Reader<S> {
 
     /// Joins in reading the result, if that can be done: it is whole without that, too.
     async fn join(self, connection: Connection, request: ReadResultRequest, place: usize) {
-        let open = contained_async(open(&connection, request, place));
+        let open = contained_async(open(&connection, request, place, &self.call));
         let opened = match timeout(connection.request_timeout(), open).await {
             Ok(Ok(opened)) => opened,
-            Ok(Err(panicked)) => Err(Status::internal(panicked.0)),
-            Err(_) => Err(Status::deadline_exceeded("it did not begin in time")),
+            Ok(Err(panicked)) => Err(self.call.protocol(panicked.0)),
+            Err(_) => Err(self.call.timed_out()),
         };
         match opened {
             Ok((_used, messages, first)) => {
@@ -285,29 +285,32 @@ impl<S: Summary + Send + 'static> Reader<S> {
                     None => {}
                 }
             }
-            Err(status) => {
-                tracing::debug!(%status, "a further stream of a result did not begin");
+            Err(error) => {
+                tracing::debug!(%error, "a further stream of a result did not begin");
                 let _ = self.events.send(Event::Ended).await;
             }
         }
     }
 }
 
+/// A further stream that has begun, with its first message.
 async fn open(
     connection: &Connection,
     request: ReadResultRequest,
     place: usize,
-) -> Result<(Used, Streaming<FlightData>, FlightData), Status> {
-    let used = connection.pool().connection(place).await;
-    let used = used.ok_or_else(|| Status::unavailable("there is no connection for it"))?;
+    call: &Call,
+) -> Result<(Used, Streaming<FlightData>, FlightData), ClientError> {
+    let further = connection.further(place).await;
+    let (connection, used) = further.ok_or_else(|| call.protocol("there is no connection for it"))?;
+    // Once the server has begun to answer, what gets lost is missing. So first whether it gets here at all.
+    let session_id = request.session_id.clone();
+    connection.request(&KeepAliveRequest { session_id }).await?;
     let ticket = Ticket {
         ticket: Command::ReadResult(request).encode(),
     };
-    let mut messages = connection::flight(used.channel.clone())
-        .do_get(ticket)
-        .await?
-        .into_inner();
-    let first = messages.message().await?;
-    let first = first.ok_or_else(|| Status::aborted("the result has ended"))?;
+    let failed = |status| call.failed(status);
+    let mut messages = connection.flight().do_get(ticket).await.map_err(failed)?.into_inner();
+    let first = messages.message().await.map_err(failed)?;
+    let first = first.ok_or_else(|| call.protocol("a further stream ends before its schema"))?;
     Ok((used, messages, first))
 }

@@ -13,7 +13,7 @@ const PORT_DEFAULT: u16 = 8815;
 const HOST_BYTES_MAX: usize = 255;
 
 /// Streams of a large result, unless more are asked for.
-const STREAMS_DEFAULT_MAX: usize = 4;
+const STREAMS_DEFAULT_MAX: u32 = 4;
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ pub struct ClientOptions {
     pub(crate) client_name: String,
     pub(crate) duckdb_version: String,
     pub(crate) compression: Compression,
-    pub(crate) streams: usize,
+    pub(crate) streams: u32,
 }
 
 impl ClientOptions {
@@ -100,8 +100,8 @@ impl ClientOptions {
     /// One connection is about one core's work, at either end. The rows come in the result's order all the same, and small
     /// results come in one stream. The further connections are shared by all sessions of a client.
     #[must_use]
-    pub fn streams(mut self, streams: usize) -> Self {
-        self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX as usize);
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX);
         self
     }
 
@@ -116,9 +116,9 @@ impl ClientOptions {
     }
 }
 
-fn streams_default() -> usize {
+fn streams_default() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / 2).clamp(1, STREAMS_DEFAULT_MAX)
+    u32::try_from(cores / 2).map_or(STREAMS_DEFAULT_MAX, |half| half.clamp(1, STREAMS_DEFAULT_MAX))
 }
 
 /// Why a text is no address of a duckling.

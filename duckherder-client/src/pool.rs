@@ -25,19 +25,16 @@ pub(crate) struct Pool {
 struct Open {
     channel: Channel,
     /// Its users hold it too.
-    in_use: Arc<()>,
+    used: Arc<()>,
     was_used: bool,
 }
 
-/// A connection, as long as it is used.
-pub(crate) struct Used {
-    pub(crate) channel: Channel,
-    _in_use: Arc<()>,
-}
+/// A connection is used as long as this is there.
+pub(crate) struct Used(#[expect(dead_code, reason = "held, not read")] Arc<()>);
 
 impl Pool {
     /// Up to so many connections to `endpoint`, each made within the timeout.
-    pub(crate) fn new(endpoint: Endpoint, connect_timeout: Duration, connections_max: usize) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, connect_timeout: Duration, connections_max: u32) -> Self {
         Self {
             endpoint,
             connect_timeout,
@@ -47,12 +44,12 @@ impl Pool {
     }
 
     /// How many connections there may be.
-    pub(crate) fn connections_max(&self) -> usize {
-        self.places.len()
+    pub(crate) fn connections_max(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(u32::MAX)
     }
 
     /// The connection at that place, from 0, which is made if it is not there. `None` if it cannot be made.
-    pub(crate) async fn connection(self: &Arc<Self>, place: usize) -> Option<Used> {
+    pub(crate) async fn connection(self: &Arc<Self>, place: usize) -> Option<(Channel, Used)> {
         let mut open = self.places.get(place)?.lock().await;
         let open = match &mut *open {
             Some(open) => open,
@@ -61,16 +58,13 @@ impl Pool {
                 tokio::spawn(close_when_unused(Arc::downgrade(self), place, self.look_interval));
                 none.insert(Open {
                     channel,
-                    in_use: Arc::default(),
+                    used: Arc::default(),
                     was_used: true,
                 })
             }
         };
         open.was_used = true;
-        Some(Used {
-            channel: open.channel.clone(),
-            _in_use: Arc::clone(&open.in_use),
-        })
+        Some((open.channel.clone(), Used(Arc::clone(&open.used))))
     }
 
     async fn connect(&self) -> Option<Channel> {
@@ -95,7 +89,7 @@ async fn close_when_unused(pool: Weak<Pool>, place: usize, look_interval: Durati
         let Some(place) = pool.places.get(place) else { return };
         let mut place = place.lock().await;
         let Some(open) = &mut *place else { return };
-        let is_used = Arc::strong_count(&open.in_use) > 1;
+        let is_used = Arc::strong_count(&open.used) > 1;
         if !is_used && !open.was_used {
             *place = None;
             return;

@@ -23,7 +23,7 @@ pub struct AttachOptions {
     /// How rows are compressed on the wire.
     pub compression: Compression,
     /// Over how many connections a large result comes; `None` leaves it to the client.
-    pub streams: Option<usize>,
+    pub streams: Option<u32>,
 }
 
 impl AttachOptions {
@@ -108,11 +108,11 @@ fn parse_compression(value: &str) -> Result<Compression> {
         .map_err(|_| invalid_input(format!("compression must be 'none', 'lz4' or 'zstd', not '{value}'")))
 }
 
-fn parse_streams(value: &str) -> Result<usize> {
+fn parse_streams(value: &str) -> Result<u32> {
     value
         .parse()
         .ok()
-        .filter(|streams| (1..=RESULT_STREAMS_MAX as usize).contains(streams))
+        .filter(|streams| (1..=RESULT_STREAMS_MAX).contains(streams))
         .ok_or_else(|| {
             invalid_input(format!(
                 "streams must be a number from 1 to {RESULT_STREAMS_MAX}, not '{value}'"
