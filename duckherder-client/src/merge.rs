@@ -64,16 +64,16 @@ impl<S: Summary> Item<S> {
 
 /// What a stream's task tells.
 enum Event<S> {
-    /// A further stream has begun.
-    Begun,
+    /// The server is asked for a further stream: from here on it may have batches that no other one gets.
+    Asks,
     Item(Item<S>),
-    /// It has ended well, or has never begun.
+    /// It has ended well, or cannot be had.
     Ended,
     Failed(ClientError),
 }
 
 /// What further streams of a result need.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Further {
     pub(crate) connection: Connection,
     pub(crate) request: ReadResultRequest,
@@ -84,7 +84,8 @@ pub(crate) struct Further {
 pub(crate) struct Merge<S> {
     /// `None` for those that have ended.
     streams: Vec<Option<Receiver<Event<S>>>>,
-    begun: Vec<bool>,
+    /// Those that the server has been asked for.
+    asked: Vec<bool>,
     reorder: Reorder<Batch>,
     rows: u64,
     summary: Option<S>,
@@ -99,7 +100,7 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
     /// Goes on with a result of which so many batches and rows have been read, from `first`.
     pub(crate) fn start(
         first: Streaming<FlightData>,
-        further: Further,
+        further: &Further,
         decoder: &Arc<Decoder>,
         call: &Call,
         (batches, rows): (u64, u64),
@@ -117,14 +118,11 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
             };
             match first.take() {
                 Some(messages) => tasks.spawn_on(reader.read(messages), &further.runtime),
-                None => {
-                    let (connection, request) = (further.connection.clone(), further.request.clone());
-                    tasks.spawn_on(reader.join(connection, request, place - 1), &further.runtime)
-                }
+                None => tasks.spawn_on(reader.join(further.clone(), place - 1), &further.runtime),
             };
         }
         Self {
-            begun: (0..count).map(|place| place == 0).collect(),
+            asked: (0..count).map(|place| place == 0).collect(),
             streams,
             reorder: Reorder::new(count, batches, REORDER_BYTES_MAX),
             rows,
@@ -174,7 +172,7 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
         };
         let event = std::task::ready!(stream.poll_recv(context));
         match event {
-            Some(Event::Begun) => self.begun[place] = true,
+            Some(Event::Asks) => self.asked[place] = true,
             Some(Event::Item(Item::Batch(batch))) => {
                 let (index, bytes) = (batch.index, memory_bytes(&batch.rows));
                 if self.reorder.push(place, index, bytes, batch).is_err() {
@@ -196,9 +194,9 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
     /// Ends a stream. What has come before the failure is still handed out.
     fn fail(&mut self, place: usize, error: ClientError) {
         self.streams[place] = None;
-        // Those that have not begun have nothing of what comes before it.
-        for (stream, begun) in self.streams.iter_mut().zip(&self.begun) {
-            if !begun {
+        // Others have nothing of what comes before it.
+        for (stream, asked) in self.streams.iter_mut().zip(&self.asked) {
+            if !asked {
                 *stream = None;
             }
         }
@@ -262,55 +260,56 @@ impl<S: Summary + Send + 'static> Reader<S> {
     }
 
     /// Joins in reading the result, if that can be done: it is whole without that, too.
-    async fn join(self, connection: Connection, request: ReadResultRequest, place: usize) {
-        let open = contained_async(open(&connection, request, place, &self.call));
-        let opened = match timeout(connection.request_timeout(), open).await {
+    async fn join(self, further: Further, place: usize) {
+        let deadline = further.connection.request_timeout();
+        let opened = match timeout(deadline, contained_async(self.open(further, place))).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(panicked)) => Err(self.call.protocol(panicked.0)),
             Err(_) => Err(self.call.timed_out()),
         };
         match opened {
-            Ok((_used, messages, first)) => {
-                let schema = Decoder::new(&first).map(|decoder| Arc::clone(decoder.schema()));
-                let failure = match schema {
-                    Ok(schema) if schema == *self.decoder.schema() => None,
-                    Ok(_) => Some(self.call.protocol("its streams have different schemas")),
-                    Err(error) => Some(self.call.undecodable(error)),
-                };
-                match failure {
-                    Some(error) => {
-                        let _ = self.events.send(Event::Failed(error)).await;
-                    }
-                    None if self.events.send(Event::Begun).await.is_ok() => self.read(messages).await,
-                    None => {}
-                }
-            }
+            Ok((_used, first, messages)) => match self.check_schema(&first) {
+                Ok(()) => self.read(messages).await,
+                Err(error) => drop(self.events.send(Event::Failed(error)).await),
+            },
             Err(error) => {
-                tracing::debug!(%error, "a further stream of a result did not begin");
-                let _ = self.events.send(Event::Ended).await;
+                tracing::debug!(%error, "a further stream of a result cannot be had");
+                drop(self.events.send(Event::Ended).await);
             }
         }
     }
-}
 
-/// A further stream that has begun, with its first message.
-async fn open(
-    connection: &Connection,
-    request: ReadResultRequest,
-    place: usize,
-    call: &Call,
-) -> Result<(Used, Streaming<FlightData>, FlightData), ClientError> {
-    let further = connection.further(place).await;
-    let (connection, used) = further.ok_or_else(|| call.protocol("there is no connection for it"))?;
-    // Once the server has begun to answer, what gets lost is missing. So first whether it gets here at all.
-    let session_id = request.session_id.clone();
-    connection.request(&KeepAliveRequest { session_id }).await?;
-    let ticket = Ticket {
-        ticket: Command::ReadResult(request).encode(),
-    };
-    let failed = |status| call.failed(status);
-    let mut messages = connection.flight().do_get(ticket).await.map_err(failed)?.into_inner();
-    let first = messages.message().await.map_err(failed)?;
-    let first = first.ok_or_else(|| call.protocol("a further stream ends before its schema"))?;
-    Ok((used, messages, first))
+    /// A further stream, and its first message.
+    async fn open(
+        &self,
+        further: Further,
+        place: usize,
+    ) -> Result<(Used, FlightData, Streaming<FlightData>), ClientError> {
+        let Further {
+            connection, request, ..
+        } = further;
+        let connected = connection.further(place).await;
+        let (connection, used) = connected.ok_or_else(|| self.call.protocol("there is no connection for it"))?;
+        // What the server begins to send and cannot is lost. So first whether it is there, and the session.
+        let session_id = request.session_id.clone();
+        connection.request(&KeepAliveRequest { session_id }).await?;
+        drop(self.events.send(Event::Asks).await);
+        let ticket = Ticket {
+            ticket: Command::ReadResult(request).encode(),
+        };
+        let failed = |status| self.call.failed(status);
+        let mut messages = connection.flight().do_get(ticket).await.map_err(failed)?.into_inner();
+        let first = messages.message().await.map_err(failed)?;
+        let first = first.ok_or_else(|| self.call.protocol("a further stream ends before its schema"))?;
+        Ok((used, first, messages))
+    }
+
+    fn check_schema(&self, first: &FlightData) -> Result<(), ClientError> {
+        let decoder = Decoder::new(first).map_err(|error| self.call.undecodable(error))?;
+        if decoder.schema() == self.decoder.schema() {
+            Ok(())
+        } else {
+            Err(self.call.protocol("its streams have different schemas"))
+        }
+    }
 }

@@ -321,7 +321,7 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
         self.messages = match self.messages.take() {
             Some(Messages::One(first)) => {
                 let received = (self.batches_received, self.rows_received);
-                let merge = Merge::start(first, further, &self.decoder, &self.call, received);
+                let merge = Merge::start(first, &further, &self.decoder, &self.call, received);
                 Some(Messages::Several(merge))
             }
             messages => messages,

@@ -125,12 +125,14 @@ async fn small_results_and_one_stream_need_no_second_connection() {
 #[tokio::test]
 async fn without_further_connections_one_is_enough() {
     let (duckling, _client) = start().await;
-    let (proxy, client) = connect(duckling.port()).await;
-    proxy.becomes(Link::CutAfter(0));
-    let mut result = client.query(LARGE).await.unwrap();
-    assert_eq!(read(&mut result, 0, u64::MAX).await.unwrap(), ROWS);
-    assert!(result.summary().is_some());
-    assert!(proxy.answered().len() > 1);
+    for link in [Link::CutAfter(0), Link::SilentAfter(0)] {
+        let (proxy, client) = connect(duckling.port()).await;
+        proxy.becomes(link);
+        let mut result = client.query(LARGE).await.unwrap();
+        assert_eq!(read(&mut result, 0, u64::MAX).await.unwrap(), ROWS);
+        assert!(result.summary().is_some());
+        assert!(proxy.answered().len() > 1, "{link:?}");
+    }
 }
 
 #[tokio::test]
