@@ -29,6 +29,9 @@ use crate::stream::{Summary, arrow_bytes};
 /// Bytes of batches that are kept until those before them have come. Besides, each stream has a batch or two on its way.
 const REORDER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// What a batch counts for at the least: also those without rows must not be kept without a bound.
+const BATCH_BYTES_MIN: usize = 4 * 1024;
+
 /// What the messages of a result are.
 pub(crate) enum Item<S> {
     Batch(Batch),
@@ -229,7 +232,7 @@ impl<S: Summary + Send + Unpin + 'static> Merge<S> {
 /// What a batch takes, which is more than its message if that was compressed.
 fn memory_bytes(batch: &RecordBatch) -> usize {
     let bytes_of = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_default();
-    batch.columns().iter().map(bytes_of).sum()
+    batch.columns().iter().map(bytes_of).sum::<usize>().max(BATCH_BYTES_MIN)
 }
 
 /// A stream's task.

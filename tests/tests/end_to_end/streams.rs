@@ -7,6 +7,7 @@ use arrow::datatypes::Int64Type;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::{FlightData, Ticket};
 use bytes::Bytes;
+use duckherder_client::v1::Compression;
 use duckherder_client::{Client, ClientError, ClientOptions, ExceptionType, QueryStream};
 use duckherder_proto::command::Command;
 use duckherder_proto::limits::MESSAGE_BYTES_MAX;
@@ -89,6 +90,21 @@ async fn a_large_result_comes_over_several_connections_in_its_order() {
     assert_eq!(answered.len(), CONNECTIONS, "two results share their connections");
     assert!(answered.iter().all(|bytes| *bytes > 1 << 20), "{answered:?}");
     assert!(answered.iter().sum::<usize>() > 200_000_000);
+}
+
+#[tokio::test]
+async fn compressed_results_do_too() {
+    let (duckling, _client) = start().await;
+    let proxy = Proxy::start(duckling.port()).await;
+    let options = ClientOptions::new("127.0.0.1", proxy.port).streams(4);
+    let client = Client::connect(options.compression(Compression::Lz4Frame))
+        .await
+        .unwrap();
+    let random =
+        "SELECT i, hash(i), hash(i, 1), hash(i, 2), hash(i, 3), hash(i, 4), hash(i, 5) FROM range(1_000_000) r(i)";
+    let mut result = client.query(random).await.unwrap();
+    assert_eq!(read(&mut result, 0, u64::MAX).await.unwrap(), ROWS);
+    assert_eq!(proxy.answered().len(), CONNECTIONS);
 }
 
 #[tokio::test]
