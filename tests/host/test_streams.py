@@ -254,6 +254,31 @@ def test_several_streams_that_are_given_up(wide, duckling, in_transaction):
     assert duckling.process.wait(SOON_S) == 0
 
 
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_interrupt_while_several_streams_are_read(wide, duckling, in_transaction):
+    if in_transaction:
+        wide.begin()
+    stopped = []
+
+    def interrupt():
+        poll(lambda: connections(duckling) == 4, "the result comes in several streams")
+        while not stopped:
+            stopped.append(time.monotonic())
+            wide.interrupt()
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(duckdb.InterruptException):
+        wide.execute("CREATE TABLE here AS SELECT w.i, w.s FROM dh.wide w, range(100000) r(x)")
+    assert time.monotonic() - stopped[0] < SOON_S
+    thread.join()
+    if in_transaction:
+        wide.rollback()
+    assert wide.execute("SELECT count(*) FROM dh.wide").fetchall() == [(1_000_000,)]
+    duckling.process.send_signal(signal.SIGTERM)
+    assert duckling.process.wait(SOON_S) == 0
+
+
 def test_a_server_that_dies_while_it_sends_several_streams(wide, duckling):
     endless = "SELECT w.i, w.s FROM dh.wide w, range(100000) r(x)"
     assert len(wide.execute(endless).fetchmany(600_000)) == 600_000
