@@ -12,8 +12,7 @@ const PORT_DEFAULT: u16 = 8815;
 /// Bytes of a host's name; DNS has 253.
 const HOST_BYTES_MAX: usize = 255;
 
-/// Streams of a large result, unless more are asked for.
-const STREAMS_DEFAULT_MAX: u32 = 4;
+const STREAMS_DEFAULT: u32 = 4;
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -52,7 +51,7 @@ impl ClientOptions {
             client_name: concat!("duckherder-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             duckdb_version: String::new(),
             compression: Compression::None,
-            streams: streams_default(),
+            streams: STREAMS_DEFAULT,
         }
     }
 
@@ -94,11 +93,11 @@ impl ClientOptions {
         self
     }
 
-    /// How many streams may read a large result, each over a connection of its own; 16 at most. Default: half as many as
-    /// there are cores, up to 4.
+    /// How many streams may read a large result, each over a connection of its own; 16 at most. Default: 4.
     ///
-    /// One connection is about one core's work, at either end. The rows come in the result's order all the same, and small
-    /// results come in one stream. The further connections are shared by all sessions of a client.
+    /// One connection is about one core's work at either end, and on a network no faster than a window a round trip. The rows
+    /// come in the result's order all the same, and small results come in one stream. The further connections are shared by all
+    /// sessions of a client.
     #[must_use]
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX);
@@ -114,11 +113,6 @@ impl ClientOptions {
             format!("{}:{}", self.host, self.port)
         }
     }
-}
-
-fn streams_default() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(cores / 2).map_or(STREAMS_DEFAULT_MAX, |half| half.clamp(1, STREAMS_DEFAULT_MAX))
 }
 
 /// Why a text is no address of a duckling.
@@ -190,7 +184,6 @@ mod tests {
     fn a_result_has_one_stream_at_least() {
         let streams = |count| ClientOptions::new("h", 1).streams(count).streams;
         assert_eq!((streams(0), streams(4), streams(1000)), (1, 4, 16));
-        assert!((1..=4).contains(&ClientOptions::new("h", 1).streams));
     }
 
     #[test]

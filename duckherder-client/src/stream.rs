@@ -108,8 +108,8 @@ pub type ExchangeStream = RowStream<ExchangeSummary>;
 /// comes in its order all the same.
 ///
 /// Back-pressure is HTTP/2's: the server runs ahead by one flow-control window
-/// ([`STREAM_WINDOW_BYTES`](duckherder_proto::limits::STREAM_WINDOW_BYTES)) a connection and its own queue. Dropping the stream
-/// before its end resets it, upon which the server cancels the statement.
+/// ([`STREAM_WINDOW_BYTES`](duckherder_proto::limits::STREAM_WINDOW_BYTES)) a connection and its own queue. Dropping the
+/// stream before its end resets it, upon which the server cancels the statement.
 ///
 /// ```no_run
 /// use duckherder_client::{Client, ClientError};
