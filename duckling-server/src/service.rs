@@ -21,9 +21,8 @@ use duckherder_proto::v1::{
     HelloRequest, HelloResponse, IngestEnd, IngestRequest, IngestResponse, KeepAliveRequest, KeepAliveResponse,
     ListDefinitionsRequest, ListDefinitionsResponse, ListTablesRequest, ListTablesResponse, ListWorkersRequest,
     ListWorkersResponse, LoadExtensionRequest, LoadExtensionResponse, LookupSchemaRequest, LookupSchemaResponse,
-    LookupTableRequest, LookupTableResponse, ReadResultRequest, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseQueryRequest, ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest,
-    WorkerDescription,
+    LookupTableRequest, LookupTableResponse, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseQueryRequest,
+    ReleaseQueryResponse, ReleaseWorkerRequest, ReleaseWorkerResponse, UnregisterWorkerRequest, WorkerDescription,
 };
 use duckherder_proto::{ExceptionType, Message, RemoteError, version};
 use futures::stream::{self, BoxStream};
@@ -255,17 +254,15 @@ impl DucklingService {
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
     }
 
-    async fn read_result(&self, request: ReadResultRequest) -> Result<Answer, Status> {
-        let session = self.sessions.get(&request.session_id)?;
-        session.join(request.statement_id)?.start().await
-    }
-
     /// Answers `DoGet`: [`crate::get`] sends the messages.
     pub async fn get(&self, request: Request<Ticket>) -> Result<Response<Answer>, Status> {
         let client = request.remote_addr();
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
-            Some(Command::ReadResult(request)) => Ok(Response::new(self.read_result(request).await?)),
+            Some(Command::ReadResult(request)) => {
+                let session = self.sessions.get(&request.session_id)?;
+                Ok(Response::new(session.join(request.statement_id)?.start().await?))
+            }
             Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
             Some(Command::ReadExchange(request)) => {
                 let message_bytes = self.sessions.limits().message_bytes;
