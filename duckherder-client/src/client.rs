@@ -29,7 +29,8 @@ const CONNECT_RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
 ///
 /// Statements run in the client's own [`Session`]; [`Client::open_session`] gives another one over the same
 /// connection, with its own settings, temporary tables and transaction. All sessions of a client share one HTTP/2
-/// connection, hence one thread's throughput; connect another client for more.
+/// connection, hence one thread's throughput, and the further ones that large results come over
+/// ([`ClientOptions::streams`]); connect another client for more.
 ///
 /// A client belongs to the tokio runtime that it was connected on.
 ///

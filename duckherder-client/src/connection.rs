@@ -12,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::contain::contained_async;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
+use crate::pool::{Pool, Used};
 
 /// A connection, shared by all its clones. tonic reconnects it when it breaks; what was under way is lost.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub(crate) struct Connection {
     channel: Channel,
     address: Arc<str>,
     request_timeout: Duration,
+    pool: Arc<Pool>,
 }
 
 impl Connection {
@@ -30,11 +32,35 @@ impl Connection {
             address: address.clone(),
             source,
         })?;
+        let further = options.streams.saturating_sub(1);
         Ok(Self {
             channel,
             address: address.into(),
             request_timeout: options.request_timeout,
+            pool: Arc::new(Pool::new(endpoint, options.connect_timeout, further)),
         })
+    }
+
+    /// How many further connections there may be, for as many further streams of a result.
+    pub(crate) fn further_max(&self) -> u32 {
+        self.pool.connections_max()
+    }
+
+    /// One of the further connections, at that place; what is returned with it says that it is used. `None` if it cannot be
+    /// made.
+    pub(crate) async fn further(&self, place: usize) -> Option<(Self, Used)> {
+        let (channel, used) = self.pool.connection(place).await?;
+        Some((
+            Self {
+                channel,
+                ..self.clone()
+            },
+            used,
+        ))
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     pub(crate) fn address(&self) -> &str {

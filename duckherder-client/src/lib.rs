@@ -81,8 +81,11 @@ mod contain;
 mod decode;
 mod error;
 mod ingest;
+mod merge;
 mod node;
 mod options;
+mod pool;
+mod reorder;
 mod session;
 mod stream;
 #[cfg(test)]

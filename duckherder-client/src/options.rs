@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use duckherder_proto::limits;
 use duckherder_proto::v1::Compression;
 
 /// The port of a duckling that was told no other.
@@ -10,6 +11,8 @@ const PORT_DEFAULT: u16 = 8815;
 
 /// Bytes of a host's name; DNS has 253.
 const HOST_BYTES_MAX: usize = 255;
+
+const STREAMS_DEFAULT: u32 = 4;
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -34,6 +37,7 @@ pub struct ClientOptions {
     pub(crate) client_name: String,
     pub(crate) duckdb_version: String,
     pub(crate) compression: Compression,
+    pub(crate) streams: u32,
 }
 
 impl ClientOptions {
@@ -47,6 +51,7 @@ impl ClientOptions {
             client_name: concat!("duckherder-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             duckdb_version: String::new(),
             compression: Compression::None,
+            streams: STREAMS_DEFAULT,
         }
     }
 
@@ -85,6 +90,17 @@ impl ClientOptions {
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// How many streams may read a large result, each over a connection of its own; 16 at most. Default: 4.
+    ///
+    /// One connection is about one core's work at either end, and on a network no faster than a window a round trip. The rows
+    /// come in the result's order all the same, and small results come in one stream. The further connections are shared by all
+    /// sessions of a client.
+    #[must_use]
+    pub fn streams(mut self, streams: u32) -> Self {
+        self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX);
         self
     }
 
@@ -162,6 +178,12 @@ mod tests {
         ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_result_has_one_stream_at_least() {
+        let streams = |count| ClientOptions::new("h", 1).streams(count).streams;
+        assert_eq!((streams(0), streams(4), streams(1000)), (1, 4, 16));
     }
 
     #[test]

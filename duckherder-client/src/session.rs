@@ -172,6 +172,7 @@ impl Session {
             begin_transaction: options.begin_transaction,
             history_id: id_bytes(options.history_id),
             stored_types: options.stored_types,
+            further_streams: self.0.connection.further_max(),
         };
         QueryStream::execute(self.clone(), &self.0.connection, request).await
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use arrow::array::RecordBatch;
@@ -10,18 +11,23 @@ use arrow_flight::{FlightData, Ticket};
 use duckherder_proto::Message;
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{
-    ExchangeSummary, ExecuteRequest, ReadExchangeRequest, ResultKind, RunStagesRequest, RunStagesSummary,
-    StatementSummary,
+    ExchangeSummary, ExecuteRequest, ReadExchangeRequest, ReadResultRequest, ResultKind, RunStagesRequest,
+    RunStagesSummary, StatementSummary,
 };
 use futures::stream::FusedStream;
 use futures::{Stream, StreamExt};
+use tokio::runtime::Handle;
 use tonic::{Status, Streaming};
 
 use crate::connection::Connection;
 use crate::contain::{contained, contained_async};
 use crate::decode::Decoder;
 use crate::error::{Call, ClientError};
+use crate::merge::{Further, Item, Merge};
 use crate::session::Session;
+
+/// A result of which so many bytes have come in one stream is read with several from there on, if it may be.
+const FURTHER_STREAMS_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What the last message of a stream says of the whole.
 pub trait Summary: Message + Default {
@@ -98,9 +104,12 @@ pub type ExchangeStream = RowStream<ExchangeSummary>;
 /// The schema is known from the start; batches have at least one row. The stream ends after the server's summary and
 /// the right number of rows, or with an error: a short result never looks like a whole one.
 ///
+/// A large result is read over several connections at once ([`ClientOptions::streams`](crate::ClientOptions::streams)), and
+/// comes in its order all the same.
+///
 /// Back-pressure is HTTP/2's: the server runs ahead by one flow-control window
-/// ([`STREAM_WINDOW_BYTES`](duckherder_proto::limits::STREAM_WINDOW_BYTES)) and its own queue. Dropping the stream
-/// before its end resets it, upon which the server cancels the statement.
+/// ([`STREAM_WINDOW_BYTES`](duckherder_proto::limits::STREAM_WINDOW_BYTES)) a connection and its own queue. Dropping the
+/// stream before its end resets it, upon which the server cancels the statement.
 ///
 /// ```no_run
 /// use duckherder_client::{Client, ClientError};
@@ -118,15 +127,23 @@ pub type ExchangeStream = RowStream<ExchangeSummary>;
 /// ```
 pub struct RowStream<S> {
     /// `None` once the stream has ended, well or not.
-    messages: Option<Streaming<FlightData>>,
-    decoder: Decoder,
+    messages: Option<Messages<S>>,
+    decoder: Arc<Decoder>,
     call: Call,
     statement_id: u64,
+    batches_received: u64,
     rows_received: u64,
     bytes_received: u64,
+    /// What to read the result with besides, if it turns out to be large.
+    further: Option<Further>,
     summary: Option<S>,
     /// Keeps the session open while its result is being read.
     session: Option<Session>,
+}
+
+enum Messages<S> {
+    One(Streaming<FlightData>),
+    Several(Merge<S>),
 }
 
 impl RowStream<StatementSummary> {
@@ -138,7 +155,16 @@ impl RowStream<StatementSummary> {
     ) -> Result<Self, ClientError> {
         let call = connection.start("Execute");
         let statement_id = request.statement_id;
-        Self::start(call, connection, Command::Execute(request), statement_id, Some(session)).await
+        let further = (request.further_streams > 0).then(|| Further {
+            connection: connection.clone(),
+            request: ReadResultRequest {
+                session_id: request.session_id.clone(),
+                statement_id,
+            },
+            runtime: Handle::current(),
+        });
+        let stream = Self::start(call, connection, Command::Execute(request), statement_id, Some(session)).await?;
+        Ok(Self { further, ..stream })
     }
 }
 
@@ -160,7 +186,7 @@ impl RowStream<RunStagesSummary> {
     /// # Errors
     /// The query has failed in the meantime, or the connection is lost.
     pub async fn until_released(mut self) -> Result<(), ClientError> {
-        match std::future::poll_fn(|context| self.poll_message(context)).await {
+        match std::future::poll_fn(|context| self.poll_item(context)).await {
             None => Ok(()),
             Some(Ok(_)) => Err(self.call.protocol("it goes on after its summary")),
             Some(Err(error)) => Err(error),
@@ -176,7 +202,7 @@ impl RowStream<ExchangeSummary> {
     }
 }
 
-impl<S: Summary> RowStream<S> {
+impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
     async fn start(
         call: Call,
         connection: &Connection,
@@ -198,12 +224,14 @@ impl<S: Summary> RowStream<S> {
         let first = first.ok_or_else(|| call.protocol("it ends before its schema"))?;
         let decoder = Decoder::new(&first).map_err(|error| call.undecodable(error))?;
         Ok(Self {
-            messages: Some(messages),
-            decoder,
+            messages: Some(Messages::One(messages)),
+            decoder: Arc::new(decoder),
             call,
             statement_id,
+            batches_received: 0,
             rows_received: 0,
             bytes_received: arrow_bytes(&first),
+            further: None,
             summary: None,
             session,
         })
@@ -251,35 +279,62 @@ impl<S: Summary> RowStream<S> {
         self.bytes_received
     }
 
-    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<FlightData, ClientError>>> {
-        let Some(messages) = &mut self.messages else {
-            return Poll::Ready(None);
-        };
-        Poll::Ready(match contained(|| messages.poll_next_unpin(context)) {
-            Err(panicked) => Some(Err(self.call.protocol(panicked.0))),
-            Ok(polled) => ready!(polled).map(|outcome| outcome.map_err(|status| self.call.failed(status))),
-        })
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Item<S>, ClientError>>> {
+        match &mut self.messages {
+            None => Poll::Ready(None),
+            Some(Messages::Several(merge)) => merge.poll_next(context),
+            Some(Messages::One(messages)) => Poll::Ready(match contained(|| messages.poll_next_unpin(context)) {
+                Err(panicked) => Some(Err(self.call.protocol(panicked.0))),
+                Ok(polled) => ready!(polled).map(|message| {
+                    let data = message.map_err(|status| self.call.failed(status))?;
+                    Item::read(data, &self.decoder, &self.call)
+                }),
+            }),
+        }
     }
 
     /// Takes one message in; `None` if it holds no rows.
-    fn take(&mut self, data: FlightData) -> Result<Option<RecordBatch>, ClientError> {
+    fn take(&mut self, item: Item<S>) -> Result<Option<RecordBatch>, ClientError> {
         if self.summary.is_some() {
             return Err(self.call.protocol("it goes on after its summary"));
         }
-        if data.data_header.is_empty() && data.data_body.is_empty() {
-            self.summary = Some(self.read_summary(&data)?);
-            return Ok(None);
+        match item {
+            Item::Summary(summary) => {
+                self.check(&summary)?;
+                self.summary = Some(summary);
+                Ok(None)
+            }
+            Item::Batch(batch) => {
+                if batch.index != self.batches_received {
+                    // An older server does not number them.
+                    self.further = None;
+                }
+                self.batches_received += 1;
+                self.bytes_received = self.bytes_received.saturating_add(batch.bytes);
+                self.rows_received = self.rows_received.saturating_add(batch.rows.num_rows() as u64);
+                self.read_on_with_several();
+                Ok((batch.rows.num_rows() > 0).then_some(batch.rows))
+            }
         }
-        let bytes = arrow_bytes(&data);
-        let batch = self.decoder.batch(data).map_err(|error| self.call.undecodable(error))?;
-        self.bytes_received = self.bytes_received.saturating_add(bytes);
-        self.rows_received = self.rows_received.saturating_add(batch.num_rows() as u64);
-        Ok((batch.num_rows() > 0).then_some(batch))
     }
 
-    fn read_summary(&self, data: &FlightData) -> Result<S, ClientError> {
-        let summary = S::decode(&*data.app_metadata)
-            .map_err(|error| self.call.protocol(format!("its summary is malformed: {error}")))?;
+    /// From here on reads a large result over several connections, if it may.
+    fn read_on_with_several(&mut self) {
+        if self.bytes_received < FURTHER_STREAMS_BYTES || self.batches_received < 2 {
+            return;
+        }
+        let Some(further) = self.further.take() else { return };
+        self.messages = match self.messages.take() {
+            Some(Messages::One(first)) => {
+                let received = (self.batches_received, self.rows_received);
+                let merge = Merge::start(first, &further, &self.decoder, &self.call, received);
+                Some(Messages::Several(merge))
+            }
+            messages => messages,
+        };
+    }
+
+    fn check(&self, summary: &S) -> Result<(), ClientError> {
         summary.check().map_err(|problem| self.call.protocol(problem))?;
         if summary.rows() != self.rows_received {
             let (said, arrived) = (summary.rows(), self.rows_received);
@@ -287,7 +342,7 @@ impl<S: Summary> RowStream<S> {
                 .call
                 .protocol(format!("its summary says {said} rows, {arrived} arrived")));
         }
-        Ok(summary)
+        Ok(())
     }
 
     fn fail(&mut self, error: ClientError) -> ClientError {
@@ -297,11 +352,12 @@ impl<S: Summary> RowStream<S> {
     }
 }
 
-fn arrow_bytes(data: &FlightData) -> u64 {
+/// Bytes of an Arrow message, header and body.
+pub(crate) fn arrow_bytes(data: &FlightData) -> u64 {
     (data.data_header.len() + data.data_body.len()) as u64
 }
 
-impl<S: Summary + Unpin> Stream for RowStream<S> {
+impl<S: Summary + Send + Unpin + 'static> Stream for RowStream<S> {
     type Item = Result<RecordBatch, ClientError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -310,8 +366,8 @@ impl<S: Summary + Unpin> Stream for RowStream<S> {
             if this.is_over() {
                 return Poll::Ready(None);
             }
-            let message = match ready!(this.poll_message(context)) {
-                Some(message) => message,
+            let item = match ready!(this.poll_item(context)) {
+                Some(item) => item,
                 None if this.summary.is_some() => {
                     this.messages = None;
                     return Poll::Ready(None);
@@ -321,7 +377,7 @@ impl<S: Summary + Unpin> Stream for RowStream<S> {
                     return Poll::Ready(Some(Err(this.fail(error))));
                 }
             };
-            match message.and_then(|data| this.take(data)) {
+            match item.and_then(|item| this.take(item)) {
                 Ok(Some(batch)) => return Poll::Ready(Some(Ok(batch))),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(this.fail(error)))),
@@ -330,7 +386,7 @@ impl<S: Summary + Unpin> Stream for RowStream<S> {
     }
 }
 
-impl<S: Summary + Unpin> FusedStream for RowStream<S> {
+impl<S: Summary + Send + Unpin + 'static> FusedStream for RowStream<S> {
     fn is_terminated(&self) -> bool {
         self.is_over()
     }

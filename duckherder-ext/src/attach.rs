@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use duckherder_client::ClientOptions;
+use duckherder_proto::limits::RESULT_STREAMS_MAX;
 use duckherder_proto::v1::Compression;
 
 use crate::error::{Result, invalid_input};
 
 /// The options there are, for the error message.
-const KNOWN: &str = "server_host, server_port, connect_timeout_ms, compression";
+const KNOWN: &str = "server_host, server_port, connect_timeout_ms, compression, streams";
 
 /// Where a duckling is, as the user says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct AttachOptions {
     pub connect_timeout: Duration,
     /// How rows are compressed on the wire.
     pub compression: Compression,
+    /// Over how many connections a large result comes; `None` leaves it to the client.
+    pub streams: Option<u32>,
 }
 
 impl AttachOptions {
@@ -33,12 +36,14 @@ impl AttachOptions {
         let mut server_port = None;
         let mut connect_timeout = Duration::from_secs(10);
         let mut compression = Compression::None;
+        let mut streams = None;
         for (name, value) in options {
             match name.to_ascii_lowercase().as_str() {
                 "server_host" => server_host = Some((*value).to_owned()),
                 "server_port" => server_port = Some(parse_port(value)?),
                 "connect_timeout_ms" => connect_timeout = parse_timeout(value)?,
                 "compression" => compression = parse_compression(value)?,
+                "streams" => streams = Some(parse_streams(value)?),
                 _ => {
                     return Err(invalid_input(format!(
                         "unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}"
@@ -58,16 +63,21 @@ impl AttachOptions {
             server_port: server_port.ok_or_else(|| missing("server_port"))?,
             connect_timeout,
             compression,
+            streams,
         })
     }
 
     /// As the client takes them.
     pub fn client_options(&self, duckdb_version: &str) -> ClientOptions {
-        ClientOptions::new(self.server_host.clone(), self.server_port)
+        let options = ClientOptions::new(self.server_host.clone(), self.server_port)
             .connect_timeout(self.connect_timeout)
             .client_name(concat!("duckherder-ext ", env!("CARGO_PKG_VERSION")))
             .duckdb_version(duckdb_version)
-            .compression(self.compression)
+            .compression(self.compression);
+        match self.streams {
+            Some(streams) => options.streams(streams),
+            None => options,
+        }
     }
 }
 
@@ -98,6 +108,18 @@ fn parse_compression(value: &str) -> Result<Compression> {
         .map_err(|_| invalid_input(format!("compression must be 'none', 'lz4' or 'zstd', not '{value}'")))
 }
 
+fn parse_streams(value: &str) -> Result<u32> {
+    value
+        .parse()
+        .ok()
+        .filter(|streams| (1..=RESULT_STREAMS_MAX).contains(streams))
+        .ok_or_else(|| {
+            invalid_input(format!(
+                "streams must be a number from 1 to {RESULT_STREAMS_MAX}, not '{value}'"
+            ))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +138,8 @@ mod tests {
         assert!(message(&[("server_host", "h"), ("server_port", "70000")]).contains("1 to 65535"));
         let compression = [("server_host", "h"), ("server_port", "1"), ("compression", "gzip")];
         assert!(message(&compression).contains("'none', 'lz4' or 'zstd'"));
+        let streams = [("server_host", "h"), ("server_port", "1"), ("streams", "17")];
+        assert!(message(&streams).contains("from 1 to 16"));
         assert!(message(&[("server_host", " "), ("server_port", "1")]).contains("needs the option server_host"));
     }
 }

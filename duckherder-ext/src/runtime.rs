@@ -13,8 +13,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{ExtError, Result};
 
-/// At most so many network threads. Decoding batches happens on them.
-const WORKER_THREADS_MAX: usize = 2;
+/// At most so many network threads: one for each connection that a large result comes over, unless there are more of these.
+/// Decoding batches happens on them.
+const WORKER_THREADS_MAX: usize = 4;
 
 /// How often a blocked DuckDB thread looks whether the user has interrupted the query.
 pub const INTERRUPT_CHECK_INTERVAL: Duration = Duration::from_millis(20);

@@ -6,7 +6,7 @@ use prost::bytes::Bytes;
 use prost_types::Any;
 
 use crate::error::{ExceptionType, RemoteError};
-use crate::v1::{ExecuteRequest, IngestRequest, ReadExchangeRequest, RunStagesRequest};
+use crate::v1::{ExecuteRequest, IngestRequest, ReadExchangeRequest, ReadResultRequest, RunStagesRequest};
 
 const TYPE_URL_PREFIX: &str = "type.googleapis.com/duckherder.v1.";
 
@@ -15,6 +15,8 @@ const TYPE_URL_PREFIX: &str = "type.googleapis.com/duckherder.v1.";
 pub enum Command {
     /// Run a statement (`DoGet`).
     Execute(ExecuteRequest),
+    /// Join in reading a statement's result (`DoGet`).
+    ReadResult(ReadResultRequest),
     /// Take rows in (`DoPut`).
     Ingest(IngestRequest),
     /// Run a worker's part of a distributed query (`DoGet`).
@@ -29,6 +31,7 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         let (name, value) = match self {
             Self::Execute(request) => ("ExecuteRequest", request.encode_to_vec()),
+            Self::ReadResult(request) => ("ReadResultRequest", request.encode_to_vec()),
             Self::Ingest(request) => ("IngestRequest", request.encode_to_vec()),
             Self::RunStages(request) => ("RunStagesRequest", request.encode_to_vec()),
             Self::ReadExchange(request) => ("ReadExchangeRequest", request.encode_to_vec()),
@@ -59,6 +62,9 @@ impl Command {
         match name {
             "ExecuteRequest" => Ok(Some(Self::Execute(
                 ExecuteRequest::decode(&*any.value).map_err(malformed)?,
+            ))),
+            "ReadResultRequest" => Ok(Some(Self::ReadResult(
+                ReadResultRequest::decode(&*any.value).map_err(malformed)?,
             ))),
             "IngestRequest" => Ok(Some(Self::Ingest(
                 IngestRequest::decode(&*any.value).map_err(malformed)?,
@@ -116,6 +122,12 @@ mod tests {
                 begin_transaction,
                 history_id: history.to_vec().into(),
                 stored_types: true,
+                further_streams: 3,
+            });
+            prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
+            let command = Command::ReadResult(ReadResultRequest {
+                session_id: history.to_vec().into(),
+                statement_id,
             });
             prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
         }

@@ -26,3 +26,6 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How long a probe may go unanswered before the connection counts as lost.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Streams that may read one result, the first one included.
+pub const RESULT_STREAMS_MAX: u32 = 16;

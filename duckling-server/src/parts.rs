@@ -58,11 +58,20 @@ impl Parts {
         cancel();
     }
 
-    /// A further stream.
+    /// One of the streams that the result was announced with.
     pub fn part(self: &Arc<Self>) -> Part {
+        self.part_that(true)
+    }
+
+    /// A stream besides those: as long as it has taken nothing, it may leave.
+    pub fn further_part(self: &Arc<Self>) -> Part {
+        self.part_that(false)
+    }
+
+    fn part_that(self: &Arc<Self>, is_missed: bool) -> Part {
         Part {
             parts: Arc::clone(self),
-            ended: false,
+            is_missed,
         }
     }
 
@@ -123,7 +132,8 @@ fn given_up() -> RemoteError {
 /// One of the streams. Dropped before its end, it ends the result.
 pub struct Part {
     parts: Arc<Parts>,
-    ended: bool,
+    /// Without it the result would not be whole.
+    is_missed: bool,
 }
 
 impl Part {
@@ -133,31 +143,32 @@ impl Part {
     /// The statement's, if it has failed.
     pub async fn start(mut self) -> Result<Answer, Status> {
         let parts = Arc::clone(&self.parts);
-        let first = self.seen(parts.schema().await).transpose()?;
-        let rest = stream::unfold(
-            self,
-            |mut part| async move { part.next().await.map(|item| (item, part)) },
-        );
-        Ok(stream::iter(first.map(Ok)).chain(rest).boxed())
+        let first = match parts.schema().await {
+            Some(Ok(schema)) => Some(Ok(schema)),
+            end => {
+                self.is_missed = false;
+                end.transpose()?.map(Ok)
+            }
+        };
+        let has_begun = first.is_some();
+        let rest = stream::unfold(has_begun.then_some(self), |part| async move { part?.next().await });
+        Ok(stream::iter(first).chain(rest).boxed())
     }
 
-    async fn next(&mut self) -> Option<Result<Message, Status>> {
-        if self.ended {
-            return None;
+    /// The next message, and what yields those after it: nothing after the end or an error.
+    async fn next(mut self) -> Option<(Result<Message, Status>, Option<Self>)> {
+        let item = self.parts.take().await;
+        self.is_missed = matches!(item, Some(Ok(_)));
+        match item? {
+            Ok(message) => Some((Ok(message), Some(self))),
+            Err(error) => Some((Err(error.into()), None)),
         }
-        let parts = Arc::clone(&self.parts);
-        self.seen(parts.take().await)
-    }
-
-    fn seen(&mut self, item: Option<Result<Message, RemoteError>>) -> Option<Result<Message, Status>> {
-        self.ended = !matches!(item, Some(Ok(_)));
-        item.map(|item| item.map_err(Status::from))
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.is_missed {
             self.parts.give_up();
         }
     }
@@ -267,6 +278,24 @@ mod tests {
         producer.finish(Ok(()));
         assert!(other.try_next().await.unwrap_err().message().contains("given up"));
         assert!(read(parts.part()).await.unwrap_err().message().contains("given up"));
+    }
+
+    #[tokio::test]
+    async fn a_further_one_may_leave_unless_it_has_taken_something() {
+        let (producer, parts) = result(2);
+        let mut first = parts.part().start().await.unwrap();
+        assert_eq!(first.try_next().await.unwrap(), Some(message(0)));
+        drop(parts.further_part());
+        let mut further = parts.further_part().start().await.unwrap();
+        assert_eq!(further.try_next().await.unwrap(), Some(message(0)));
+        drop(further);
+        assert_eq!(first.try_next().await.unwrap(), Some(message(1)));
+        let mut further = parts.further_part().start().await.unwrap();
+        assert_eq!(further.try_next().await.unwrap(), Some(message(0)));
+        assert_eq!(further.try_next().await.unwrap(), Some(message(2)));
+        drop(further);
+        producer.finish(Ok(()));
+        assert!(first.try_next().await.unwrap_err().message().contains("given up"));
     }
 
     #[tokio::test]

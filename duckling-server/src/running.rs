@@ -92,7 +92,8 @@ impl Turn {
 /// The messages that answer `DoGet`.
 pub type Answer = BoxStream<'static, Result<Message, Status>>;
 
-/// Runs a job; its result is read from the stream. Returns when the first message is there.
+/// Runs a job; its result is read from the stream, and from those that [join](Session::join) it if the job lets them. Returns
+/// when the first message is there.
 ///
 /// # Errors
 /// It does not get its turn, or fails before its first message. All others come from the stream.
@@ -104,7 +105,11 @@ pub async fn stream(
     recording: Recording,
 ) -> Result<Answer, Status> {
     let (producer, consumer) = sessions.queues().open();
-    let cancel = begin(sessions, session, job, statement_id, recording, producer).await;
+    if job.further_streams > 0 {
+        let shared = (Arc::new(Parts::new(consumer)), producer);
+        return stream_parts(sessions, session, job, statement_id, recording, shared).await;
+    }
+    let cancel = begin(sessions, session, job, statement_id, recording, producer, None).await;
     let cancel = CancelOnDrop(cancel);
     AnswerStream { consumer, cancel }.start().await
 }
@@ -123,13 +128,14 @@ pub async fn stream_parts(
     (parts, producer): (Arc<Parts>, Producer),
 ) -> Result<Answer, Status> {
     let part = parts.part();
-    if let Some(cancel) = begin(sessions, session, job, statement_id, recording, producer).await {
+    if let Some(cancel) = begin(sessions, session, job, statement_id, recording, producer, Some(&parts)).await {
         parts.set_cancel(cancel);
     }
     part.start().await
 }
 
-/// Begins to run a job into a queue; what interrupts it. `None` if it did not get its turn: the queue then has the error.
+/// Begins to run a job into a queue, that of `parts` if they are given; what interrupts it. `None` if it did not get its turn:
+/// the queue then has the error.
 async fn begin(
     sessions: &Arc<Sessions>,
     session: &Arc<Session>,
@@ -137,6 +143,7 @@ async fn begin(
     statement_id: u64,
     recording: Recording,
     producer: Producer,
+    parts: Option<&Arc<Parts>>,
 ) -> Option<Cancel> {
     recording.traffic().add_received(0, job.sql.len() as u64);
     let turn = Turn::of_statement(sessions, session, &job, statement_id).await;
@@ -149,6 +156,9 @@ async fn begin(
     };
     if let Some(pauses) = turn.admitted.pauses() {
         producer.set_pauses(pauses);
+    }
+    if let Some(parts) = parts {
+        turn.registration.share(parts, job.further_streams);
     }
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);

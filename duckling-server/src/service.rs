@@ -250,6 +250,7 @@ impl DucklingService {
             } else {
                 Mapping::Link
             },
+            further_streams: request.further_streams,
         };
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
     }
@@ -259,6 +260,10 @@ impl DucklingService {
         let client = request.remote_addr();
         match Command::decode(&request.get_ref().ticket)? {
             Some(Command::Execute(request)) => Ok(Response::new(self.execute(request, client).await?)),
+            Some(Command::ReadResult(request)) => {
+                let session = self.sessions.get(&request.session_id)?;
+                Ok(Response::new(session.join(request.statement_id)?.start().await?))
+            }
             Some(Command::RunStages(request)) => Ok(Response::new(stages::run(&self.sessions, request, client).await?)),
             Some(Command::ReadExchange(request)) => {
                 let message_bytes = self.sessions.limits().message_bytes;
@@ -511,7 +516,7 @@ impl FlightService for DucklingService {
             Some(Command::Ingest(request)) => PutResult {
                 app_metadata: self.ingest(request, client, all).await?.encode_to_vec().into(),
             },
-            Some(Command::Execute(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
+            Some(Command::Execute(_) | Command::ReadResult(_) | Command::RunStages(_) | Command::ReadExchange(_)) => {
                 return Err(Status::invalid_argument("a statement belongs into DoGet"));
             }
             None => self.flight_sql.do_put(&caller, &command, all).await?,

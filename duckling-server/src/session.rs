@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::limits::RESULT_STREAMS_MAX;
 use duckherder_proto::v1::Compression;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -21,6 +22,7 @@ use crate::duckdb::{Connection, Database, Interrupter, interrupted};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
+use crate::parts::{Part, Parts};
 use crate::queue::{Hurry, Queues};
 use crate::routing::may_run_beside;
 use crate::settings::{Settings, SettledConnection};
@@ -438,11 +440,37 @@ impl Session {
             interrupter,
             herd,
             phase: Phase::Waits,
+            shared: None,
         };
         lock(&self.running).insert(statement_id, running);
         Registration {
             session: Arc::clone(self),
             statement_id,
+        }
+    }
+
+    /// A further stream of a running statement's result.
+    ///
+    /// # Errors
+    /// No such statement runs, or its client has said that no more streams would read the result.
+    pub fn join(&self, statement_id: u64) -> Result<Part, RemoteError> {
+        let mut running = lock(&self.running);
+        let shared = running
+            .get_mut(&statement_id)
+            .and_then(|running| running.shared.as_mut());
+        match shared {
+            Some((parts, further_streams @ 1..)) => {
+                *further_streams -= 1;
+                Ok(parts.further_part())
+            }
+            Some((_, 0)) => Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                "this result has as many streams as it was asked for",
+            )),
+            None => Err(RemoteError::new(
+                ExceptionType::InvalidInput,
+                "no statement of this number runs (any more) whose result further streams may read",
+            )),
         }
     }
 
@@ -520,6 +548,8 @@ struct Running {
     /// It may wait for workers.
     herd: Arc<HerdSession>,
     phase: Phase,
+    /// Its result, and how many further streams may still join in reading it.
+    shared: Option<(Arc<Parts>, u32)>,
 }
 
 /// How far a statement is, as whoever wants it stopped needs to know.
@@ -541,6 +571,13 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// So many further streams may read the statement's result, as long as it runs.
+    pub fn share(&self, parts: &Arc<Parts>, further_streams: u32) {
+        if let Some(running) = lock(&self.session.running).get_mut(&self.statement_id) {
+            running.shared = Some((Arc::clone(parts), further_streams.min(RESULT_STREAMS_MAX - 1)));
+        }
+    }
+
     /// From here on, stopping the statement interrupts it; unless it `stops_by_itself`, as it looks whether its client has
     /// gone. An interrupt is an error, and an error aborts the transaction that it is in.
     ///

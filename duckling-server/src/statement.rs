@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{ColumnDescription, Compression, ResultKind, StatementSummary};
+use duckherder_proto::v1::{BatchMetadata, ColumnDescription, Compression, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -46,6 +46,8 @@ pub struct Job {
     pub parameters: Option<Arc<Values>>,
     /// Who reads the result.
     pub mapping: Mapping,
+    /// So many further streams may join in reading the result: if there are any, each record batch says its place in it.
+    pub further_streams: u32,
 }
 
 /// Rows of values for parameters.
@@ -81,7 +83,7 @@ pub fn run(
                 recording.is_a(StatementKind::Read.name());
                 registration.start(false)?;
                 let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, lease.session.compression)?;
-                let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping, encoder);
+                let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
                 if run_routed(lease, job, &route, worker, &mut sink)? {
                     return finish(sessions, job, sink.summary, started, producer);
                 }
@@ -125,7 +127,7 @@ pub fn run(
         Mapping::Generic | Mapping::Lossless => Compression::None,
     };
     let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression)?;
-    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job.mapping, encoder);
+    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
     let outcome = if defines(&last) {
         let sink = RefCell::new(&mut sink);
         let mut run = |connection: &mut Connection, statement: &Statement| {
@@ -470,6 +472,8 @@ struct Sink<'a> {
     /// Set by the first run.
     plain: Option<Plain>,
     summary: StatementSummary,
+    /// The place of the next record batch, if they say theirs.
+    index: Option<u64>,
 }
 
 impl<'a> Sink<'a> {
@@ -477,17 +481,18 @@ impl<'a> Sink<'a> {
         limits: &'a Limits,
         traffic: &'a Traffic,
         producer: Option<&'a Producer>,
-        mapping: Mapping,
+        job: &Job,
         encoder: BatchEncoder,
     ) -> Self {
         Self {
             limits,
             traffic,
             producer,
-            mapping,
+            mapping: job.mapping,
             encoder,
             plain: None,
             summary: StatementSummary::default(),
+            index: (job.further_streams > 0).then_some(0),
         }
     }
 
@@ -571,8 +576,14 @@ impl<'a> Sink<'a> {
         let Some(plain) = &self.plain else { return Ok(()) };
         let batch = plain.batch(batch)?;
         let (traffic, producer, sent) = (self.traffic, self.producer, &mut self.summary.bytes);
-        self.encoder
-            .encode(&batch, &mut |message| send(message, traffic, producer, sent))
+        let next_index = &mut self.index;
+        self.encoder.encode(&batch, &mut |mut message| {
+            if let Some(index) = next_index {
+                message.app_metadata = BatchMetadata { index: *index }.encode_to_vec().into();
+                *index += 1;
+            }
+            send(message, traffic, producer, sent)
+        })
     }
 
     /// The statement is not run at all: an empty result.

@@ -53,6 +53,7 @@ fn requests() -> Vec<Vec<u8>> {
         begin_transaction: true,
         history_id: vec![1; 16].into(),
         stored_types: true,
+        further_streams: 3,
     };
     let ingest = IngestRequest {
         session_id: vec![7; 16].into(),

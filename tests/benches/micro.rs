@@ -126,6 +126,7 @@ fn tickets(criterion: &mut Criterion) {
         begin_transaction: false,
         history_id: vec![9; 16].into(),
         stored_types: true,
+        further_streams: 3,
     };
     let ticket = Command::Execute(request.clone()).encode();
     let mut group = criterion.benchmark_group("ticket");

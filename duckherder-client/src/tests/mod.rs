@@ -7,6 +7,7 @@ mod ingest;
 mod query;
 mod server;
 mod session;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;

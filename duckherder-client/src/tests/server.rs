@@ -26,6 +26,7 @@ use crate::{Client, ClientError, ClientOptions};
 pub(super) type Answers<T> = Result<BoxStream<'static, Result<T, Status>>, Status>;
 type OnAction = Arc<dyn Fn(Bytes) -> Answers<Bytes> + Send + Sync>;
 type OnGet = Arc<dyn Fn(v1::ExecuteRequest) -> BoxFuture<'static, Answers<FlightData>> + Send + Sync>;
+type OnJoin = Arc<dyn Fn(v1::ReadResultRequest) -> Answers<FlightData> + Send + Sync>;
 type OnPut = Arc<dyn Fn(Streaming<FlightData>) -> BoxFuture<'static, Answers<PutResult>> + Send + Sync>;
 
 /// What the server says to what. By default it opens, keeps alive and closes sessions, and knows nothing else.
@@ -33,6 +34,7 @@ type OnPut = Arc<dyn Fn(Streaming<FlightData>) -> BoxFuture<'static, Answers<Put
 pub(super) struct Script {
     actions: Vec<(&'static str, OnAction)>,
     get: OnGet,
+    join: OnJoin,
     put: OnPut,
     events: UnboundedSender<String>,
 }
@@ -76,6 +78,7 @@ impl Script {
         let script = Self {
             actions: Vec::new(),
             get: Arc::new(|_| Box::pin(async { Err(Status::unimplemented("DoGet")) })),
+            join: Arc::new(|_| Err(Status::invalid_argument("there is no such result"))),
             put: Arc::new(|_| Box::pin(async { Err(Status::unimplemented("DoPut")) })),
             events,
         };
@@ -117,6 +120,15 @@ impl Script {
         handler: impl Fn(v1::ExecuteRequest) -> BoxFuture<'static, Answers<FlightData>> + Send + Sync + 'static,
     ) -> Self {
         self.get = Arc::new(handler);
+        self
+    }
+
+    /// What a further stream of a result says.
+    pub(super) fn on_join(
+        mut self,
+        handler: impl Fn(v1::ReadResultRequest) -> Answers<FlightData> + Send + Sync + 'static,
+    ) -> Self {
+        self.join = Arc::new(handler);
         self
     }
 
@@ -209,10 +221,14 @@ impl FlightService for Script {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
-        let Ok(Some(Command::Execute(request))) = Command::decode(&request.into_inner().ticket) else {
-            return Err(Status::invalid_argument("not a statement"));
-        };
-        (self.get)(request).await.map(Response::new)
+        match Command::decode(&request.into_inner().ticket) {
+            Ok(Some(Command::Execute(request))) => (self.get)(request).await.map(Response::new),
+            Ok(Some(Command::ReadResult(request))) => {
+                let _ = self.events.send("join".to_owned());
+                (self.join)(request).map(Response::new)
+            }
+            _ => Err(Status::invalid_argument("not a statement")),
+        }
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {

@@ -96,6 +96,28 @@ pub struct ExecuteRequest {
     /// and (keys, children, values, data). Arrow's own types lose some of their values.
     #[prost(bool, tag = "6")]
     pub stored_types: bool,
+    /// Up to so many further streams may read of the result, ReadResultRequest. If it is not 0, each message with a record batch
+    /// has a BatchMetadata as its app_metadata.
+    #[prost(uint32, tag = "7")]
+    pub further_streams: u32,
+}
+/// What comes with a record batch of a result that further streams may read. Empty, so absent, for the first one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchMetadata {
+    /// The batch's place in the result, from 0.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
+/// Joins in reading the result of a running statement. The answer is a stream: the schema, and those record batches that no
+/// other stream of the result has taken before. The summary is in one of the streams. All end together, well or with the
+/// statement's error. A stream that has taken record batches and is broken off ends the whole result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadResultRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session_id: ::prost::bytes::Bytes,
+    /// That of the ExecuteRequest.
+    #[prost(uint64, tag = "2")]
+    pub statement_id: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatementSummary {

@@ -120,6 +120,7 @@ impl FlightSql {
                 place: place(&session, transaction.as_ref())?,
                 parameters: ticket.parameters.clone(),
                 mapping: ticket.mapping,
+                further_streams: 0,
             })
         };
         match ticket.fetch(endpoint, self.sessions.queues())? {
@@ -164,6 +165,7 @@ impl FlightSql {
             place: place(&session, transaction)?,
             parameters: None,
             mapping: session.flight_sql.mapping(),
+            further_streams: 0,
         };
         let statement_id = session.flight_sql.next_statement_id();
         self.stream(caller, &session, job, statement_id).await
@@ -201,6 +203,7 @@ impl FlightSql {
             place,
             parameters,
             mapping: session.flight_sql.mapping(),
+            further_streams: 0,
         };
         let statement_id = session.flight_sql.next_statement_id();
         let changed = running::complete(&self.sessions, session, job, statement_id, recording).await?;
@@ -291,6 +294,7 @@ impl FlightSql {
             place: prepared_place(&session, &prepared)?,
             parameters,
             mapping: session.flight_sql.mapping(),
+            further_streams: 0,
         };
         let statement_id = session.flight_sql.next_statement_id();
         self.stream(caller, &session, job, statement_id).await

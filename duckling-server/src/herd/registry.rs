@@ -299,6 +299,8 @@ impl Registry {
         Ok(options
             .connect_timeout(self.limits.worker_suspected_after)
             .request_timeout(self.limits.worker_suspected_after)
+            // A herd's rows come by other ways.
+            .streams(1)
             .client_name(concat!("duckling ", env!("CARGO_PKG_VERSION")))
             .duckdb_version(self.versions.duckdb.clone()))
     }

@@ -1,8 +1,6 @@
 //! What a herd does when the network between two of its workers fails, when a worker is slow, and when a disk is full.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use duckherder_client::{Client, ClientError, ExceptionType, RemoteError};
@@ -10,124 +8,12 @@ use duckherder_tests::duckling::{LocalDuckling, config};
 use duckling_server::herd::JoinConfig;
 use duckling_server::{DucklingConfig, Limits};
 use futures::TryStreamExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
+use crate::proxy::{Link, Proxy};
 use crate::support::{DEADLINE, number, remote, within};
 
 /// How long a cancelled query may still be there, on any node.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(1);
-
-/// What becomes of the connections through a [`Proxy`] that are not spared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    /// All is well.
-    Good,
-    /// Every piece takes so long.
-    Slow(Duration),
-    /// After so many bytes of answers, nothing more arrives, and nobody is told.
-    SilentAfter(usize),
-    /// After so many bytes of answers, connections are closed, and new ones refused.
-    CutAfter(usize),
-}
-
-/// A network between a worker and those who connect to it.
-struct Proxy {
-    port: u16,
-    link: watch::Sender<Link>,
-    /// Connections that were made before this number are spared.
-    spared: Arc<AtomicUsize>,
-    made: Arc<AtomicUsize>,
-}
-
-impl Proxy {
-    async fn start(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (link, state) = watch::channel(Link::Good);
-        let (spared, made) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (of_connections, counter) = (Arc::clone(&spared), Arc::clone(&made));
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let number = counter.fetch_add(1, Ordering::SeqCst);
-                let mut state = state.clone();
-                let spared = Arc::clone(&of_connections);
-                tokio::spawn(async move {
-                    // The first end of either direction closes both.
-                    let (from_client, to_client) = client.into_split();
-                    let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else {
-                        return;
-                    };
-                    let (from_server, to_server) = server.into_split();
-                    let is_spared = move || number < spared.load(Ordering::SeqCst);
-                    let asking = state.clone();
-                    tokio::select! {
-                        () = forward(from_client, to_server, asking, is_spared.clone(), false) => {}
-                        () = forward(from_server, to_client, state.clone(), is_spared.clone(), true) => {}
-                        () = async {
-                            let cut = |link: &Link| *link == Link::CutAfter(0) && !is_spared();
-                            if state.wait_for(cut).await.is_err() {
-                                std::future::pending::<()>().await;
-                            }
-                        } => {}
-                    }
-                });
-            }
-        });
-        Self {
-            port,
-            link,
-            spared,
-            made,
-        }
-    }
-
-    /// From here on the link is this, for connections that are made later.
-    fn becomes(&self, link: Link) {
-        self.spared.store(self.made.load(Ordering::SeqCst), Ordering::SeqCst);
-        self.link.send_replace(link);
-    }
-}
-
-async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut state: watch::Receiver<Link>,
-    is_spared: impl Fn() -> bool,
-    is_answer: bool,
-) {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut answered = 0;
-    loop {
-        let Ok(count) = from.read(&mut buffer).await else {
-            return;
-        };
-        if count == 0 {
-            return;
-        }
-        let link = if is_spared() { Link::Good } else { *state.borrow() };
-        answered += if is_answer { count } else { 0 };
-        match link {
-            Link::Good => {}
-            Link::Slow(pause) => tokio::time::sleep(pause).await,
-            Link::CutAfter(bytes) if answered > bytes => return,
-            Link::SilentAfter(bytes) if answered > bytes => {
-                let silent = |link: &Link| !matches!(link, Link::SilentAfter(_));
-                if state.wait_for(silent).await.is_err() {
-                    return;
-                }
-                // What has been held back is lost with the connection.
-                return;
-            }
-            Link::CutAfter(_) | Link::SilentAfter(_) => {}
-        }
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-}
 
 /// A coordinator and three workers, the first of which is reached through a proxy. Workers join by themselves, so that
 /// their signs of life take another way.
@@ -300,7 +186,7 @@ async fn a_slow_worker_is_waited_for() {
     let herd = Herd::start().await;
     herd.proxy.becomes(Link::Slow(Duration::from_millis(20)));
     // For the coordinator too.
-    herd.proxy.spared.store(0, Ordering::SeqCst);
+    herd.proxy.spares(0);
     let started = Instant::now();
     assert_eq!(within(3 * DEADLINE, number(&herd.client, SHUFFLE)).await, 100_000);
     assert!(started.elapsed() > Duration::from_millis(100), "nothing was slow");
