@@ -380,6 +380,7 @@ fn create_table(target: &Target, schema: &Schema) -> Result<Vec<String>, RemoteE
         .collect::<Result<Vec<_>, RemoteError>>()?;
     let table = target.qualified();
     let definition = format!("{table} ({}) {}", columns.join(", "), target.table_clauses);
+    let definition = definition.trim_end();
     let kind = if target.temporary { "TEMP TABLE" } else { "TABLE" };
     Ok(match target.create {
         Create::OrReplace => vec![format!("CREATE OR REPLACE {kind} {definition}")],
