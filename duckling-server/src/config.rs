@@ -60,7 +60,7 @@ pub struct Limits {
     pub statement_wait_timeout: Duration,
     /// Statements of one session that may run beside each other outside a transaction.
     pub session_statements_max: usize,
-    /// Arrow bytes a result is read ahead of its reader.
+    /// Arrow bytes that a result comes to be read ahead of its reader.
     pub read_ahead_bytes: usize,
     /// Arrow bytes of all results that are waiting for their readers; beyond it each is read ahead by one message only.
     pub results_bytes_max: usize,

@@ -1,6 +1,6 @@
 //! The queue between the thread that runs a statement and the stream that answers it.
 //!
-//! Bounded by bytes. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream, or several that
+//! Bounded by bytes: a little at first, as most of a result may never be read, and more with what has been. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream, or several that
 //! take turns). A consumer that goes away is noticed by the producer at once, and the statement is interrupted.
 //!
 //! All queues of a server share a bound as well. When that is reached each holds no more than one message, so that every
@@ -21,6 +21,9 @@ use tokio::sync::Notify;
 use crate::admission::Pauses;
 use crate::message::Message;
 
+/// What a queue holds before anything has been read from it.
+const FIRST_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Fewer queued bytes than this are held back.
 const HELD_BYTES: usize = 64 * 1024;
 
@@ -40,7 +43,7 @@ struct Pool {
 }
 
 impl Queues {
-    /// Queues that hold `queue_bytes_max` bytes each, and about `bytes_max` together.
+    /// Queues that come to hold `queue_bytes_max` bytes each, and about `bytes_max` together.
     pub fn new(queue_bytes_max: usize, bytes_max: usize) -> Self {
         let pool = Arc::new(Pool {
             bytes: AtomicUsize::new(0),
@@ -55,7 +58,8 @@ impl Queues {
         let state = State {
             messages: VecDeque::new(),
             bytes: 0,
-            bytes_max: self.queue_bytes_max,
+            bytes_max: self.queue_bytes_max.min(FIRST_BYTES_MAX),
+            limit: self.queue_bytes_max,
             outcome: None,
             closed: false,
             flushed: false,
@@ -76,7 +80,10 @@ impl Queues {
 struct State {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// So many at the moment.
     bytes_max: usize,
+    /// What that grows to.
+    limit: usize,
     /// `Some` once the producer is done; the outcome is handed out after the last message.
     outcome: Option<Result<(), RemoteError>>,
     closed: bool,
@@ -231,7 +238,8 @@ impl Hurry {
     pub fn hurry(&self, bytes_max: usize) {
         let mut state = self.0.lock();
         state.hurried = true;
-        state.bytes_max = state.bytes_max.max(bytes_max);
+        state.limit = state.limit.max(bytes_max);
+        state.bytes_max = state.limit;
         drop(state);
         self.0.room.notify_all();
     }
@@ -276,6 +284,7 @@ impl Consumer {
         }
         if let Some(message) = state.messages.pop_front() {
             state.bytes -= message.bytes();
+            state.bytes_max = state.bytes_max.saturating_add(message.bytes()).min(state.limit);
             self.0.pool.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
             // One that was waited for takes along what is behind it.
             state.flushed = !state.messages.is_empty();
@@ -409,6 +418,30 @@ mod tests {
         let waiting = std::thread::spawn(move || producer.send(message(5)));
         drop(consumer);
         assert_eq!(waiting.join().unwrap().unwrap_err().kind, ExceptionType::Interrupt);
+    }
+
+    #[tokio::test]
+    async fn a_queue_grows_with_what_is_read() {
+        let (producer, consumer) = bounded(4 * FIRST_BYTES_MAX);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let sending = std::thread::spawn(move || {
+            while producer.send(message(FIRST_BYTES_MAX / 2)).is_ok() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // Half of the first bound each: 2 at first; what is read makes room for itself and as much again, 8 in the end.
+        for (read, ahead) in [2, 3, 4, 5, 6, 7, 8, 8, 8].into_iter().enumerate() {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while sent.load(Ordering::SeqCst) < read + ahead && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(sent.load(Ordering::SeqCst), read + ahead, "after {read}");
+            consumer.next().await.unwrap().unwrap();
+        }
+        drop(consumer);
+        sending.join().unwrap();
     }
 
     #[tokio::test]
