@@ -319,7 +319,9 @@ impl Generator {
     fn scalar_subquery(&mut self, scope: &[Visible]) -> (String, Type) {
         let outer = self.pick_where(scope, |_| true);
         let found = match &outer {
-            Some(outer) if self.chance(60) => {
+            Some(outer)
+                if self.chance(60) && (gaps::has(Feature::CorrelatedArray) || !outer.data_type.may_have_array()) =>
+            {
                 let same = outer.data_type.clone();
                 self.pick_column(move |inner| *inner == same)
                     .map(|(table, column)| (table, column, true))
