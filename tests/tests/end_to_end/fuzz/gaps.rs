@@ -93,8 +93,14 @@ const DIFFERENCES: &[Known] = &[
             .iter()
             .any(|outcome| outcome.fails_with("Unimplemented type for cast"))
     }),
-    // The same for the constant '1' where a value of another type is wanted: whether any row gets there depends on the plan,
-    // which plain DuckDB makes with statistics of the tables' values, and a herd in its own way.
+    // DuckDB 2.0.0 knows no BETWEEN of GEOMETRY, but where it becomes a filter of a scan.
+    ("BETWEEN of GEOMETRY", |_, plain, duckherder| {
+        [plain, duckherder]
+            .iter()
+            .any(|outcome| outcome.fails_with("Invalid type for BETWEEN"))
+    }),
+    // As with casts that do not exist, whether a row gets to the constant '1' where a value of another type is wanted depends
+    // on the plan, which plain DuckDB makes with statistics of the tables' values, and a herd in its own way.
     (
         "'1' as another type where there may be no rows",
         |_, plain, duckherder| {
