@@ -58,7 +58,7 @@ impl DhText {
     }
 }
 
-/// Text that the receiver owns and frees with [`buffer_free`].
+/// Text that the receiver owns and frees with `buffer_free`.
 #[repr(C)]
 #[derive(Debug)]
 pub struct DhBuffer {

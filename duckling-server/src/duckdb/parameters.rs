@@ -67,7 +67,7 @@ impl Drop for Chunk {
 }
 
 /// Hands the rows of `batch`, each as the values of one run, to `each`, until that fails. The batch must have been
-/// [checked](crate::arrow_check).
+/// checked (`arrow_check`).
 ///
 /// # Errors
 /// An Arrow type that DuckDB does not know; what `each` fails with.
