@@ -76,9 +76,16 @@ const DIFFERENCES: &[Known] = &[
                 && [plain, duckherder].iter().any(|outcome| {
                     matches!(
                         outcome.class(),
-                        Some("Conversion Error" | "Binder Error" | "Catalog Error")
+                        Some("Conversion Error" | "Binder Error" | "Catalog Error" | "Serialization Error")
                     )
                 })
+        },
+    ),
+    // Whether DuckDB looks at the table before there are rows depends on the plan: `INSERT INTO t FROM range(0)` does not.
+    (
+        "INSERT of no rows into a table that another transaction has altered",
+        |_, plain, duckherder| {
+            plain.fails_with("attempting to insert into table") && *duckherder == Outcome::Changes(Some(0))
         },
     ),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
