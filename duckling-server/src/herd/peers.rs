@@ -63,11 +63,19 @@ impl Peers {
     }
 }
 
+/// What the errors of a COMMIT begin with.
+const FAILED_TO_COMMIT: &str = "Failed to commit: ";
+
 /// The error, with the worker that it is from.
 #[must_use]
 pub fn named(worker: &str, address: &str, mut error: RemoteError) -> RemoteError {
     if !error.extra_info.contains_key(HERD_WORKER) {
-        error.message = format!("worker {worker} at {address}: {}", error.message);
+        // Behind DuckDB's own beginning, which a client's DuckDB knows and does not repeat.
+        let (beginning, rest) = match error.message.strip_prefix(FAILED_TO_COMMIT) {
+            Some(rest) => (FAILED_TO_COMMIT, rest),
+            None => ("", error.message.as_str()),
+        };
+        error.message = format!("{beginning}worker {worker} at {address}: {rest}");
         error.extra_info.insert(HERD_WORKER.to_owned(), worker.to_owned());
     }
     error

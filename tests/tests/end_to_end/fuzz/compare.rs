@@ -105,6 +105,25 @@ impl Outcome {
         rows == other_rows && columns.len() == others.len() && columns.iter().zip(others).all(is_alike)
     }
 
+    /// All is the same but types of integers.
+    pub fn differs_in_integer_types(&self, other: &Self) -> bool {
+        let (
+            Self::Rows { columns, rows },
+            Self::Rows {
+                columns: others,
+                rows: other_rows,
+            },
+        ) = (self, other)
+        else {
+            return false;
+        };
+        let is_integer = |data_type: &str| data_type.ends_with("INT") || data_type.ends_with("INTEGER");
+        let is_alike = |((name, data_type), (other_name, other_type)): (&(String, String), &(String, String))| {
+            name == other_name && (data_type == other_type || (is_integer(data_type) && is_integer(other_type)))
+        };
+        rows == other_rows && columns.len() == others.len() && columns.iter().zip(others).all(is_alike)
+    }
+
     /// For people: of rows, those that `other` has not.
     pub fn describe(&self, other: &Self) -> String {
         match self {
@@ -134,6 +153,10 @@ impl Outcome {
 
 /// Without the name of the worker that a herd's errors begin with: `worker <id> at <address>: `.
 fn without_worker(message: String) -> String {
+    const FAILED_TO_COMMIT: &str = "Failed to commit: ";
+    if let Some(rest) = message.strip_prefix(FAILED_TO_COMMIT) {
+        return FAILED_TO_COMMIT.to_owned() + &without_worker(rest.to_owned());
+    }
     let rest = message.strip_prefix("worker ").and_then(|named| named.split_once(": "));
     match rest {
         Some((worker, rest)) if worker.contains(" at ") => rest.to_owned(),
