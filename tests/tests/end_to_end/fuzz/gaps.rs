@@ -90,6 +90,11 @@ const DIFFERENCES: &[Known] = &[
             plain.fails_with("attempting to insert into table") && *duckherder == Outcome::Changes(Some(0))
         },
     ),
+    // In DuckDB a COMMENT in an open transaction is in the way of others' rows. A herd's comments are on the coordinator, its
+    // rows on workers.
+    ("rows beside an open COMMENT", |_, plain, duckherder| {
+        plain.fails_with("another transaction has no changes this table") && !duckherder.is_error()
+    }),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
     ("casts of NULL to ARRAY", |_, plain, duckherder| {
         [plain, duckherder]
