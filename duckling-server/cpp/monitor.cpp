@@ -50,6 +50,15 @@ char *duckling_is_invalidated(void *connection, bool *invalidated) {
 	});
 }
 
+//! Whether an error has undone the connection's transaction, which can only be rolled back then.
+char *duckling_transaction_is_invalidated(void *connection, bool *invalidated) {
+	return herd::Caught([&]() {
+		auto &transaction = herd::ContextOf(connection).transaction;
+		*invalidated = transaction.HasActiveTransaction() &&
+		               duckdb::ValidChecker::IsInvalidated(transaction.ActiveTransaction());
+	});
+}
+
 //! How much of DuckDB's memory belongs to what statements do at the moment.
 char *duckling_held_memory(void *connection, uint64_t *held, uint64_t *limit) {
 	return herd::Caught([&]() {

@@ -383,6 +383,10 @@ fn prepare_workers(
     if !commits(statement) {
         return Ok(());
     }
+    if lease.herd()?.has_writers() && lease.connection()?.transaction_is_invalidated()? {
+        // DuckDB would roll its own part back, without a word.
+        return refuse_commit(sessions, lease).map(|_| ());
+    }
     let outcome = lease.herd()?.commit();
     outcome.map(|_| ()).or_else(|error| {
         roll_back(sessions, lease)?;

@@ -1,5 +1,6 @@
 //! One session on the database.
 
+use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use libduckdb_sys::v2 as ffi;
 
 use super::database::Instance;
 use super::error::{check, check_code};
+use super::herd_ddl::check_text;
 use super::parameters::Parameters;
 use super::result::{ArrowResult, ResultTypes, Start, Storing};
 use super::schema::SchemaHandle;
@@ -27,6 +29,11 @@ const SETUP: &[&str] = &[
     "SET enable_progress_bar_print = false",
     "SET enable_progress_bar = true",
 ];
+
+// In C++ (`cpp/monitor.cpp`); what it returns is an error, or null.
+unsafe extern "C" {
+    fn duckling_transaction_is_invalidated(connection: *mut c_void, invalidated: *mut bool) -> *mut c_char;
+}
 
 /// What is known of a statement before it runs.
 pub struct Plan {
@@ -269,6 +276,17 @@ impl Connection {
         // SAFETY: null, or the handle that was just given out, destroyed once.
         unsafe { ffi::duckdb_v2_option_destroy(&raw mut option) };
         found.is_ok()
+    }
+
+    /// Whether an error has undone the open transaction, so that DuckDB takes COMMIT for ROLLBACK.
+    ///
+    /// # Errors
+    /// DuckDB's.
+    pub fn transaction_is_invalidated(&mut self) -> Result<bool, RemoteError> {
+        let mut invalidated = false;
+        // SAFETY: the connection is live, and runs nothing.
+        check_text(unsafe { duckling_transaction_is_invalidated(self.v1().cast(), &raw mut invalidated) })?;
+        Ok(invalidated)
     }
 
     /// Cancels the connection's running statement, from any thread.

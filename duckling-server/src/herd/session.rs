@@ -502,6 +502,12 @@ impl HerdSession {
         lock(&self.transaction).is_open
     }
 
+    /// Whether workers have something to commit.
+    #[must_use]
+    pub fn has_writers(&self) -> bool {
+        lock(&self.transaction).joined.values().any(|joined| joined.writes)
+    }
+
     /// Whether the running statement may have changed something on workers.
     #[must_use]
     pub fn has_written(&self) -> bool {

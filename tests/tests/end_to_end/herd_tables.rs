@@ -904,6 +904,27 @@ async fn workers_that_were_only_read_commit_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_failed_on_the_coordinator_is_not_committed_on_workers() {
+    let herd = Herd::start(2).await;
+    herd.run("CREATE TABLE t (k INTEGER) PARTITIONED BY (k)").await;
+    herd.run("CREATE TABLE here (k INTEGER)").await;
+    for failing in [
+        "SELECT 'no number'::INTEGER FROM range(1)",
+        "SELECT error('no') FROM here",
+    ] {
+        herd.run("BEGIN").await;
+        herd.run("INSERT INTO here VALUES (1)").await;
+        herd.run("INSERT INTO t SELECT * FROM range(100)").await;
+        herd.error(failing).await;
+        herd.error("COMMIT").await;
+        assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 0);
+        assert_eq!(number(&herd.client, "SELECT count(*) FROM here").await, 0);
+    }
+    assert_eq!(herd.run("INSERT INTO t SELECT * FROM range(100)").await, 100);
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_in_part_is_told() {
     let herd = Herd::start(3).await;
     herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY) PARTITIONED BY (k)")

@@ -219,7 +219,8 @@ fn compare_one(
     tally.errors += u64::from(plain.is_error());
     if pair.is_herd && gaps::is_refused_by_herd(&duckherder) {
         *tally.known.entry("refused by the herd").or_default() += 1;
-        return Ok(Some(false));
+        // A transaction is lost by it.
+        return Ok((!in_transaction(&log.statements, statement.connection)).then_some(false));
     }
     match judge(statement, &plain, &duckherder) {
         Verdict::Same => Ok(Some(!plain.is_error())),
@@ -238,6 +239,16 @@ fn compare_one(
             duckherder,
         })),
     }
+}
+
+/// Whether these statements leave the connection in a transaction.
+fn in_transaction(statements: &[Statement], connection: usize) -> bool {
+    let mut of_connection = statements
+        .iter()
+        .rev()
+        .filter(|statement| statement.connection == connection);
+    let last = of_connection.find(|statement| matches!(statement.sql.as_str(), "BEGIN" | "COMMIT" | "ROLLBACK"));
+    last.is_some_and(|statement| statement.sql == "BEGIN")
 }
 
 /// The outcomes of the last of `statements`, if they differ on a fresh pair, and the ones before it do not.
