@@ -113,16 +113,20 @@ const DIFFERENCES: &[Known] = &[
             .iter()
             .any(|outcome| outcome.fails_with("Invalid type for BETWEEN"))
     }),
-    // As with casts that do not exist, whether a row gets to the constant '1' where a value of another type is wanted depends
-    // on the plan, which plain DuckDB makes with statistics of the tables' values, and a herd in its own way.
+    // As with casts that do not exist, whether a row gets to a conversion that fails depends on the plan, which plain DuckDB makes
+    // with statistics of the tables' values, and a herd in its own way: '1' where a value of another type is wanted, text that
+    // a join compares with numbers.
     (
-        "'1' as another type where there may be no rows",
-        |_, plain, duckherder| {
-            [(plain, duckherder), (duckherder, plain)].iter().any(|(one, other)| {
-                one.class() == Some("Conversion Error")
-                    && (one.fails_with("'1'") || one.fails_with("\"1\""))
-                    && !other.is_error()
-            })
+        "conversions of rows that a plan may leave out",
+        |statement, plain, duckherder| {
+            let may_leave_out = |message: &Outcome| {
+                [" JOIN ", "EXISTS ("].iter().any(|word| statement.sql.contains(word))
+                    || message.fails_with("'1'")
+                    || message.fails_with("\"1\"")
+            };
+            [(plain, duckherder), (duckherder, plain)]
+                .iter()
+                .any(|(one, other)| one.class() == Some("Conversion Error") && !other.is_error() && may_leave_out(one))
         },
     ),
     ("NULL keys of a MAP", |_, plain, duckherder| {
