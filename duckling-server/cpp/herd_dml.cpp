@@ -643,11 +643,23 @@ private:
 
 	//! Whether it reads what another part of the plan makes.
 	static bool DependsOnOutside(const LogicalOperator &op) {
-		if (op.type == LogicalOperatorType::LOGICAL_DELIM_GET || op.type == LogicalOperatorType::LOGICAL_CTE_REF) {
+		unordered_set<TableIndex> inside;
+		return DependsOnOutside(op, inside);
+	}
+
+	//! `inside`: the CTEs that are defined within it.
+	static bool DependsOnOutside(const LogicalOperator &op, unordered_set<TableIndex> &inside) {
+		if (op.type == LogicalOperatorType::LOGICAL_DELIM_GET) {
 			return true;
 		}
+		if (op.type == LogicalOperatorType::LOGICAL_CTE_REF) {
+			return inside.find(op.Cast<LogicalCTERef>().cte_index) == inside.end();
+		}
+		if (op.type == LogicalOperatorType::LOGICAL_MATERIALIZED_CTE) {
+			inside.insert(op.Cast<LogicalMaterializedCTE>().table_index);
+		}
 		for (auto &child : op.children) {
-			if (DependsOnOutside(*child)) {
+			if (DependsOnOutside(*child, inside)) {
 				return true;
 			}
 		}

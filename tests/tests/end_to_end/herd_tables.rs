@@ -582,6 +582,24 @@ async fn each_worker_changes_its_own_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_take_groups_of_several_sets() {
+    let herd = Herd::start(2).await;
+    herd.run("CREATE TABLE r (k INTEGER, many INTEGER) WITH (distribution = 'replicated')")
+        .await;
+    herd.run("INSERT INTO r SELECT k, 0 FROM range(5) i(k)").await;
+    herd.run("CREATE TABLE t (k INTEGER, a INTEGER) PARTITIONED BY (a)")
+        .await;
+    herd.run("INSERT INTO t SELECT a % 5, a FROM range(100) i(a)").await;
+    // DuckDB makes the larger groups of the smaller ones' states, in a CTE of its own.
+    let groups = "SELECT k, a, count(*) AS many, bit_xor(hash(a)) AS x FROM t GROUP BY CUBE (k, a)";
+    let update = format!("UPDATE r SET many = s.many FROM ({groups}) s WHERE r.k = s.k AND s.a IS NULL");
+    assert_eq!(herd.run(&update).await, 5);
+    for direct in &herd.direct {
+        assert_eq!(number(direct, "SELECT count(*) FROM r WHERE many = 20").await, 5);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_whose_keys_change_move() {
     let herd = Herd::start(3).await;
     herd.run("CREATE TABLE t (k INTEGER, n INTEGER, twice AS (n * 2)) PARTITIONED BY (k) WITH (partitions = 16)")
