@@ -127,7 +127,7 @@ typedef struct DhTables DhTables;
 typedef struct DhUpload DhUpload;
 
 /**
- * Text that the receiver owns and frees with [`buffer_free`].
+ * Text that the receiver owns and frees with `buffer_free`.
  */
 typedef struct DhBuffer {
   /**
