@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use duckherder_catalog::{Definitions, SchemaPath};
-use duckherder_client::{ClientError, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
+use duckherder_client::{ClientError, IngestMode, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::upload_text;
 use duckherder_proto::v1::{ColumnDescription, DefinitionDescription, DefinitionKind, TableDescription};
@@ -53,6 +53,8 @@ pub struct RemoteSession {
     settings: Mutex<Settings>,
     /// Types and macros as the transaction sees them, if they have been read since it has changed the catalog.
     definitions: Mutex<Option<Arc<Definitions>>>,
+    /// The transaction may have changed definitions: the cache, which is for all sessions, does not know them so.
+    has_defined: AtomicBool,
 }
 
 /// Settings of the client connection that change what a statement means, name to value.
@@ -102,6 +104,7 @@ impl RemoteSession {
             transaction: Mutex::new(TransactionState::None),
             settings: Mutex::default(),
             definitions: Mutex::default(),
+            has_defined: AtomicBool::new(false),
         }
     }
 
@@ -209,6 +212,7 @@ impl RemoteSession {
     ) -> Result<Scan> {
         if access == Access::Write && changes_definitions(sql) {
             *lock(&self.definitions) = None;
+            self.has_defined.store(transactional, Ordering::Relaxed);
         }
         let recording = Recording::start(&self.remote, sql, access.kind());
         match self.start_recorded(interrupt, sql, transactional, access, &recording) {
@@ -259,6 +263,9 @@ impl RemoteSession {
         schema: SchemaRef,
         transactional: bool,
     ) -> Result<Upload> {
+        if !matches!(target.mode, IngestMode::Append | IngestMode::AppendByName) {
+            self.has_defined.store(transactional, Ordering::Relaxed);
+        }
         let text = upload_text(&target.schema, &target.table);
         let recording = Recording::start(&self.remote, &text, Kind::Write);
         let (session, begin_transaction) = match self.ready_for_upload(interrupt, transactional) {
@@ -390,6 +397,7 @@ impl RemoteSession {
 
     fn end_transaction(&self) -> TransactionState {
         *lock(&self.definitions) = None;
+        self.has_defined.store(false, Ordering::Relaxed);
         std::mem::replace(&mut *lock(&self.transaction), TransactionState::None)
     }
 
@@ -457,6 +465,7 @@ impl RemoteSession {
         // A transaction may see what nobody else does yet, and the cache is for all sessions of this process.
         let in_transaction = self.in_transaction();
         let cached = self.remote.cache().get(schema, table_name);
+        let cached = cached.filter(|_| !self.has_defined.load(Ordering::Relaxed));
         if cached.is_some() && (!validate || (!in_transaction && self.cache_is_current(interrupt)?)) {
             return Ok(cached);
         }

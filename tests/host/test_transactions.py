@@ -221,3 +221,17 @@ def test_an_insert_of_no_rows_meets_conflicts_too(t, other):
         t.execute("INSERT INTO dh.t (i) FROM nothing")
     other.rollback()
     assert t.execute("INSERT INTO dh.t FROM nothing").fetchall() == [(0,)]
+
+
+def test_what_a_transaction_has_defined_is_not_what_others_see(t):
+    t.execute("CREATE TABLE l AS SELECT 7 AS i")
+    beside = t.cursor()
+    t.begin()
+    t.execute("ALTER TABLE dh.t ADD COLUMN j INTEGER")
+    assert beside.execute("SELECT column_count FROM duckdb_tables() WHERE database_name = 'dh'").fetchall() == [(1,)]
+    t.execute("INSERT INTO dh.t BY NAME SELECT i, 8 AS j FROM l")
+    t.execute("INSERT INTO dh.t BY NAME SELECT i, 9 AS j FROM l WHERE i < 0")
+    assert t.execute("FROM dh.t ORDER BY i").fetchall() == [(1, None), (7, 8)]
+    assert beside.execute("FROM dh.t").fetchall() == [(1,)]
+    t.commit()
+    assert beside.execute("FROM dh.t ORDER BY i").fetchall() == [(1, None), (7, 8)]
