@@ -223,6 +223,7 @@ fn take(
     Ok(rows)
 }
 
+/// An INSERT of no rows, for which DuckDB looks at the table all the same.
 fn insert_of_nothing(target: &Target, schema: &Schema) -> String {
     let columns = schema
         .fields()

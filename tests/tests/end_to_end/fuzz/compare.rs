@@ -89,24 +89,25 @@ impl Outcome {
 
     /// All is the same but names of columns without a name of their own.
     pub fn differs_in_expression_names(&self, other: &Self) -> bool {
-        let (
-            Self::Rows { columns, rows },
-            Self::Rows {
-                columns: others,
-                rows: other_rows,
-            },
-        ) = (self, other)
-        else {
-            return false;
-        };
-        let is_alike = |((name, data_type), (other_name, other_type)): (&(String, String), &(String, String))| {
+        self.differs_in_columns(other, |(name, data_type), (other_name, other_type)| {
             data_type == other_type && (name == other_name || name.contains('('))
-        };
-        rows == other_rows && columns.len() == others.len() && columns.iter().zip(others).all(is_alike)
+        })
     }
 
     /// All is the same but types of integers.
     pub fn differs_in_integer_types(&self, other: &Self) -> bool {
+        let is_integer = |data_type: &str| data_type.ends_with("INT") || data_type.ends_with("INTEGER");
+        self.differs_in_columns(other, |(name, data_type), (other_name, other_type)| {
+            name == other_name && (data_type == other_type || (is_integer(data_type) && is_integer(other_type)))
+        })
+    }
+
+    /// The rows are the same, and all columns, name and type, are alike.
+    fn differs_in_columns(
+        &self,
+        other: &Self,
+        is_alike: impl Fn(&(String, String), &(String, String)) -> bool,
+    ) -> bool {
         let (
             Self::Rows { columns, rows },
             Self::Rows {
@@ -117,11 +118,8 @@ impl Outcome {
         else {
             return false;
         };
-        let is_integer = |data_type: &str| data_type.ends_with("INT") || data_type.ends_with("INTEGER");
-        let is_alike = |((name, data_type), (other_name, other_type)): (&(String, String), &(String, String))| {
-            name == other_name && (data_type == other_type || (is_integer(data_type) && is_integer(other_type)))
-        };
-        rows == other_rows && columns.len() == others.len() && columns.iter().zip(others).all(is_alike)
+        let mut pairs = columns.iter().zip(others);
+        rows == other_rows && columns.len() == others.len() && pairs.all(|(column, other)| is_alike(column, other))
     }
 
     /// For people: of rows, those that `other` has not.
