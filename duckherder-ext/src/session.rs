@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use duckherder_catalog::{Definitions, SchemaPath};
+use duckherder_catalog::{Definitions, SchemaCache, SchemaPath};
 use duckherder_client::{ClientError, IngestMode, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::upload_text;
@@ -51,10 +51,17 @@ pub struct RemoteSession {
     session: Mutex<Option<Session>>,
     transaction: Mutex<TransactionState>,
     settings: Mutex<Settings>,
-    /// Types and macros as the transaction sees them, if they have been read since it has changed the catalog.
-    definitions: Mutex<Option<Arc<Definitions>>>,
-    /// The transaction may have changed definitions: the cache, which is for all sessions, does not know them so.
-    has_defined: AtomicBool,
+    snapshot: Mutex<Snapshot>,
+}
+
+/// The catalog as the transaction sees it: as it was when it began, with what it has changed itself.
+#[derive(Debug, Default)]
+struct Snapshot {
+    /// The cache, which is for all sessions of this process, is true for the transaction as long as it has this epoch. `None`
+    /// when the transaction may have changed definitions.
+    epoch: Option<u64>,
+    /// What has been looked up in the transaction, since it has changed any.
+    own: SchemaCache,
 }
 
 /// Settings of the client connection that change what a statement means, name to value.
@@ -103,8 +110,7 @@ impl RemoteSession {
             session: Mutex::new(None),
             transaction: Mutex::new(TransactionState::None),
             settings: Mutex::default(),
-            definitions: Mutex::default(),
-            has_defined: AtomicBool::new(false),
+            snapshot: Mutex::default(),
         }
     }
 
@@ -210,10 +216,6 @@ impl RemoteSession {
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
-        if access == Access::Write && changes_definitions(sql) {
-            *lock(&self.definitions) = None;
-            self.has_defined.store(transactional, Ordering::Relaxed);
-        }
         let recording = Recording::start(&self.remote, sql, access.kind());
         match self.start_recorded(interrupt, sql, transactional, access, &recording) {
             Ok(begun) => Scan::stream(Arc::clone(&self.remote), begun, recording),
@@ -238,6 +240,9 @@ impl RemoteSession {
             history_id: Some(recording.id()),
             stored_types: true,
         };
+        if access == Access::Write && changes_definitions(sql) {
+            *lock(&self.snapshot) = Snapshot::default();
+        }
         let outcome = self.request(interrupt, |session| {
             let sql = sql.to_owned();
             recording.traffic().add_sent(0, sql.len() as u64);
@@ -263,9 +268,6 @@ impl RemoteSession {
         schema: SchemaRef,
         transactional: bool,
     ) -> Result<Upload> {
-        if !matches!(target.mode, IngestMode::Append | IngestMode::AppendByName) {
-            self.has_defined.store(transactional, Ordering::Relaxed);
-        }
         let text = upload_text(&target.schema, &target.table);
         let recording = Recording::start(&self.remote, &text, Kind::Write);
         let (session, begin_transaction) = match self.ready_for_upload(interrupt, transactional) {
@@ -275,6 +277,9 @@ impl RemoteSession {
                 return Err(error);
             }
         };
+        if !matches!(target.mode, IngestMode::Append | IngestMode::AppendByName) {
+            *lock(&self.snapshot) = Snapshot::default();
+        }
         let target = IngestTarget {
             begin_transaction,
             ..target
@@ -294,9 +299,9 @@ impl RemoteSession {
         Ok((session, begin_transaction))
     }
 
-    /// Whether the next statement is to begin the server's part of the transaction.
+    /// Whether the next statement is to begin the server's part of the transaction. If so, it is about to.
     fn joins_now(&self, transactional: bool) -> Result<bool> {
-        match *lock(&self.transaction) {
+        let joins = match *lock(&self.transaction) {
             TransactionState::Lost if transactional => Err(ExtError::new(
                 ExceptionType::Transaction,
                 "the transaction was lost when the connection to the duckling broke, and nothing of it was committed \
@@ -304,7 +309,14 @@ impl RemoteSession {
             )),
             TransactionState::Open => Ok(false),
             _ => Ok(transactional),
+        }?;
+        if joins {
+            *lock(&self.snapshot) = Snapshot {
+                epoch: Some(self.remote.cache().epoch()),
+                own: SchemaCache::default(),
+            };
         }
+        Ok(joins)
     }
 
     /// The server was asked to begin. Even if the statement failed it may have begun before it did; a rollback too many
@@ -396,8 +408,7 @@ impl RemoteSession {
     }
 
     fn end_transaction(&self) -> TransactionState {
-        *lock(&self.definitions) = None;
-        self.has_defined.store(false, Ordering::Relaxed);
+        *lock(&self.snapshot) = Snapshot::default();
         std::mem::replace(&mut *lock(&self.transaction), TransactionState::None)
     }
 
@@ -462,19 +473,18 @@ impl RemoteSession {
         table_name: &str,
         validate: bool,
     ) -> Result<Option<Arc<TableDescription>>> {
-        // A transaction may see what nobody else does yet, and the cache is for all sessions of this process.
         let in_transaction = self.in_transaction();
-        let cached = self.remote.cache().get(schema, table_name);
-        let cached = cached.filter(|_| !self.has_defined.load(Ordering::Relaxed));
-        if cached.is_some() && (!validate || (!in_transaction && self.cache_is_current(interrupt)?)) {
-            return Ok(cached);
+        let get = |cache: &SchemaCache| cache.get(schema, table_name);
+        if let Some(known) = self.known(interrupt, in_transaction, validate, get)? {
+            return Ok(Some(known));
         }
         let lookup = self.request(interrupt, |session| {
             let (schema, table_name) = (schema.clone(), table_name.to_owned());
             async move { session.lookup_table(&schema.names(), table_name).await }
         })?;
         if in_transaction {
-            return Ok(lookup.table.map(Arc::new));
+            let own = &mut lock(&self.snapshot).own;
+            return Ok(lookup.table.map(|table| own.insert(own.epoch(), table)));
         }
         let mut cache = self.remote.cache();
         cache.observe(lookup.epoch);
@@ -514,6 +524,29 @@ impl RemoteSession {
     fn cache_is_current(&self, interrupt: &dyn InterruptCheck) -> Result<bool> {
         let epoch = self.request(interrupt, |session| async move { session.keep_alive().await })?;
         Ok(!self.remote.cache().observe(epoch))
+    }
+
+    /// What is known of the catalog already; in a transaction, as that sees it. With `validate`, only what is sure to be
+    /// current.
+    fn known<T>(
+        &self,
+        interrupt: &dyn InterruptCheck,
+        in_transaction: bool,
+        validate: bool,
+        get: impl Fn(&SchemaCache) -> Option<T>,
+    ) -> Result<Option<T>> {
+        if !in_transaction {
+            let known = get(&self.remote.cache());
+            let is_current = known.is_some() && (!validate || self.cache_is_current(interrupt)?);
+            return Ok(known.filter(|_| is_current));
+        }
+        let snapshot = lock(&self.snapshot);
+        let own = get(&snapshot.own);
+        if own.is_some() || validate {
+            return Ok(own);
+        }
+        let cache = self.remote.cache();
+        Ok(get(&cache).filter(|_| snapshot.epoch == Some(cache.epoch())))
     }
 
     fn in_transaction(&self) -> bool {
@@ -584,14 +617,7 @@ impl RemoteSession {
 
     fn bindable_definitions(&self, interrupt: &dyn InterruptCheck, validate: bool) -> Result<Arc<Definitions>> {
         let in_transaction = self.in_transaction();
-        let known = if in_transaction {
-            lock(&self.definitions).clone()
-        } else {
-            self.remote.cache().definitions()
-        };
-        if let Some(known) = known
-            && (in_transaction || !validate || self.cache_is_current(interrupt)?)
-        {
+        if let Some(known) = self.known(interrupt, in_transaction, validate, SchemaCache::definitions)? {
             return Ok(known);
         }
         let (epoch, listed) = self.request(
@@ -600,7 +626,8 @@ impl RemoteSession {
         )?;
         let listed = Arc::new(Definitions::new(listed));
         if in_transaction {
-            *lock(&self.definitions) = Some(Arc::clone(&listed));
+            let own = &mut lock(&self.snapshot).own;
+            own.set_definitions(own.epoch(), Arc::clone(&listed));
         } else {
             self.remote.cache().set_definitions(epoch, Arc::clone(&listed));
         }

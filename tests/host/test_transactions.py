@@ -235,3 +235,15 @@ def test_what_a_transaction_has_defined_is_not_what_others_see(t):
     assert beside.execute("FROM dh.t").fetchall() == [(1,)]
     t.commit()
     assert beside.execute("FROM dh.t ORDER BY i").fetchall() == [(1, None), (7, 8)]
+
+
+def test_a_transaction_does_not_see_what_others_have_defined_since(t):
+    t.begin()
+    assert t.execute("SELECT count(*) FROM dh.t").fetchone() == (1,)
+    beside = t.cursor()
+    beside.execute("ALTER TABLE dh.t ADD COLUMN j INTEGER")
+    assert len(beside.execute("DESCRIBE dh.t").fetchall()) == 2
+    assert len(t.execute("DESCRIBE dh.t").fetchall()) == 1
+    assert len(t.execute("DESCRIBE dh.t").fetchall()) == 1
+    t.commit()
+    assert len(t.execute("DESCRIBE dh.t").fetchall()) == 2

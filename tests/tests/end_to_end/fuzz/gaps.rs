@@ -138,7 +138,7 @@ const DIFFERENCES: &[Known] = &[
         (is_binding(plain) && duckherder.class() == Some("TransactionContext Error"))
             || (is_binding(duckherder) && plain.is_error())
             // A herd asks its definitions first, and its rows then.
-            || (duckherder.class() == Some("Dependency Error")
+            || (matches!(duckherder.class(), Some("Dependency Error" | "TransactionContext Error"))
                 && matches!(plain.class(), Some("Constraint Error" | "Conversion Error")))
             || matches!(plain.class(), Some("Conversion Error" | "Constraint Error"))
                 && plain.class() == duckherder.class()
