@@ -68,7 +68,8 @@ struct HerdApi {
 	HerdStatus (*table_estimates)(const HerdSession *session, HerdText schema, HerdText table, HerdText columns,
 	                              HerdText placement, HerdBuffer *estimates, HerdBuffer *error);
 
-	//! Starts a distributed query, given as JSON.
+	//! Starts a distributed query, given as JSON. As with the other sources: `HerdEnd`, and none, if the statement that it is
+	//! for has been given up.
 	HerdStatus (*gather)(const HerdSession *session, HerdText query, HerdSource **source, HerdBuffer *error);
 	//! Names and types of the columns of an exchange, and about how many rows and values they have, as JSON:
 	//! `{"columns": [{"name": …, "type_text": …}, …], "rows": … or 0, "distinct": [… or 0]}`.

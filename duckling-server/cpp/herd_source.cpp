@@ -23,6 +23,7 @@ struct SourceScanState : public GlobalTableFunctionState {
 	SourceScanState(Source source, vector<LogicalType> types) : source(std::move(source)), types(std::move(types)) {
 	}
 
+	//! None if the query has been given up: no rows.
 	Source source;
 	//! What the scan yields.
 	vector<LogicalType> types;
@@ -52,7 +53,7 @@ struct SourceThreadState : public LocalTableFunctionState {
 
 unique_ptr<LocalTableFunctionState> MakeThreadState(ClientContext &context, SourceScanState &global) {
 	auto result = make_uniq<SourceThreadState>(context);
-	if (global.arriving.GetTypes() != global.types) {
+	if (global.source.Get() && global.arriving.GetTypes() != global.types) {
 		result->arriving.Initialize(context, global.arriving.GetTypes());
 	}
 	return std::move(result);
@@ -65,6 +66,9 @@ unique_ptr<LocalTableFunctionState> InitThread(ExecutionContext &context, TableF
 
 //! Gets the next batch; whether there is one.
 bool NextBatch(ClientContext &context, SourceScanState &global, SourceThreadState &local) {
+	if (!global.source.Get()) {
+		return false;
+	}
 	auto batch = make_shared_ptr<ArrowArrayWrapper>();
 	while (true) {
 		auto status = Check([&](HerdBuffer *error) {
@@ -121,13 +125,12 @@ void Read(ClientContext &context, TableFunctionInput &input, DataChunk &output) 
 
 //! Tells EXPLAIN ANALYZE what the herd did.
 void Report(TableFunctionGetMetricsInput &input) {
-	if (!input.global_state) {
+	auto source = input.global_state ? input.global_state->Cast<SourceScanState>().source.Get() : nullptr;
+	if (!source) {
 		return;
 	}
 	Buffer report;
-	Check([&](HerdBuffer *error) {
-		return Api().source_report(input.global_state->Cast<SourceScanState>().source.Get(), report.Slot(), error);
-	});
+	Check([&](HerdBuffer *error) { return Api().source_report(source, report.Slot(), error); });
 	auto json = report.ToString();
 	unique_ptr<yyjson_doc, void (*)(yyjson_doc *)> document(yyjson_read(json.c_str(), json.size(), 0), yyjson_doc_free);
 	idx_t index, count;
@@ -224,6 +227,9 @@ unique_ptr<GlobalTableFunctionState> UploadInit(ClientContext &context, TableFun
 
 unique_ptr<GlobalTableFunctionState> MakeSourceScan(ClientContext &context, Source source, vector<LogicalType> types) {
 	auto state = make_uniq<SourceScanState>(std::move(source), std::move(types));
+	if (!state->source.Get()) {
+		return std::move(state);
+	}
 	ArrowSchemaWrapper schema;
 	Check([&](HerdBuffer *error) {
 		return Api().source_schema(state->source.Get(), &schema.arrow_schema, error);

@@ -79,7 +79,7 @@ impl Turn {
             .interrupter()
             .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
         let herd = lease.herd()?;
-        herd.not_cancelled();
+        herd.not_stopped();
         let registration = session.register(statement_id, interrupter, herd);
         Ok(Self {
             admitted,

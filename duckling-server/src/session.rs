@@ -29,7 +29,7 @@ use crate::settings::{Settings, SettledConnection};
 
 /// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
 /// transaction aborted with it.
-const STOP_GRACE: Duration = Duration::from_secs(3);
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// Idle time of a session that no client has come back for.
 const UNCONFIRMED_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -507,7 +507,10 @@ impl Session {
     fn abandon(&self, statement_id: u64) -> bool {
         let mut running = lock(&self.running);
         match running.get_mut(&statement_id) {
-            Some(running) if running.phase == Phase::StopsByItself => true,
+            Some(running) if running.phase == Phase::StopsByItself => {
+                running.herd.give_up();
+                true
+            }
             Some(running) => {
                 self.interrupt(running);
                 false

@@ -36,6 +36,10 @@ pub trait HerdHooks: Send + Sync + 'static {
     fn table_estimates(&self, schema: &str, table: &str, columns: &str, placement: &str)
     -> Result<String, RemoteError>;
 
+    /// Whether nobody reads the rows of the running query any more. Then what it reads ends, and is no error: that would abort
+    /// its transaction.
+    fn is_given_up(&self) -> bool;
+
     /// Starts a distributed query, `duckherder_catalog::herd::query::HerdQuery` as JSON.
     ///
     /// # Errors
@@ -85,7 +89,43 @@ pub trait HerdHooks: Send + Sync + 'static {
 pub(super) struct Session(pub(super) Arc<dyn HerdHooks>);
 
 /// What C++ holds of a source.
-struct Source(Arc<dyn BatchSource>);
+struct Source {
+    rows: Arc<dyn BatchSource>,
+    hooks: Arc<dyn HerdHooks>,
+}
+
+impl Source {
+    /// Opens one for a session. There is none if the query has been given up.
+    unsafe fn open(
+        session: *const Session,
+        source: *mut *mut Self,
+        open: impl FnOnce(&dyn HerdHooks) -> Result<Arc<dyn BatchSource>, RemoteError>,
+    ) -> Result<Status, RemoteError> {
+        // SAFETY: the caller's promise.
+        let hooks = unsafe { Arc::clone(&(*session).0) };
+        match open(&*hooks) {
+            Ok(rows) => {
+                let opened = Box::into_raw(Box::new(Self { rows, hooks }));
+                // SAFETY: the caller's promise.
+                unsafe { source.write(opened) };
+                Ok(Status::Ok)
+            }
+            Err(_) if hooks.is_given_up() => Ok(Status::End),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn next(&self, timeout: Duration) -> Result<Next, RemoteError> {
+        if self.hooks.is_given_up() {
+            return Ok(Next::End);
+        }
+        let next = self.rows.next(timeout);
+        if next.is_err() && self.hooks.is_given_up() {
+            return Ok(Next::End);
+        }
+        next
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -387,9 +427,8 @@ unsafe extern "C" fn gather(
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            let opened = (*session).0.gather(query.get()?)?;
-            source.write(Box::into_raw(Box::new(Source(opened))));
-            Ok(Status::Ok)
+            let query = query.get()?;
+            Source::open(session, source, |hooks| hooks.gather(query))
         })
     }
 }
@@ -405,9 +444,8 @@ unsafe extern "C" fn change(
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            let opened = (*session).0.change(query.get()?)?;
-            source.write(Box::into_raw(Box::new(Source(opened))));
-            Ok(Status::Ok)
+            let query = query.get()?;
+            Source::open(session, source, |hooks| hooks.change(query))
         })
     }
 }
@@ -438,13 +476,7 @@ unsafe extern "C" fn exchange(
     error: *mut Buffer,
 ) -> Status {
     // SAFETY: the caller's promise.
-    unsafe {
-        guard(error, || {
-            let opened = (*session).0.exchange(stage)?;
-            source.write(Box::into_raw(Box::new(Source(opened))));
-            Ok(Status::Ok)
-        })
-    }
+    unsafe { guard(error, || Source::open(session, source, |hooks| hooks.exchange(stage))) }
 }
 
 /// # Safety
@@ -453,7 +485,7 @@ unsafe extern "C" fn source_schema(source: *const Source, schema: *mut FFI_Arrow
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            let exported = FFI_ArrowSchema::try_from((*source).0.schema().as_ref())
+            let exported = FFI_ArrowSchema::try_from((*source).rows.schema().as_ref())
                 .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
             schema.write(exported);
             Ok(Status::Ok)
@@ -472,7 +504,7 @@ unsafe extern "C" fn source_next(
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            Ok(match (*source).0.next(Duration::from_millis(timeout_ms.into()))? {
+            Ok(match (*source).next(Duration::from_millis(timeout_ms.into()))? {
                 Next::Batch(rows) => {
                     batch.write(FFI_ArrowArray::new(&StructArray::from(rows).to_data()));
                     Status::Ok
@@ -490,7 +522,7 @@ unsafe extern "C" fn source_report(source: *const Source, report: *mut Buffer, e
     // SAFETY: the caller's promise.
     unsafe {
         guard(error, || {
-            let text = serde_json::to_string(&(*source).0.report())
+            let text = serde_json::to_string(&(*source).rows.report())
                 .map_err(|error| RemoteError::new(ExceptionType::Serialization, error.to_string()))?;
             report.write(Buffer::new(text));
             Ok(Status::Ok)

@@ -13,6 +13,9 @@ use super::schema::text_of;
 
 use ffi::DUCKDB_V2_STATEMENT_TYPE as Type;
 
+/// Words of statements that change rows.
+const CHANGES: [&str; 5] = ["insert", "update", "delete", "merge", "truncate"];
+
 /// What a statement does to the session and the catalog, as far as the server must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementKind {
@@ -62,6 +65,13 @@ impl Statement {
     #[must_use]
     pub fn kind(&self) -> StatementKind {
         self.kind
+    }
+
+    /// Whether it changes no rows either, in a WITH or under EXPLAIN ANALYZE: a guess from the text, wrong only to the safe side.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        let text = self.text.to_ascii_lowercase();
+        self.kind == StatementKind::Read && !CHANGES.iter().any(|word| text.contains(word))
     }
 
     /// Its own SQL text.

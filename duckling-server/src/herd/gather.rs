@@ -248,7 +248,7 @@ pub(super) fn start(
     );
     let deadline = Instant::now() + herd.limits().statement_wait_timeout + herd.limits().exchange_wait_timeout;
     loop {
-        if session.is_cancelled() {
+        if session.is_cancelled() || session.is_given_up() {
             return Err(interrupted());
         }
         if let Some(schema) = merge.schema(LOOK_INTERVAL)? {

@@ -238,6 +238,10 @@ impl HerdHooks for Planning {
         serde_json::to_string(&*estimates).map_err(|error| unreadable("estimates", &error))
     }
 
+    fn is_given_up(&self) -> bool {
+        self.0.is_given_up()
+    }
+
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
         self.0.gather(&query)

@@ -22,6 +22,7 @@ use crate::catalog::identifier;
 use crate::duckdb::Connection;
 use crate::plain::{Mapping, Plain};
 use crate::running::blocking;
+use crate::session::STOP_GRACE;
 
 /// See the module.
 pub struct RunningQuery {
@@ -176,6 +177,12 @@ impl RunningQuery {
             if outcome.is_err() {
                 break;
             }
+        }
+        if let Err(error) = &outcome
+            && error.kind == ExceptionType::Interrupt
+        {
+            // The query is over there, and soon will be here too: who stops without an error keeps the transaction.
+            tokio::time::sleep(STOP_GRACE).await;
         }
         if let Err(error) = &outcome
             && !merge.is_closed()

@@ -50,7 +50,7 @@ pub struct HerdSession {
     /// What a client uploads into a herd's table, read as exchange [`UPLOAD`].
     upload: Mutex<Option<Upload>>,
     /// Whether the statement that runs is to stop.
-    cancelled: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     statement: Mutex<Statement>,
     /// Workers that are to hold rows of tables which the transaction makes.
     holds: Mutex<Vec<PlaceHold>>,
@@ -71,6 +71,15 @@ struct Slot {
     address: String,
     /// The settings that it was told.
     told: Settings,
+}
+
+/// Whether a statement is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// Without an error in DuckDB, which would cost its transaction.
+    GivenUp,
+    Cancelled,
 }
 
 /// The workers' part of the connection's transaction.
@@ -133,7 +142,7 @@ impl HerdSession {
             settings: Mutex::default(),
             running: Mutex::default(),
             upload: Mutex::default(),
-            cancelled: watch::Sender::new(false),
+            stop: watch::Sender::new(Stop::No),
             statement: Mutex::default(),
             holds: Mutex::default(),
             starting: Arc::default(),
@@ -148,11 +157,11 @@ impl HerdSession {
 
     // Statements.
 
-    /// A statement is about to begin: whatever was cancelled was another one.
-    pub fn not_cancelled(&self) {
-        self.cancelled.send_replace(false);
+    /// A statement is about to begin: whatever was stopped was another one.
+    pub fn not_stopped(&self) {
+        self.stop.send_replace(Stop::No);
         if let Some(writes) = self.writes.get() {
-            writes.cancelled.send_replace(false);
+            writes.stop.send_replace(Stop::No);
         }
     }
 
@@ -190,14 +199,29 @@ impl HerdSession {
 
     /// Stops what the running statement waits for.
     pub fn cancel(&self) {
-        self.cancelled.send_replace(true);
+        self.stop.send_replace(Stop::Cancelled);
         if let Some(writes) = self.writes.get() {
             writes.cancel();
         }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        *self.cancelled.borrow()
+        *self.stop.borrow() == Stop::Cancelled
+    }
+
+    /// Nobody reads what the running query, one of a transaction, yields. What it reads itself is over.
+    pub fn give_up(&self) {
+        self.stop.send_if_modified(|stop| {
+            let runs = *stop == Stop::No;
+            if runs {
+                *stop = Stop::GivenUp;
+            }
+            runs
+        });
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        *self.stop.borrow() == Stop::GivenUp
     }
 
     /// Which settings the connection has from here on; the workers' sessions follow.
@@ -207,11 +231,11 @@ impl HerdSession {
 
     /// Waits for `work` on this thread, which must not be one of the runtime's, until the statement is cancelled.
     pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
-        let mut cancelled = self.cancelled.subscribe();
+        let mut stop = self.stop.subscribe();
         self.herd.runtime()?.block_on(async {
             tokio::select! {
                 biased;
-                _ = cancelled.wait_for(|cancelled| *cancelled) => Err(interrupted()),
+                _ = stop.wait_for(|stop| *stop == Stop::Cancelled) => Err(interrupted()),
                 outcome = work => outcome,
             }
         })
