@@ -95,6 +95,11 @@ const DIFFERENCES: &[Known] = &[
     ("rows beside an open COMMENT", |_, plain, duckherder| {
         plain.fails_with("another transaction has no changes this table") && !duckherder.is_error()
     }),
+    // An UPDATE of a herd's key deletes rows in one place and inserts them in another. In DuckDB another transaction's DELETE goes
+    // together with an UPDATE, and not with a DELETE.
+    ("DELETE beside an UPDATE that moves rows", |_, plain, duckherder| {
+        !plain.is_error() && duckherder.fails_with("Conflict on tuple deletion!")
+    }),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
     ("casts of NULL to ARRAY", |_, plain, duckherder| {
         [plain, duckherder]
