@@ -390,7 +390,9 @@ impl Generator {
             3 | 4 if !table.key.is_empty() => ("INSERT INTO", self.on_conflict(&table)),
             _ => ("INSERT INTO", String::new()),
         };
-        let is_returning = self.chance(15);
+        let is_of_keys = (0..table.columns.len()).all(|index| table.key.contains(&index));
+        let is_left_out = verb == "INSERT OR REPLACE INTO" && is_of_keys && !gaps::has(Feature::ReplacedKeys);
+        let is_returning = self.chance(15) && !is_left_out;
         let returning = if is_returning {
             self.returning(&table, None)
         } else {
