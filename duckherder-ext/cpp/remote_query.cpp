@@ -5,6 +5,7 @@
 #include "error_place.hpp"
 #include "expression_visitor.hpp"
 #include "remote_catalog.hpp"
+#include "remote_session.hpp"
 #include "remote_transaction.hpp"
 
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
@@ -212,6 +213,25 @@ string WithParameterValues(ClientContext &context, const string &sql, const vect
 	return Deparse(context, *statement);
 }
 
+//! The columns of a statement that the duckling binds and does not run.
+void DescribeColumns(ClientContext &context, const RemoteStatement &statement, vector<LogicalType> &types,
+                     vector<Identifier> &names) {
+	ColumnsHandle columns;
+	CheckSent(context, statement.sql, [&](DhBuffer *error) {
+		return Api().describe(statement.catalog.Session(context), Text(statement.sql), InterruptOf(context),
+		                      columns.Slot(), error);
+	});
+	DhColumnView column;
+	for (idx_t i = 0; Api().columns_get(columns.Get(), i, &column) == DhOk; i++) {
+		LogicalType type;
+		if (!TryParseType(context, String(column.type_text), type)) {
+			type = LogicalType::VARCHAR;
+		}
+		types.push_back(std::move(type));
+		names.emplace_back(String(column.name));
+	}
+}
+
 unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBindInput &input,
                                          vector<LogicalType> &return_types, vector<Identifier> &names) {
 	auto catalog_name = Identifier(StringValue::Get(input.inputs[0]));
@@ -244,6 +264,15 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 	}
 	switch (statement.shape) {
 	case QueryShape::ROWS: {
+		if (RemoteSession::Of(context, statement.catalog)->OnlyBinds(context)) {
+			if (RemoteTransaction::SpansStatements(context, statement.catalog)) {
+				Check([&](DhBuffer *error) {
+					return Api().session_begin(statement.catalog.Session(context), InterruptOf(context), error);
+				});
+			}
+			DescribeColumns(context, statement, return_types, names);
+			break;
+		}
 		auto scan = data->Start(context);
 		ArrowResultColumns(context, scan.Get(), return_types, names);
 		data->started->scan = std::move(scan);
@@ -260,23 +289,9 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 		return_types.push_back(LogicalType::BIGINT);
 		names.emplace_back("Count");
 		break;
-	case QueryShape::DESCRIBED: {
-		ColumnsHandle columns;
-		CheckSent(context, statement.sql, [&](DhBuffer *error) {
-			return Api().describe(statement.catalog.Session(context), Text(statement.sql), InterruptOf(context),
-			                      columns.Slot(), error);
-		});
-		DhColumnView column;
-		for (idx_t i = 0; Api().columns_get(columns.Get(), i, &column) == DhOk; i++) {
-			LogicalType type;
-			if (!TryParseType(context, String(column.type_text), type)) {
-				type = LogicalType::VARCHAR;
-			}
-			return_types.push_back(std::move(type));
-			names.emplace_back(String(column.name));
-		}
+	case QueryShape::DESCRIBED:
+		DescribeColumns(context, statement, return_types, names);
 		break;
-	}
 	}
 	statement.names = names;
 	DeduplicateNames(names);

@@ -232,4 +232,19 @@ DhSession *RemoteSession::IfOpen() {
 	return session.Get();
 }
 
+bool RemoteSession::OnlyBinds(ClientContext &context) const {
+	switch (moment) {
+	case Moment::IN_QUERY: {
+		// Drivers, whose statements are not called so, prepare with the intent to run.
+		auto sql = context.GetCurrentQuery();
+		StringUtil::LTrim(sql);
+		return StringUtil::StartsWith(StringUtil::Lower(sql.substr(0, strlen("prepare"))), "prepare");
+	}
+	case Moment::BETWEEN_QUERIES:
+		return true;
+	default:
+		return false;
+	}
+}
+
 } // namespace duckherder

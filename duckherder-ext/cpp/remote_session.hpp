@@ -23,13 +23,27 @@ public:
 	DhSession *Open(duckdb::ClientContext &context, RemoteCatalog &catalog);
 	//! The session if it has been opened, else null.
 	DhSession *IfOpen();
+	//! Whether the statement that is being bound is not going to run now: one of PREPARE, or one that only its columns are asked
+	//! of.
+	bool OnlyBinds(duckdb::ClientContext &context) const;
+
+	void QueryBegin(duckdb::ClientContext &) override {
+		moment = Moment::IN_QUERY;
+	}
+	void QueryEnd() override {
+		moment = Moment::BETWEEN_QUERIES;
+	}
 
 private:
+	//! UNKNOWN: it has been made since the last query began.
+	enum class Moment : uint8_t { UNKNOWN, IN_QUERY, BETWEEN_QUERIES };
+
 	void TellSettings(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 	duckdb::shared_ptr<RemoteHandle> remote;
 	duckdb::mutex lock;
 	SessionHandle session;
+	Moment moment = Moment::UNKNOWN;
 	//! Where DuckDB keeps these settings, once ICU is loaded.
 	duckdb::optional_idx time_zone_index;
 	duckdb::optional_idx calendar_index;

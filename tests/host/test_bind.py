@@ -1,5 +1,6 @@
 """Nothing runs at bind time, and everything runs once."""
 
+import duckdb
 import pytest
 
 
@@ -59,6 +60,22 @@ def test_a_prepared_insert_runs_at_execute(t):
     for expected in [4, 5, 6]:
         t.execute("EXECUTE p")
         assert rows(t) == expected
+
+
+def test_a_prepared_query_runs_at_execute(t):
+    sent = "SELECT sql FROM duckherder_get_query_history() WHERE kind = 'read'"
+    before = t.execute(sent).fetchall()
+    t.execute("PREPARE p AS SELECT i, i = 1 AS one FROM dh.t ORDER BY i")
+    assert t.execute(sent).fetchall() == before
+    for _ in range(2):
+        assert t.execute("EXECUTE p").fetchall() == [(0, False), (1, True), (2, False)]
+    assert len(t.execute(sent).fetchall()) == len(before) + 2
+    t.begin()
+    t.execute("PREPARE fails AS SELECT error('no') FROM dh.t")
+    assert t.execute("EXECUTE p").fetchone() == (0, False)
+    with pytest.raises(duckdb.Error, match="no"):
+        t.execute("EXECUTE fails").fetchall()
+    t.rollback()
 
 
 def test_each_statement_of_a_script_runs_once(t):

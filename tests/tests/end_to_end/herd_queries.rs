@@ -1,5 +1,7 @@
 //! What a coordinator tells of the queries that it has divided, and phases that are made of one aggregate.
 
+use std::time::Duration;
+
 use duckherder_client::Client;
 use duckherder_tests::duckdb::Connection;
 use duckherder_tests::duckling::LocalDuckling;
@@ -221,32 +223,30 @@ fn unions_and_variants_keep_all_of_their_values() {
     }
 }
 
-#[test]
-fn a_query_that_is_given_up_leaves_the_transaction_as_it_was() {
-    let mut herd = herd(100_000);
-    let connection = &mut herd.connection;
-    connection.run("BEGIN").unwrap();
-    connection.run("INSERT INTO dh.t VALUES (-1, -1)").unwrap();
-    for _ in 0..5 {
-        // It starts the query, for its columns, and reads nothing of it.
-        connection
-            .run("PREPARE p AS SELECT a.k, b.v FROM dh.t a JOIN dh.t b ON a.v = b.k ORDER BY ALL")
-            .unwrap();
-        connection.run("PREPARE q AS SELECT k FROM dh.t ORDER BY k").unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_is_given_up_leaves_the_transaction_as_it_was() {
+    let herd = tokio::task::spawn_blocking(|| herd(100_000)).await.unwrap();
+    let client = Client::connect(herd.coordinator.options()).await.unwrap();
+    client.execute("BEGIN").await.unwrap();
+    client.execute("INSERT INTO t VALUES (-1, -1)").await.unwrap();
+    let queries = [
+        "SELECT k FROM t ORDER BY k",
+        "SELECT a.k, b.v FROM t a JOIN t b ON a.v = b.k ORDER BY ALL",
+        // It may be given up while it waits for one exchange, or for the workers to begin with another.
+        "SELECT count(*) FROM t a RIGHT JOIN t b ON EXISTS (FROM t i WHERE i.k = b.v) WHERE a.k = -1 \
+         UNION ALL SELECT count(*) FROM t a JOIN t b ON a.v = b.v",
+    ];
+    for round in 0..8 {
+        for sql in queries {
+            drop(client.query(sql).await.unwrap());
+            assert_eq!(number(&client, "SELECT count(*) FROM t").await, 100_001, "{sql}");
+            let begun = tokio::time::timeout(Duration::from_millis(4 << round), client.query(sql)).await;
+            drop(begun);
+            assert_eq!(number(&client, "SELECT count(*) FROM t").await, 100_001, "{sql}");
+        }
     }
-    assert_eq!(connection.lines("EXECUTE q").unwrap().len(), 100_001);
-    // It may be given up while it waits for one exchange, or for the workers to begin with another.
-    for _ in 0..20 {
-        connection
-            .run(
-                "PREPARE r AS SELECT count(*) FROM dh.t a RIGHT JOIN dh.t b ON EXISTS (FROM dh.t i WHERE i.k = b.v) \
-                 WHERE a.k = -1 UNION ALL SELECT count(*) FROM dh.t a JOIN dh.t b ON a.v = b.v",
-            )
-            .unwrap();
-        assert_eq!(connection.lines("EXECUTE q").unwrap().len(), 100_001);
-    }
-    connection.run("COMMIT").unwrap();
-    assert_eq!(connection.lines("SELECT min(k) FROM dh.t").unwrap(), ["-1"]);
+    client.execute("COMMIT").await.unwrap();
+    assert_eq!(number(&client, "SELECT min(k) FROM t").await, -1);
 }
 
 /// What a stage reads of others is there once. Rows with INTERVAL are looked at before they become Arrow, for which DuckDB

@@ -66,10 +66,6 @@ const DIFFERENCES: &[Known] = &[
         duckherder.fails_with("Function with name")
             || duckherder.fails_with("in a transaction that has already modified database")
     }),
-    // PREPARE starts a query there, to learn its columns; its failure aborts the transaction before EXECUTE.
-    ("prepared queries that fail in a transaction", |_, plain, duckherder| {
-        plain.is_error() && duckherder.fails_with("Current transaction is aborted")
-    }),
     // A folded constant is shipped as a literal, which fits more types.
     ("types of folded constants", |_, plain, duckherder| {
         plain.fails_with("_LITERAL") || plain.differs_in_integer_types(duckherder)
