@@ -196,6 +196,11 @@ impl Session {
         sql: impl Into<String>,
         options: QueryOptions,
     ) -> Result<v1::StatementSummary, ClientError> {
+        let options = QueryOptions {
+            // So that no row is refused that nobody sees.
+            stored_types: true,
+            ..options
+        };
         let mut stream = self.query_with(sql, options).await?;
         while stream.try_next().await?.is_some() {}
         let call = self.0.connection.start("Execute");

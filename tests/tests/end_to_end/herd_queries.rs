@@ -221,6 +221,23 @@ fn unions_and_variants_keep_all_of_their_values() {
             "{query}"
         );
     }
+    // Of a replicated table one worker's rows are returned, and the others' are not looked at.
+    let columns = "dh.r (k INTEGER, v VARIANT)";
+    herd.connection
+        .run(&format!("CREATE TABLE {columns} WITH (distribution = 'replicated')"))
+        .unwrap();
+    plain.run(&format!("CREATE TABLE {columns}")).unwrap();
+    for change in [
+        "INSERT INTO dh.r SELECT 1, 340282366920938463463374607431768211455::UHUGEINT::VARIANT",
+        "UPDATE dh.r SET k = 2 RETURNING k, v::VARCHAR, v",
+        "DELETE FROM dh.r RETURNING k, v",
+    ] {
+        assert_eq!(
+            herd.connection.lines(change).unwrap(),
+            plain.lines(change).unwrap(),
+            "{change}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
