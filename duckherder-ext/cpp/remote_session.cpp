@@ -232,13 +232,19 @@ DhSession *RemoteSession::IfOpen() {
 	return session.Get();
 }
 
+//! Whether a statement begins with that word, after white space alone.
+static bool BeginsWith(const string &sql, const string &word) {
+	auto begin = std::find_if_not(sql.begin(), sql.end(), StringUtil::CharacterIsSpace);
+	auto length = MinValue<idx_t>(word.size(), NumericCast<idx_t>(sql.end() - begin));
+	return StringUtil::CIEquals(string(begin, begin + NumericCast<int64_t>(length)), word);
+}
+
 bool RemoteSession::OnlyBinds(ClientContext &context) const {
 	switch (moment) {
 	case Moment::IN_QUERY: {
-		// Drivers, whose statements are not called so, prepare with the intent to run.
-		auto sql = context.GetCurrentQuery();
-		StringUtil::LTrim(sql);
-		return StringUtil::StartsWith(StringUtil::Lower(sql.substr(0, strlen("prepare"))), "prepare");
+		// What drivers prepare is not called so: they mean to run it.
+		auto &sql = context.GetCurrentQuery();
+		return BeginsWith(sql, "PREPARE") || BeginsWith(sql, "EXPLAIN");
 	}
 	case Moment::BETWEEN_QUERIES:
 		return true;

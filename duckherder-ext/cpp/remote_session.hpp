@@ -23,8 +23,8 @@ public:
 	DhSession *Open(duckdb::ClientContext &context, RemoteCatalog &catalog);
 	//! The session if it has been opened, else null.
 	DhSession *IfOpen();
-	//! Whether the statement that is being bound is not going to run now: one of PREPARE, or one that only its columns are asked
-	//! of.
+	//! Whether the statement that is being bound is not going to run now as it is: one of PREPARE or EXPLAIN, or one that only
+	//! its columns are asked of.
 	bool OnlyBinds(duckdb::ClientContext &context) const;
 
 	void QueryBegin(duckdb::ClientContext &) override {

@@ -65,6 +65,8 @@ def test_a_prepared_insert_runs_at_execute(t):
 def test_a_prepared_query_runs_at_execute(t):
     sent = "SELECT sql FROM duckherder_get_query_history() WHERE kind = 'read'"
     before = t.execute(sent).fetchall()
+    t.execute("EXPLAIN SELECT count(*) FROM dh.t")
+    t.execute("  explain (analyze) SELECT count(*) FROM dh.t")
     t.execute("PREPARE p AS SELECT i, i = 1 AS one FROM dh.t ORDER BY i")
     assert t.execute(sent).fetchall() == before
     for _ in range(2):
