@@ -29,5 +29,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .define("NDEBUG", None)
         .flag_if_supported("-fvisibility=hidden")
         .compile("duckherder_cpp");
+    if std::env::var("CARGO_CFG_TARGET_OS")? == "linux" {
+        // A symbol that is missing is an error here, and not when a user loads the extension.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-z,defs");
+    }
     Ok(())
 }
