@@ -29,7 +29,7 @@ use crate::settings::{Settings, SettledConnection};
 
 /// How long a read in a transaction gets to notice that its client has gone, before it is interrupted, and the
 /// transaction aborted with it.
-pub const STOP_GRACE: Duration = Duration::from_secs(3);
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Idle time of a session that no client has come back for.
 const UNCONFIRMED_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
