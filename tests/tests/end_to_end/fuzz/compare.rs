@@ -51,6 +51,14 @@ impl Outcome {
         }
     }
 
+    /// Whether both are rows, and the other's are more.
+    pub fn has_fewer_rows(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rows { rows: own, .. }, Self::Rows { rows: others, .. }) => own.len() < others.len(),
+            _ => false,
+        }
+    }
+
     fn of_error(error: &SqlError) -> Self {
         let (class, message) = error.0.split_once(": ").unwrap_or((error.0.as_str(), ""));
         Self::Error {

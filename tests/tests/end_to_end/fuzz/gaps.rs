@@ -28,7 +28,7 @@ pub enum Feature {
     /// WHERE i.b = t.b) FROM t` with several equal `b`).
     CorrelatedArray,
     /// INSERT OR REPLACE … RETURNING into a table of keys alone: DuckDB 2.0.0 counts rows that were there, and does not return
-    /// them; a herd returns them.
+    /// them; a herd does, and so does a duckling that gets the rows from here.
     ReplacedKeys,
     /// UNION with members of varying length: joins in DuckDB 2.0.0 sometimes copy those that are not set, and crash.
     UnionOfText,
@@ -99,6 +99,12 @@ const DIFFERENCES: &[Known] = &[
     // together with an UPDATE, and not with a DELETE.
     ("DELETE beside an UPDATE that moves rows", |_, plain, duckherder| {
         !plain.is_error() && duckherder.fails_with("Conflict on tuple deletion!")
+    }),
+    // See [`Feature::ReplacedKeys`]: the generator does not always know that there are no other columns.
+    ("RETURNING of replaced keys", |statement, plain, duckherder| {
+        statement.sql.starts_with("INSERT OR REPLACE INTO")
+            && statement.sql.contains(" RETURNING ")
+            && plain.has_fewer_rows(duckherder)
     }),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
     ("casts of NULL to ARRAY", |_, plain, duckherder| {
