@@ -16,11 +16,6 @@ use tokio::net::TcpListener;
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-/// DuckDB's as well, in the place of the system's: small statements take 5 to 7 % less time with it.
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 const VERSION: &str = if HAS_ICU {
     concat!(env!("CARGO_PKG_VERSION"), " with ICU")
 } else {
