@@ -17,6 +17,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 
 use super::connection::{Connection, ConnectionHandle};
 use super::herd_write::{self, Target};
+use super::result::interrupted;
 use crate::herd::write::{Execution, Write, WriteTarget};
 use crate::herd::{BatchSource, Next};
 
@@ -39,6 +40,9 @@ pub trait HerdHooks: Send + Sync + 'static {
     /// Whether nobody reads the rows of the running query any more. Then what it reads ends, and is no error: that would abort
     /// its transaction.
     fn is_given_up(&self) -> bool;
+
+    /// Whether the running statement has been cancelled. DuckDB forgets an interrupt that comes just before a statement begins.
+    fn is_cancelled(&self) -> bool;
 
     /// Starts a distributed query, `duckherder_catalog::herd::query::HerdQuery` as JSON.
     ///
@@ -118,6 +122,9 @@ impl Source {
     fn next(&self, timeout: Duration) -> Result<Next, RemoteError> {
         if self.hooks.is_given_up() {
             return Ok(Next::End);
+        }
+        if self.hooks.is_cancelled() {
+            return Err(interrupted());
         }
         let next = self.rows.next(timeout);
         if next.is_err() && self.hooks.is_given_up() {

@@ -242,6 +242,10 @@ impl HerdHooks for Planning {
         self.0.is_given_up()
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     fn gather(&self, query: &str) -> Result<Arc<dyn BatchSource>, RemoteError> {
         let query: HerdQuery = serde_json::from_str(query).map_err(|error| unreadable("query", &error))?;
         self.0.gather(&query)
