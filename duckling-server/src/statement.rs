@@ -111,7 +111,7 @@ pub fn run(
         note_effects(sessions, lease, statement, outcome.is_ok());
         end_on_workers(lease, job.place, outcome, false)?;
     }
-    registration.start(last.only_reads() && lease.session.in_transaction())?;
+    registration.start(lease.session.in_transaction() && last.only_reads())?;
     if lease.session.is_aborted() && job.place != Place::Outside {
         if commits(&last) {
             return refuse_commit(sessions, lease);

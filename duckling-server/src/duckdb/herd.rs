@@ -100,6 +100,9 @@ struct Source {
 
 impl Source {
     /// Opens one for a session. There is none if the query has been given up.
+    ///
+    /// # Safety
+    /// The session is live, and `source` is a place for a pointer.
     unsafe fn open(
         session: *const Session,
         source: *mut *mut Self,
@@ -552,6 +555,47 @@ mod tests {
     use crate::config::IN_MEMORY;
     use crate::duckdb::{Database, DatabaseOptions};
     use crate::herd::{Herd, HerdSession, Planning, Registry};
+
+    /// A source whose rows do not come, or that has failed.
+    struct Waiting {
+        fails: bool,
+    }
+
+    impl BatchSource for Waiting {
+        fn schema(&self) -> SchemaRef {
+            Arc::new(arrow::datatypes::Schema::empty())
+        }
+
+        fn next(&self, _: Duration) -> Result<Next, RemoteError> {
+            if self.fails {
+                Err(interrupted())
+            } else {
+                Ok(Next::Pending)
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_given_up_sees_an_end_and_who_is_cancelled_an_error() {
+        let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
+        let (_connection, session) = bound(&database);
+        let source = |fails| Source {
+            rows: Arc::new(Waiting { fails }),
+            hooks: Arc::new(Planning::new(Arc::clone(&session))),
+        };
+        let next = |fails| source(fails).next(Duration::ZERO);
+        assert!(matches!(next(false), Ok(Next::Pending)));
+        assert!(next(true).is_err());
+        session.give_up();
+        assert!(matches!(next(false), Ok(Next::End)));
+        assert!(matches!(next(true), Ok(Next::End)));
+        session.cancel();
+        assert!(next(false).is_err());
+        session.give_up();
+        assert!(next(false).is_err(), "what is cancelled stays so");
+        session.not_stopped();
+        assert!(matches!(next(false), Ok(Next::Pending)));
+    }
 
     fn bound(database: &Database) -> (Connection, Arc<HerdSession>) {
         let registry = Registry::open(database.clone(), false, Arc::default()).unwrap();

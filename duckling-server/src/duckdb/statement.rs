@@ -70,8 +70,11 @@ impl Statement {
     /// Whether it changes no rows either, in a WITH or under EXPLAIN ANALYZE: a guess from the text, wrong only to the safe side.
     #[must_use]
     pub fn only_reads(&self) -> bool {
+        if self.kind != StatementKind::Read {
+            return false;
+        }
         let text = self.text.to_ascii_lowercase();
-        self.kind == StatementKind::Read && !CHANGES.iter().any(|word| text.contains(word))
+        !CHANGES.iter().any(|word| text.contains(word))
     }
 
     /// Its own SQL text.
@@ -169,5 +172,23 @@ pub(super) fn parse(connection: &Arc<ConnectionHandle>, sql: &str) -> Result<Vec
             return Ok(statements);
         }
         statements.push(Statement::new(raw)?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::duckdb::{Database, DatabaseOptions};
+
+    #[test]
+    fn what_may_change_rows_does_not_only_read() {
+        let database = Database::open(":memory:", &DatabaseOptions::default()).unwrap();
+        let mut connection = database.connect().unwrap();
+        let mut only_reads = |sql| connection.parse(sql).unwrap()[0].only_reads();
+        assert!(only_reads("SELECT 1"));
+        assert!(only_reads("EXPLAIN ANALYZE FROM range(3)"));
+        assert!(!only_reads("EXPLAIN ANALYZE INSERT INTO t VALUES (1)"));
+        assert!(!only_reads("WITH d AS (DELETE FROM t RETURNING *) FROM d"));
+        assert!(!only_reads("INSERT INTO t VALUES (1)"));
+        assert!(!only_reads("SET threads = 1"));
     }
 }

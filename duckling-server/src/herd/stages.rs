@@ -212,7 +212,7 @@ fn run_turn(
             }
             .name(),
         );
-        registration.start(reads && in_transaction)?;
+        registration.start(in_transaction && statements.iter().all(Statement::only_reads))?;
         lease.set_reader(producer.hurry());
         let _running = lease.herd()?.run_query(Arc::clone(&query));
         let mut runner = Runner {
