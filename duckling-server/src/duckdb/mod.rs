@@ -21,7 +21,7 @@ mod intervals;
 mod linked;
 mod monitor;
 mod parameters;
-mod prepared_inserts;
+mod prepared;
 mod result;
 mod schema;
 mod statement;

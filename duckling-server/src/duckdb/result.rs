@@ -18,7 +18,7 @@ use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
 use super::intervals::{Chunk, check_whole, has_intervals};
 use super::parameters::Parameters;
-use super::prepared_inserts::PreparedInsert;
+use super::prepared::Prepared;
 use super::schema::{ArrowOptions, SchemaHandle, schema_of};
 use super::statement::{Statement, StatementKind};
 use super::view;
@@ -174,10 +174,7 @@ impl ArrowResult<'_> {
             result.start_checked(statement, &names, parameters)?;
             result.schema = Some(schema);
         } else {
-            let prepared = names
-                .is_empty()
-                .then(|| PreparedInsert::of(connection, statement))
-                .flatten();
+            let prepared = names.is_empty().then(|| Prepared::of(connection, statement)).flatten();
             let mut execute = |statement| {
                 check(|error| {
                     // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which

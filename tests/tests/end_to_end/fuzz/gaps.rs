@@ -106,6 +106,11 @@ const DIFFERENCES: &[Known] = &[
             && statement.sql.contains(" RETURNING ")
             && plain.has_fewer_rows(duckherder)
     }),
+    // In DuckDB 2.0.0 an ALTER that fails for a conflict leaves a table that gets no index any more; a duckling may have refused
+    // the ALTER before it got there.
+    ("CREATE INDEX after an ALTER that failed", |_, plain, duckherder| {
+        plain.fails_with("cannot add an index to a table that has been altered or dropped") && !duckherder.is_error()
+    }),
     // DuckDB 2.0.0 looks at lists that are not there, on either side.
     ("casts of NULL to ARRAY", |_, plain, duckherder| {
         [plain, duckherder]

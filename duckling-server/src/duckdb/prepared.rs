@@ -1,4 +1,4 @@
-//! INSERTs of one row of constants, which DuckDB plans once for all of their like: `cpp/prepared_inserts.cpp`.
+//! INSERTs of one row of constants and look-ups of one, which are planned once for all of their like: `cpp/prepared.cpp`.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -12,38 +12,34 @@ use super::statement::{Statement, StatementKind};
 
 unsafe extern "C" {
     /// In C++; what it returns is an error, or null.
-    fn duckling_prepared_insert(
-        connection: *mut c_void,
-        statement: *mut c_void,
-        execution: *mut *mut c_void,
-    ) -> *mut c_char;
-    fn duckling_prepared_insert_is_outdated(connection: *mut c_void) -> bool;
+    fn duckling_prepared(connection: *mut c_void, statement: *mut c_void, execution: *mut *mut c_void) -> *mut c_char;
+    fn duckling_prepared_is_outdated(connection: *mut c_void) -> bool;
 }
 
-/// What runs in the place of an INSERT.
-pub(super) struct PreparedInsert {
+/// What runs in the place of a statement.
+pub(super) struct Prepared {
     pub(super) raw: ffi::duckdb_v2_sql_statement_handle,
     connection: Arc<ConnectionHandle>,
 }
 
-impl Drop for PreparedInsert {
+impl Drop for Prepared {
     fn drop(&mut self) {
         // SAFETY: C++ gave it away, a `duckdb::SQLStatement *` like those of the C API; destroyed only here.
         unsafe { ffi::duckdb_v2_sql_statement_destroy(&raw mut self.raw) };
     }
 }
 
-impl PreparedInsert {
+impl Prepared {
     /// Of a statement without parameters. `None` if it is to run as it is: if its like has not been seen before, for one.
     pub(super) fn of(connection: &Arc<ConnectionHandle>, statement: &Statement) -> Option<Self> {
-        if statement.kind() != StatementKind::Write {
+        if !matches!(statement.kind(), StatementKind::Write | StatementKind::Read) {
             return None;
         }
         let mut raw = ptr::null_mut();
         // SAFETY: a handle of the API's version 1 is the same connection, a `duckdb::Connection *`, and that of a statement
         // is a `duckdb::SQLStatement *`; both are live, and nobody else uses them.
         let outcome =
-            check_text(unsafe { duckling_prepared_insert(connection.raw.cast(), statement.raw.cast(), &raw mut raw) });
+            check_text(unsafe { duckling_prepared(connection.raw.cast(), statement.raw.cast(), &raw mut raw) });
         // Why it cannot be done, the statement says when it runs.
         outcome.ok()?;
         (!raw.is_null()).then(|| Self {
@@ -55,7 +51,7 @@ impl PreparedInsert {
     /// Whether it has failed, without having done anything, as the table has changed: the statement is to run as it is.
     pub(super) fn is_outdated(&self) -> bool {
         // SAFETY: as above.
-        unsafe { duckling_prepared_insert_is_outdated(self.connection.raw.cast()) }
+        unsafe { duckling_prepared_is_outdated(self.connection.raw.cast()) }
     }
 }
 
@@ -79,7 +75,7 @@ mod tests {
     /// Whether a further one of its like would run as a prepared one.
     fn is_prepared(connection: &mut Connection, sql: &str) -> bool {
         let statements = connection.parse(sql).unwrap();
-        PreparedInsert::of(&connection.handle(), &statements[0]).is_some()
+        Prepared::of(&connection.handle(), &statements[0]).is_some()
     }
 
     /// Runs them, each as the like of another one, and one by one in a table of which no like has been seen.
@@ -258,5 +254,224 @@ mod tests {
         }
         changes.join().unwrap();
         assert_eq!(connection.execute("DELETE FROM t").unwrap(), inserted);
+    }
+
+    /// Runs it often enough to be prepared, and as text; the last rows.
+    fn look_up(database: &Database, connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
+        let mut last = Vec::new();
+        for _ in 0..4 {
+            let outcome = connection.collect(sql).map_err(|error| (error.kind, error.message));
+            // A connection that has seen no like of it runs the text.
+            let mut fresh = database.connect().unwrap();
+            let written = fresh.collect(sql).map_err(|error| (error.kind, error.message));
+            match (outcome, written) {
+                (Ok((schema, rows)), Ok((written_schema, written_rows))) => {
+                    assert_eq!(schema, written_schema, "{sql}");
+                    assert_eq!(rows, written_rows, "{sql}");
+                    last = rows;
+                }
+                (outcome, written) => assert_eq!(outcome.map(|_| ()), written.map(|_| ()), "{sql}"),
+            }
+        }
+        last
+    }
+
+    #[test]
+    fn look_ups_find_what_the_text_finds() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute(
+                "CREATE TABLE t (k BIGINT PRIMARY KEY, s VARCHAR UNIQUE, d DECIMAL(9, 2), \"odd name\" UTINYINT);
+                 INSERT INTO t SELECT i, 'a ''duck'' ' || i, i / 3, i % 200 FROM range(5000) r(i);
+                 INSERT INTO t VALUES (-7, NULL, NULL, NULL)",
+            )
+            .unwrap();
+        for column in ["k", "t.k", "main.t.k", "\"odd name\""] {
+            for constant in [
+                "7",
+                "-7",
+                "4999",
+                "5000",
+                "300",
+                "9223372036854775807",
+                "9223372036854775808",
+                "7.0",
+                "'7'",
+                "'x'",
+                "NULL",
+                "1 + 6",
+                "0x7",
+                "7::TINYINT",
+                "true",
+            ] {
+                look_up(
+                    &database,
+                    &mut connection,
+                    &format!("SELECT * FROM t WHERE {column} = {constant}"),
+                );
+            }
+        }
+        for constant in ["'a ''duck'' 7'", "'a duck'", "''", "7", "NULL", "e'a \\'duck\\' 8'"] {
+            look_up(
+                &database,
+                &mut connection,
+                &format!("SELECT k AS \"Key\", K, t.d FROM t WHERE s = {constant}"),
+            );
+        }
+        for sql in [
+            "SELECT * FROM t WHERE k = 3",
+            "SELECT s, s, \"odd name\", k FROM t WHERE k = 8",
+            "FROM t AS x WHERE x.k = 9",
+            "SELECT rowid FROM t WHERE k = 9",
+            "SELECT x.* FROM main.t AS x WHERE k = 10",
+            "SELECT k FROM t WHERE s = 'a ''duck'' 9'",
+            "SELECT k FROM t WHERE \"odd name\" = 9",
+        ] {
+            look_up(&database, &mut connection, sql);
+            assert!(is_prepared(&mut connection, sql), "{sql}");
+        }
+        for sql in [
+            "SELECT * FROM t WHERE 3 = k",
+            "SELECT k + 1 FROM t WHERE k = 8",
+            "SELECT DISTINCT k FROM t WHERE k = 8",
+            "SELECT * FROM t WHERE k = 8 LIMIT 1",
+            "SELECT count(*) FROM t WHERE k = 8",
+            "SELECT * FROM t WHERE k = 8 AND s = 'x'",
+            "SELECT * FROM t WHERE k > 8",
+            "SELECT * EXCLUDE (k) FROM t WHERE k = 8",
+            "SELECT * FROM t, t AS u WHERE t.k = 8",
+            "SELECT * FROM t TABLESAMPLE 50% WHERE k = 8",
+            "SELECT k FROM t WHERE d = 3",
+        ] {
+            look_up(&database, &mut connection, sql.replace(" TABLESAMPLE 50%", "").as_str());
+            assert!(!is_prepared(&mut connection, sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn look_ups_of_rows_that_change() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        let mut other = database.connect().unwrap();
+        let count = |connection: &mut Connection, sql: &str| -> usize {
+            connection
+                .collect(sql)
+                .unwrap()
+                .1
+                .iter()
+                .map(RecordBatch::num_rows)
+                .sum()
+        };
+        let seven = "SELECT v FROM t WHERE k = 7";
+        connection
+            .execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v INTEGER)")
+            .unwrap();
+        // Of an empty table, the statistics know that there is nothing.
+        for _ in 0..8 {
+            assert_eq!(count(&mut connection, seven), 0);
+        }
+        connection.execute("INSERT INTO t VALUES (7, 1)").unwrap();
+        // Now they know that it is this.
+        for _ in 0..8 {
+            assert_eq!(count(&mut connection, seven), 1);
+        }
+        connection
+            .execute("INSERT INTO t SELECT i, 0 FROM range(10, 9000) r(i)")
+            .unwrap();
+        for _ in 0..4 {
+            assert_eq!(count(&mut connection, seven), 1);
+            assert_eq!(count(&mut connection, "SELECT v FROM t WHERE k = 8"), 0);
+        }
+        connection.execute("BEGIN").unwrap();
+        connection
+            .execute("UPDATE t SET v = 2 WHERE k = 7; INSERT INTO t VALUES (8, 3)")
+            .unwrap();
+        let value = |connection: &mut Connection| {
+            rows(connection, seven)[0]
+                .column(0)
+                .as_primitive::<arrow::datatypes::Int32Type>()
+                .value(0)
+        };
+        for _ in 0..4 {
+            assert_eq!((value(&mut connection), value(&mut other)), (2, 1));
+            assert_eq!(count(&mut connection, "SELECT v FROM t WHERE k = 8"), 1);
+            assert_eq!(count(&mut other, "SELECT v FROM t WHERE k = 8"), 0);
+        }
+        connection.execute("DELETE FROM t WHERE k = 7").unwrap();
+        for _ in 0..4 {
+            assert_eq!((count(&mut connection, seven), count(&mut other, seven)), (0, 1));
+        }
+        connection.execute("ROLLBACK").unwrap();
+        for _ in 0..4 {
+            assert_eq!((count(&mut connection, seven), count(&mut other, seven)), (1, 1));
+        }
+        other.execute("ALTER TABLE t ADD COLUMN w INTEGER DEFAULT 5").unwrap();
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
+        other.execute("BEGIN; ALTER TABLE t RENAME v TO u").unwrap();
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
+        other.execute("COMMIT").unwrap();
+        assert!(connection.collect(seven).is_err());
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
+        other
+            .execute(
+                "DROP TABLE t; CREATE TABLE t (k VARCHAR, v VARCHAR); INSERT INTO t VALUES ('7', 'x'), ('007', 'y')",
+            )
+            .unwrap();
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = '7'");
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
+        connection
+            .execute("CREATE TEMP TABLE t (k VARCHAR, v VARCHAR)")
+            .unwrap();
+        assert_eq!(count(&mut connection, "SELECT * FROM t WHERE k = '7'"), 0);
+        connection.execute("DROP TABLE temp.t").unwrap();
+        for _ in 0..4 {
+            assert_eq!(count(&mut connection, "SELECT * FROM t WHERE k = '7'"), 1);
+        }
+        connection.execute("INSERT INTO t VALUES ('A', 'z')").unwrap();
+        for _ in 0..4 {
+            assert_eq!(count(&mut connection, "SELECT * FROM t WHERE k = 'a'"), 0);
+        }
+        connection.execute("SET default_collation = 'NOCASE'").unwrap();
+        for _ in 0..4 {
+            assert_eq!(count(&mut connection, "SELECT * FROM t WHERE k = 'a'"), 1);
+        }
+        connection.execute("RESET default_collation").unwrap();
+        other
+            .execute("DROP TABLE t; CREATE VIEW t AS SELECT 7 AS k, 8 AS v")
+            .unwrap();
+        look_up(&database, &mut connection, "SELECT * FROM t WHERE k = '7'");
+    }
+
+    #[test]
+    fn look_ups_in_tables_that_change_all_the_time() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute("CREATE TABLE t (k BIGINT PRIMARY KEY); INSERT INTO t SELECT i FROM range(3000) r(i)")
+            .unwrap();
+        let mut other = database.connect().unwrap();
+        let changes = std::thread::spawn(move || {
+            for index in 0..200 {
+                let column = if index % 2 == 0 {
+                    "ADD COLUMN v BIGINT DEFAULT 1"
+                } else {
+                    "DROP COLUMN v"
+                };
+                let _ = other.execute(&format!("ALTER TABLE t {column}"));
+            }
+        });
+        let mut key = 0;
+        while !changes.is_finished() {
+            let (schema, rows) = connection.collect(&format!("SELECT * FROM t WHERE k = {key}")).unwrap();
+            assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+            assert_eq!(rows[0].num_columns(), schema.fields().len());
+            assert_eq!(
+                rows[0].column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0),
+                key
+            );
+            key = (key + 1) % 3000;
+        }
+        changes.join().unwrap();
     }
 }
