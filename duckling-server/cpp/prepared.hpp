@@ -1,0 +1,63 @@
+//! Statements that are run again and again, with other constants.
+#pragma once
+
+#include "duckdb.hpp"
+#include "duckdb/main/prepared_statement.hpp"
+#include "duckdb/main/prepared_statement_data.hpp"
+#include "duckdb/parser/qualified_name.hpp"
+#include "duckdb/parser/statement/execute_statement.hpp"
+
+namespace duckling {
+
+//! What statements with other constants have in common, as soon as one of them is prepared.
+struct Prepared {
+	//! What is the same in all of them, as it was written.
+	duckdb::string key;
+	//! The table that was meant, to be compared only: a change of the table is another entry.
+	const void *table = nullptr;
+	//! Of the constants; none if statements of the like are not to be prepared.
+	duckdb::vector<duckdb::LogicalType> types;
+	//! Null if its like has been seen once only, or cannot be prepared. Takes it off the connection when it goes.
+	duckdb::unique_ptr<duckdb::PreparedStatement> handle;
+	//! Of `handle`.
+	duckdb::shared_ptr<duckdb::PreparedStatementData> data;
+	//! How often it could not be prepared: that may have been for its constants.
+	duckdb::idx_t failures = 0;
+
+	void Forget() {
+		data = nullptr;
+		handle = nullptr;
+		failures = 0;
+	}
+};
+
+//! A statement of which only the constants differ from others.
+class Repeated {
+public:
+	virtual ~Repeated() = default;
+
+	virtual duckdb::string Key() const = 0;
+	virtual const duckdb::QualifiedName &TableName() const = 0;
+	//! The types that its constants are to have; none unless a plan for it depends on nothing but the table.
+	virtual duckdb::vector<duckdb::LogicalType> Types(duckdb::ClientContext &context,
+	                                                  duckdb::TableCatalogEntry &table) const = 0;
+	//! Its constants as values of these types. Those that may mean something else as what they are have none.
+	virtual duckdb::optional<duckdb::vector<duckdb::Value>>
+	Values(duckdb::ClientContext &context, const duckdb::vector<duckdb::LogicalType> &types) const = 0;
+	//! Prepares what runs in its place, if that can be done.
+	virtual void Prepare(duckdb::ClientContext &context, Prepared &prepared) const = 0;
+	//! Has what was prepared run with these values.
+	virtual void Bind(Prepared &prepared, duckdb::vector<duckdb::Value> values,
+	                  duckdb::ExecuteStatement &execution) const = 0;
+};
+
+//! `statement` as an INSERT of one row of constants, or null.
+duckdb::unique_ptr<Repeated> RepeatedInsert(duckdb::SQLStatement &statement);
+
+//! `statement` as a query of the rows of a table where one column is a constant, or null.
+duckdb::unique_ptr<Repeated> RepeatedLookup(duckdb::SQLStatement &statement);
+
+//! Types whose values are the same whether they come as a parameter or as a constant in the text.
+bool IsPlain(const duckdb::LogicalType &type);
+
+} // namespace duckling

@@ -1,0 +1,188 @@
+//! INSERTs of one row of constants. DuckDB keeps the plan of a prepared one with parameters in their place.
+
+#include "herd_scan.hpp"
+#include "prepared.hpp"
+
+#include "duckdb/catalog/catalog.hpp"
+#include "duckdb/catalog/catalog_entry/duck_table_entry.hpp"
+#include "duckdb/main/client_data.hpp"
+#include "duckdb/parser/constraint.hpp"
+#include "duckdb/parser/expression/cast_expression.hpp"
+#include "duckdb/parser/expression/constant_expression.hpp"
+#include "duckdb/parser/expression/parameter_expression.hpp"
+#include "duckdb/parser/expression/type_expression.hpp"
+#include "duckdb/parser/statement/insert_statement.hpp"
+#include "duckdb/parser/tableref/expressionlistref.hpp"
+
+namespace duckling {
+
+using namespace duckdb;
+
+namespace {
+
+//! Columns of an INSERT that is prepared.
+constexpr idx_t COLUMNS_MAX = 256;
+
+using Row = vector<unique_ptr<ParsedExpression>>;
+
+bool IsConstant(const unique_ptr<ParsedExpression> &expression) {
+	auto inner = optional_ptr<const ParsedExpression>(expression.get());
+	if (inner->GetExpressionClass() == ExpressionClass::CAST) {
+		auto &cast = inner->Cast<CastExpression>();
+		if (cast.IsTryCast() || !cast.TargetType().GetChildren().empty() || !cast.TargetType().GetSchema().empty()) {
+			return false;
+		}
+		inner = cast.Child();
+	}
+	return inner->GetExpressionClass() == ExpressionClass::CONSTANT;
+}
+
+bool HasTriggers(ClientContext &context, TableCatalogEntry &table) {
+	auto transaction = table.ParentCatalog().GetCatalogTransaction(context);
+	for (auto timing : {TriggerTiming::BEFORE, TriggerTiming::AFTER}) {
+		for (auto each : {TriggerForEach::STATEMENT, TriggerForEach::ROW}) {
+			if (!table.GetTriggersForEvent(transaction, timing, TriggerEventType::INSERT_EVENT, each).empty()) {
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+//! A literal as a value of a type, or nothing.
+optional<Value> Cast(ClientContext &context, const Value &value, const LogicalType &type) {
+	string error;
+	return value.IsNull() ? optional<Value>(Value(type)) : value.TryCastAs(context, type, &error);
+}
+
+//! The value of a constant, as one of a column of this type, or nothing.
+optional<Value> ValueOf(ClientContext &context, const ParsedExpression &expression, const LogicalType &type) {
+	if (expression.GetExpressionClass() == ExpressionClass::CONSTANT) {
+		return Cast(context, expression.Cast<ConstantExpression>().GetLiteral().ToValue(), type);
+	}
+	auto &written = expression.Cast<CastExpression>();
+	LogicalType between(TransformStringToLogicalTypeId(written.TargetType().GetTypeName().GetIdentifierName()));
+	if (between.id() == LogicalTypeId::DECIMAL || !IsPlain(between)) {
+		return optional<Value>();
+	}
+	auto value = Cast(context, written.Child().Cast<ConstantExpression>().GetLiteral().ToValue(), between);
+	return value ? Cast(context, *value, type) : value;
+}
+
+class Insert : public Repeated {
+public:
+	Insert(const InsertStatement &statement, const Row &row) : statement(statement), node(*statement.node), row(row) {
+	}
+
+	string Key() const override {
+		auto key = "INSERT " + node.qualified_name.ToString();
+		for (auto &column : node.columns) {
+			// A name cannot hold it.
+			key += '\0' + column.GetIdentifierName();
+		}
+		return key;
+	}
+
+	const QualifiedName &TableName() const override {
+		return node.qualified_name;
+	}
+
+	//! Those of the columns, if it gives all of them values.
+	vector<LogicalType> Types(ClientContext &context, TableCatalogEntry &table) const override {
+		vector<LogicalType> types;
+		auto is_check = [](const unique_ptr<Constraint> &constraint) {
+			return constraint->type == ConstraintType::CHECK;
+		};
+		auto &constraints = table.GetConstraints();
+		if (!table.IsDuckTable() || herd::PlacementOf(table) || table.HasGeneratedColumns() ||
+		    std::any_of(constraints.begin(), constraints.end(), is_check) || HasTriggers(context, table)) {
+			return types;
+		}
+		if (node.columns.empty()) {
+			types = table.GetTypes();
+		} else if (node.columns.size() == table.GetColumns().PhysicalColumnCount()) {
+			for (auto &column : node.columns) {
+				if (!table.ColumnExists(column)) {
+					return {};
+				}
+				types.push_back(table.GetColumn(column).Type());
+			}
+		}
+		return std::all_of(types.begin(), types.end(), IsPlain) ? types : vector<LogicalType>();
+	}
+
+	optional<vector<Value>> Values(ClientContext &context, const vector<LogicalType> &types) const override {
+		if (types.size() != row.size()) {
+			return {};
+		}
+		vector<Value> values;
+		for (idx_t i = 0; i < row.size(); i++) {
+			auto value = ValueOf(context, *row[i], types[i]);
+			if (!value) {
+				return {};
+			}
+			values.push_back(std::move(*value));
+		}
+		return values;
+	}
+
+	void Prepare(ClientContext &context, Prepared &prepared) const override {
+		auto copy = statement.Copy();
+		auto &parameters = copy->Cast<InsertStatement>().node->GetValuesList()->values[0];
+		for (idx_t i = 0; i < parameters.size(); i++) {
+			auto parameter = make_uniq<ParameterExpression>();
+			parameter->IdentifierMutable() = Identifier(to_string(i + 1));
+			parameters[i] = make_uniq<CastExpression>(prepared.types[i], std::move(parameter));
+			copy->named_param_map[Identifier(to_string(i + 1))] = i + 1;
+		}
+		auto handle = context.Prepare(std::move(copy));
+		if (handle->HasError()) {
+			return;
+		}
+		auto &properties = handle->GetStatementProperties();
+		if (!properties.bound_all_parameters || properties.always_require_rebind) {
+			return;
+		}
+		auto &known = ClientData::Get(context).prepared_statements;
+		auto entry = known.find(Identifier(handle->GetName()));
+		if (entry != known.end()) {
+			prepared.data = entry->second;
+			prepared.handle = std::move(handle);
+		}
+	}
+
+	void Bind(Prepared &prepared, vector<Value> values, ExecuteStatement &execution) const override {
+		for (idx_t i = 0; i < values.size(); i++) {
+			execution.bound_values[Identifier(to_string(i + 1))] =
+			    BoundParameterData(std::move(values[i]), prepared.types[i]);
+		}
+	}
+
+private:
+	const InsertStatement &statement;
+	const InsertQueryNode &node;
+	const Row &row;
+};
+
+} // namespace
+
+unique_ptr<Repeated> RepeatedInsert(SQLStatement &statement) {
+	if (statement.type != StatementType::INSERT_STATEMENT) {
+		return nullptr;
+	}
+	auto &insert = statement.Cast<InsertStatement>();
+	auto &node = *insert.node;
+	// An INSERT of rows always has a query for them, be it a list of values.
+	auto has_more = !node.select_statement || !node.select_statement->node->modifiers.empty() ||
+	                node.on_conflict_info || !node.returning_list.empty() || !node.cte_map.map.empty() ||
+	                !node.modifiers.empty() || node.default_values ||
+	                node.column_order != InsertColumnOrder::INSERT_BY_POSITION;
+	auto list = has_more ? nullptr : node.GetValuesList();
+	if (!list || list->values.size() != 1 || list->values[0].empty() || list->values[0].size() > COLUMNS_MAX) {
+		return nullptr;
+	}
+	auto &row = list->values[0];
+	return std::all_of(row.begin(), row.end(), IsConstant) ? make_uniq<Insert>(insert, row) : nullptr;
+}
+
+} // namespace duckling
