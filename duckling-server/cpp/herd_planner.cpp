@@ -6,6 +6,7 @@
 #include "herd_source.hpp"
 #include "herd_steps.hpp"
 #include "join_filters.hpp"
+#include "prepared.hpp"
 #include "stored_results.hpp"
 
 #include "duckdb/catalog/catalog_transaction.hpp"
@@ -60,6 +61,7 @@ void PostBind(PlannerExtensionInput &input, BoundStatement &bound) {
 		ReplaceScans(input.context, *bound.plan);
 		PlanChangesWithoutOptimizer(input.context, input.binder, bound.plan);
 		duckling::StoreResult(input.context, input.binder, bound);
+		duckling::SkipOptimizer(bound);
 	}
 }
 

@@ -11,6 +11,9 @@
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/main/client_data.hpp"
+#include "duckdb/main/settings.hpp"
+#include "duckdb/planner/operator/logical_execute.hpp"
+#include "duckdb/planner/bound_statement.hpp"
 
 #include <list>
 
@@ -61,12 +64,47 @@ constexpr const char *STATE = "duckling_prepared";
 //! Of each connection; the ones that were used last.
 constexpr idx_t PREPARED_MAX = 32;
 
-//! After as many no further one is prepared.
-constexpr idx_t FAILURES_MAX = 4;
+//! So often it is tried to prepare the like of a statement.
+constexpr idx_t TRIES_MAX = 4;
+
+//! Texts that a connection knows; they are forgotten all together.
+constexpr idx_t TEXTS_MAX = 64;
+
+//! What a template makes of a text, without its literals: `Template` of `duckherder_catalog`.
+struct TextTemplate {
+	string text;
+	//! Each with its place in the text.
+	vector<Constant> literals;
+};
+
+//! Settings that make another statement of the same text.
+struct ParserSettings {
+	explicit ParserSettings(ClientContext &context)
+	    : identifier_case(Settings::Get<PreserveIdentifierCaseSetting>(context)),
+	      parser_override(Settings::Get<AllowParserOverrideExtensionSetting>(context)) {
+	}
+	bool operator==(const ParserSettings &other) const {
+		return identifier_case == other.identifier_case && parser_override == other.parser_override;
+	}
+
+	PreserveIdentifierCaseSetting::RETURN_TYPE identifier_case;
+	AllowParserOverrideExtensionSetting::RETURN_TYPE parser_override;
+};
+
+//! What statements of one template are known to be.
+struct KnownText {
+	ParserSettings settings;
+	shared_ptr<Prepared> prepared;
+	//! The constants of the one that was parsed.
+	vector<Constant> constants;
+	//! Which of the text's literals each of them is; invalid for one that is the same in all texts.
+	vector<optional_idx> literals;
+};
 
 struct PreparedStatements : public ClientContextState {
-	//! The one used last is the first.
-	std::list<Prepared> statements;
+	//! By what is the same in their like. The one used last is the first.
+	std::list<std::pair<string, shared_ptr<Prepared>>> statements;
+	unordered_map<string, KnownText> texts;
 	//! What is being run, and whether DuckDB was about to plan it anew.
 	optional_ptr<const PreparedStatementData> running;
 	bool is_outdated = false;
@@ -81,19 +119,43 @@ struct PreparedStatements : public ClientContextState {
 	}
 
 	//! The entry of `key`, which is new if there is none.
-	Prepared &Find(const string &key) {
+	shared_ptr<Prepared> Find(const string &key) {
 		for (auto entry = statements.begin(); entry != statements.end(); ++entry) {
-			if (entry->key == key) {
+			if (entry->first == key) {
 				statements.splice(statements.begin(), statements, entry);
-				return statements.front();
+				return entry->second;
 			}
 		}
 		if (statements.size() >= PREPARED_MAX) {
 			statements.pop_back();
 		}
-		statements.emplace_front();
-		statements.front().key = key;
-		return statements.front();
+		statements.emplace_front(key, make_shared_ptr<Prepared>());
+		return statements.front().second;
+	}
+
+	//! Remembers what such a text is, if all of its literals are constants of the statement.
+	void Learn(ClientContext &context, const TextTemplate &text, const Repeated &repeated,
+	           const shared_ptr<Prepared> &prepared) {
+		KnownText known {ParserSettings(context), prepared, repeated.GetConstants(), {}};
+		idx_t found = 0;
+		for (auto &constant : known.constants) {
+			auto is_this = [&](const Constant &literal) {
+				return constant.offset.IsValid() && literal.offset.GetIndex() == constant.offset.GetIndex() &&
+				       literal.literal == constant.literal;
+			};
+			auto literal = std::find_if(text.literals.begin(), text.literals.end(), is_this);
+			auto is_found = literal != text.literals.end();
+			known.literals.push_back(is_found ? optional_idx(NumericCast<idx_t>(literal - text.literals.begin()))
+			                                  : optional_idx());
+			found += is_found ? 1 : 0;
+		}
+		if (found != text.literals.size()) {
+			return;
+		}
+		if (texts.size() >= TEXTS_MAX) {
+			texts.clear();
+		}
+		texts.emplace(text.text, std::move(known));
 	}
 };
 
@@ -105,17 +167,39 @@ optional_ptr<TableCatalogEntry> TableOf(ClientContext &context, const QualifiedN
 
 //! Whether it would run without being planned anew. The connection may have it no more: DEALLOCATE takes whatever has
 //! been prepared.
-bool IsCurrent(ClientContext &context, const Prepared &prepared, const ExecuteStatement &execution) {
+bool IsCurrent(ClientContext &context, const Prepared &prepared, ExecuteStatement &execution) {
 	auto &known = ClientData::Get(context).prepared_statements;
 	auto entry = known.find(execution.name);
-	if (entry == known.end() || entry->second != prepared.data) {
-		return false;
-	}
-	auto values = execution.bound_values;
-	return !prepared.data->RequireRebind(context, values);
+	return entry != known.end() && entry->second == prepared.data &&
+	       !prepared.data->RequireRebind(context, execution.bound_values);
 }
 
-unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &statement) {
+optional<vector<Value>> ToValues(ClientContext &context, const Prepared &prepared, const vector<Constant> &constants) {
+	try {
+		return prepared.kind->ToValues(context, constants, prepared.types);
+	} catch (std::exception &) { // NOLINT: the statement as it was written says what is wrong with it
+		return {};
+	}
+}
+
+//! What runs with these values; null if it is not current.
+unique_ptr<ExecuteStatement> Bind(ClientContext &context, Prepared &prepared, vector<Value> values) {
+	auto execution = make_uniq<ExecuteStatement>();
+	execution->name = Identifier(prepared.handle->GetName());
+	prepared.kind->Bind(prepared, std::move(values), *execution);
+	return IsCurrent(context, prepared, *execution) ? std::move(execution) : nullptr;
+}
+
+unique_ptr<SQLStatement> Run(PreparedStatements &state, const Prepared &prepared,
+                             unique_ptr<ExecuteStatement> execution, string query) {
+	execution->query = std::move(query);
+	state.running = prepared.data.get();
+	state.is_outdated = false;
+	return std::move(execution);
+}
+
+unique_ptr<SQLStatement> ExecutionOf(ClientContext &context, SQLStatement &statement,
+                                     const optional<TextTemplate> &text) {
 	if (!statement.named_param_map.empty()) {
 		return nullptr;
 	}
@@ -127,7 +211,7 @@ unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &stateme
 		return nullptr;
 	}
 	auto state = context.registered_state->GetOrCreate<PreparedStatements>(STATE);
-	auto &prepared = state->Find(repeated->Key());
+	auto prepared = state->Find(repeated->Key());
 	unique_ptr<ExecuteStatement> execution;
 	auto is_new = false;
 	auto is_to_prepare = false;
@@ -136,66 +220,149 @@ unique_ptr<SQLStatement> Execution(ClientContext &context, SQLStatement &stateme
 		if (!table) {
 			return;
 		}
-		is_new = prepared.table != table.get();
-		if (is_new || !prepared.data) {
+		is_new = prepared->table != table.get();
+		if (is_new || !prepared->data) {
 			// Another table may be where a dropped one was; what has been prepared knows that.
-			prepared.table = table.get();
-			prepared.types = repeated->Types(context, *table);
+			prepared->table = table.get();
+			prepared->table_name = repeated->TableName();
+			prepared->kind = repeated->Kind();
+			prepared->types = repeated->Types(context, *table);
 		}
-		if (is_new || prepared.types.empty() || prepared.failures >= FAILURES_MAX) {
+		if (is_new || prepared->types.empty() || (!prepared->data && prepared->tries >= TRIES_MAX)) {
 			return;
 		}
-		optional<vector<Value>> values;
-		try {
-			values = repeated->Values(context, prepared.types);
-		} catch (std::exception &) { // NOLINT: the statement as it was written says what is wrong with it
-		}
-		is_to_prepare = values && !prepared.data;
-		if (!values || !prepared.data) {
-			return;
-		}
-		execution = make_uniq<ExecuteStatement>();
-		execution->name = Identifier(prepared.handle->GetName());
-		repeated->Bind(prepared, std::move(*values), *execution);
-		if (!IsCurrent(context, prepared, *execution)) {
-			execution = nullptr;
-			is_new = true;
+		auto values = ToValues(context, *prepared, repeated->GetConstants());
+		is_to_prepare = values && !prepared->data;
+		if (values && prepared->data) {
+			execution = Bind(context, *prepared, std::move(*values));
+			is_new = !execution;
 		}
 	});
 	if (is_new) {
-		prepared.Forget();
+		prepared->Forget();
 	}
 	if (is_to_prepare) {
 		// For the next one: the table may have been changed since it was looked at, and then another one is found.
-		prepared.failures++;
-		repeated->Prepare(context, prepared);
+		prepared->tries++;
+		repeated->Prepare(context, *prepared);
 	}
 	if (!execution) {
 		return nullptr;
 	}
-	execution->query = statement.query;
-	execution->stmt_location = statement.stmt_location;
-	state->running = prepared.data.get();
-	state->is_outdated = false;
-	return std::move(execution);
+	if (text) {
+		state->Learn(context, *text, *repeated, prepared);
+	}
+	return Run(*state, *prepared, std::move(execution), statement.query);
 }
 
+//! What runs in the place of a text, if it is known what such texts are, and nothing has changed. `sql` is the text.
+unique_ptr<SQLStatement> ExecutionOfText(ClientContext &context, const TextTemplate &text, string sql) {
+	auto state = context.registered_state->Get<PreparedStatements>(STATE);
+	auto entry = state ? state->texts.find(text.text) : decltype(state->texts.end()) {};
+	if (!state || entry == state->texts.end()) {
+		return nullptr;
+	}
+	auto &known = entry->second;
+	auto &prepared = *known.prepared;
+	unique_ptr<ExecuteStatement> execution;
+	if (prepared.data && known.settings == ParserSettings(context)) {
+		auto constants = known.constants;
+		for (idx_t i = 0; i < constants.size(); i++) {
+			if (known.literals[i].IsValid()) {
+				constants[i].literal = text.literals[known.literals[i].GetIndex()].literal;
+			}
+		}
+		context.RunFunctionInTransaction([&]() {
+			auto table = TableOf(context, prepared.table_name);
+			auto values = table && table.get() == prepared.table ? ToValues(context, prepared, constants)
+			                                                     : optional<vector<Value>>();
+			if (values) {
+				execution = Bind(context, prepared, std::move(*values));
+			}
+		});
+	}
+	if (!execution) {
+		// It is learnt anew from what is parsed.
+		state->texts.erase(entry);
+		return nullptr;
+	}
+	return Run(*state, prepared, std::move(execution), std::move(sql));
+}
+
+//! The execution of a plan that is kept.
+class ExecutionOfPlan : public LogicalExecute {
+public:
+	explicit ExecutionOfPlan(shared_ptr<PreparedStatementData> prepared) : LogicalExecute(std::move(prepared)) {
+	}
+
+	bool RequireOptimizer() const override {
+		return false;
+	}
+};
+
 } // namespace
+
+void SkipOptimizer(BoundStatement &bound) {
+	if (bound.plan->type != LogicalOperatorType::LOGICAL_EXECUTE || !bound.plan->children.empty()) {
+		return;
+	}
+	auto &prepared = bound.plan->Cast<LogicalExecute>().prepared;
+	if (prepared->physical_plan) {
+		bound.plan = make_uniq<ExecutionOfPlan>(prepared);
+	}
+}
 
 } // namespace duckling
 
 extern "C" {
 
-//! Puts what runs in the place of a statement into `execution`; null if it runs as it is. An error, or null.
-char *duckling_prepared(void *connection, void *statement, void **execution) {
+//! A literal of a text: where it begins, and what it means.
+struct DucklingLiteral {
+	size_t offset;
+	bool is_string;
+	HerdText text;
+};
+
+static duckling::TextTemplate ToTemplate(HerdText text, const DucklingLiteral *literals, size_t count) {
+	using duckdb::Literal;
+	duckling::TextTemplate result {herd::StringOf(text), {}};
+	for (size_t i = 0; i < count; i++) {
+		auto value = herd::StringOf(literals[i].text);
+		duckling::Constant constant;
+		constant.literal = literals[i].is_string ? Literal::String(value) : Literal::Number(value);
+		constant.offset = literals[i].offset;
+		result.literals.push_back(std::move(constant));
+	}
+	return result;
+}
+
+//! Puts what runs in the place of a statement into `execution`; null if it runs as it is. `text` is the template of its
+//! text, null if that has none. An error, or null.
+char *duckling_prepared(void *connection, void *statement, const HerdText *text, const DucklingLiteral *literals,
+                        size_t count, void **execution) {
 	*execution = nullptr;
 	return herd::Caught([&]() {
-		auto &context = herd::ContextOf(connection);
-		*execution = duckling::Execution(context, *static_cast<duckdb::SQLStatement *>(statement)).release();
+		duckdb::optional<duckling::TextTemplate> known;
+		if (text) {
+			known = ToTemplate(*text, literals, count);
+		}
+		auto &parsed = *static_cast<duckdb::SQLStatement *>(statement);
+		*execution = duckling::ExecutionOf(herd::ContextOf(connection), parsed, known).release();
 	});
 }
 
-//! Whether what `duckling_prepared` gave last was not run, as the table has changed in between.
+//! The same for `sql`, of which `text` is the template: null unless it is known what such texts are.
+char *duckling_prepared_of_text(void *connection, HerdText sql, HerdText text, const DucklingLiteral *literals,
+                                size_t count, void **execution) {
+	*execution = nullptr;
+	return herd::Caught([&]() {
+		auto known = ToTemplate(text, literals, count);
+		auto &context = herd::ContextOf(connection);
+		*execution = duckling::ExecutionOfText(context, known, herd::StringOf(sql)).release();
+	});
+}
+
+//! Whether what was given last was not run, as the table has changed in between.
 bool duckling_prepared_is_outdated(void *connection) {
 	using duckling::PreparedStatements;
 	try {

@@ -4,30 +4,57 @@
 #include "duckdb.hpp"
 #include "duckdb/main/prepared_statement.hpp"
 #include "duckdb/main/prepared_statement_data.hpp"
+#include "duckdb/parser/literal.hpp"
 #include "duckdb/parser/qualified_name.hpp"
 #include "duckdb/parser/statement/execute_statement.hpp"
 
 namespace duckling {
 
+//! A constant of a statement.
+struct Constant {
+	duckdb::Literal literal;
+	//! What it is cast to; invalid if it is not.
+	duckdb::LogicalType cast = duckdb::LogicalTypeId::INVALID;
+	//! Where its literal begins in the statement, in bytes, if that is known.
+	duckdb::optional_idx offset;
+};
+
+struct Prepared;
+
+//! What is done with the constants of a kind of statements.
+class Constants {
+public:
+	virtual ~Constants() = default;
+
+	//! Values of these types; nothing if one of them may mean something else as such.
+	virtual duckdb::optional<duckdb::vector<duckdb::Value>>
+	ToValues(duckdb::ClientContext &context, const duckdb::vector<Constant> &constants,
+	         const duckdb::vector<duckdb::LogicalType> &types) const = 0;
+	//! Has what was prepared run with these values.
+	virtual void Bind(Prepared &prepared, duckdb::vector<duckdb::Value> values,
+	                  duckdb::ExecuteStatement &execution) const = 0;
+};
+
 //! What statements with other constants have in common, as soon as one of them is prepared.
 struct Prepared {
-	//! What is the same in all of them, as it was written.
-	duckdb::string key;
 	//! The table that was meant, to be compared only: a change of the table is another entry.
 	const void *table = nullptr;
+	duckdb::QualifiedName table_name;
 	//! Of the constants; none if statements of the like are not to be prepared.
 	duckdb::vector<duckdb::LogicalType> types;
+	//! Of the statements' kind.
+	duckdb::optional_ptr<const Constants> kind;
 	//! Null if its like has been seen once only, or cannot be prepared. Takes it off the connection when it goes.
 	duckdb::unique_ptr<duckdb::PreparedStatement> handle;
 	//! Of `handle`.
 	duckdb::shared_ptr<duckdb::PreparedStatementData> data;
-	//! How often it could not be prepared: that may have been for its constants.
-	duckdb::idx_t failures = 0;
+	//! How often it was tried: that it failed may have been for the constants.
+	duckdb::idx_t tries = 0;
 
 	void Forget() {
 		data = nullptr;
 		handle = nullptr;
-		failures = 0;
+		tries = 0;
 	}
 };
 
@@ -36,19 +63,16 @@ class Repeated {
 public:
 	virtual ~Repeated() = default;
 
+	//! What is the same in all of them, as it was written.
 	virtual duckdb::string Key() const = 0;
 	virtual const duckdb::QualifiedName &TableName() const = 0;
+	virtual const Constants &Kind() const = 0;
+	virtual duckdb::vector<Constant> GetConstants() const = 0;
 	//! The types that its constants are to have; none unless a plan for it depends on nothing but the table.
 	virtual duckdb::vector<duckdb::LogicalType> Types(duckdb::ClientContext &context,
 	                                                  duckdb::TableCatalogEntry &table) const = 0;
-	//! Its constants as values of these types. Those that may mean something else as what they are have none.
-	virtual duckdb::optional<duckdb::vector<duckdb::Value>>
-	Values(duckdb::ClientContext &context, const duckdb::vector<duckdb::LogicalType> &types) const = 0;
 	//! Prepares what runs in its place, if that can be done.
 	virtual void Prepare(duckdb::ClientContext &context, Prepared &prepared) const = 0;
-	//! Has what was prepared run with these values.
-	virtual void Bind(Prepared &prepared, duckdb::vector<duckdb::Value> values,
-	                  duckdb::ExecuteStatement &execution) const = 0;
 };
 
 //! `statement` as an INSERT of one row of constants, or null.
@@ -59,5 +83,8 @@ duckdb::unique_ptr<Repeated> RepeatedLookup(duckdb::SQLStatement &statement);
 
 //! Types whose values are the same whether they come as a parameter or as a constant in the text.
 bool IsPlain(const duckdb::LogicalType &type);
+
+//! Spares the execution of a plan that is kept the optimizer, which has nothing to do.
+void SkipOptimizer(duckdb::BoundStatement &bound);
 
 } // namespace duckling

@@ -25,11 +25,20 @@ constexpr idx_t COLUMNS_MAX = 256;
 
 using Row = vector<unique_ptr<ParsedExpression>>;
 
+LogicalType TypeOfCast(const CastExpression &cast) {
+	return TransformStringToLogicalTypeId(cast.TargetType().GetTypeName().GetIdentifierName());
+}
+
+//! A literal, or a cast of one to a type that values have whether they are written or not.
 bool IsConstant(const unique_ptr<ParsedExpression> &expression) {
 	auto inner = optional_ptr<const ParsedExpression>(expression.get());
 	if (inner->GetExpressionClass() == ExpressionClass::CAST) {
 		auto &cast = inner->Cast<CastExpression>();
 		if (cast.IsTryCast() || !cast.TargetType().GetChildren().empty() || !cast.TargetType().GetSchema().empty()) {
+			return false;
+		}
+		auto type = TypeOfCast(cast);
+		if (type.id() == LogicalTypeId::DECIMAL || !IsPlain(type)) {
 			return false;
 		}
 		inner = cast.Child();
@@ -55,18 +64,50 @@ optional<Value> Cast(ClientContext &context, const Value &value, const LogicalTy
 	return value.IsNull() ? optional<Value>(Value(type)) : value.TryCastAs(context, type, &error);
 }
 
-//! The value of a constant, as one of a column of this type, or nothing.
-optional<Value> ValueOf(ClientContext &context, const ParsedExpression &expression, const LogicalType &type) {
-	if (expression.GetExpressionClass() == ExpressionClass::CONSTANT) {
-		return Cast(context, expression.Cast<ConstantExpression>().GetLiteral().ToValue(), type);
+class RowValues : public Constants {
+public:
+	optional<vector<Value>> ToValues(ClientContext &context, const vector<Constant> &constants,
+	                                 const vector<LogicalType> &types) const override {
+		if (types.size() != constants.size()) {
+			return {};
+		}
+		vector<Value> values;
+		for (idx_t i = 0; i < constants.size(); i++) {
+			auto value = optional<Value>(constants[i].literal.ToValue());
+			auto &cast = constants[i].cast;
+			if (cast.IsValid()) {
+				value = Cast(context, *value, cast);
+			}
+			value = value ? Cast(context, *value, types[i]) : value;
+			if (!value) {
+				return {};
+			}
+			values.push_back(std::move(*value));
+		}
+		return values;
 	}
-	auto &written = expression.Cast<CastExpression>();
-	LogicalType between(TransformStringToLogicalTypeId(written.TargetType().GetTypeName().GetIdentifierName()));
-	if (between.id() == LogicalTypeId::DECIMAL || !IsPlain(between)) {
-		return optional<Value>();
+
+	void Bind(Prepared &prepared, vector<Value> values, ExecuteStatement &execution) const override {
+		for (idx_t i = 0; i < values.size(); i++) {
+			execution.bound_values[Identifier(to_string(i + 1))] =
+			    BoundParameterData(std::move(values[i]), prepared.types[i]);
+		}
 	}
-	auto value = Cast(context, written.Child().Cast<ConstantExpression>().GetLiteral().ToValue(), between);
-	return value ? Cast(context, *value, type) : value;
+};
+
+Constant ConstantOf(const ParsedExpression &expression) {
+	Constant result;
+	auto inner = optional_ptr<const ParsedExpression>(expression);
+	if (inner->GetExpressionClass() == ExpressionClass::CAST) {
+		auto &cast = inner->Cast<CastExpression>();
+		result.cast = TypeOfCast(cast);
+		inner = cast.Child();
+	}
+	result.literal = inner->Cast<ConstantExpression>().GetLiteral();
+	if (inner->HasQueryLocation()) {
+		result.offset = inner->GetQueryLocation().Start();
+	}
+	return result;
 }
 
 class Insert : public Repeated {
@@ -111,19 +152,17 @@ public:
 		return std::all_of(types.begin(), types.end(), IsPlain) ? types : vector<LogicalType>();
 	}
 
-	optional<vector<Value>> Values(ClientContext &context, const vector<LogicalType> &types) const override {
-		if (types.size() != row.size()) {
-			return {};
+	const Constants &Kind() const override {
+		static const RowValues KIND;
+		return KIND;
+	}
+
+	vector<Constant> GetConstants() const override {
+		vector<Constant> constants;
+		for (auto &expression : row) {
+			constants.push_back(ConstantOf(*expression));
 		}
-		vector<Value> values;
-		for (idx_t i = 0; i < row.size(); i++) {
-			auto value = ValueOf(context, *row[i], types[i]);
-			if (!value) {
-				return {};
-			}
-			values.push_back(std::move(*value));
-		}
-		return values;
+		return constants;
 	}
 
 	void Prepare(ClientContext &context, Prepared &prepared) const override {
@@ -148,13 +187,6 @@ public:
 		if (entry != known.end()) {
 			prepared.data = entry->second;
 			prepared.handle = std::move(handle);
-		}
-	}
-
-	void Bind(Prepared &prepared, vector<Value> values, ExecuteStatement &execution) const override {
-		for (idx_t i = 0; i < values.size(); i++) {
-			execution.bound_values[Identifier(to_string(i + 1))] =
-			    BoundParameterData(std::move(values[i]), prepared.types[i]);
 		}
 	}
 

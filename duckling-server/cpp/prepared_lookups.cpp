@@ -82,11 +82,36 @@ optional<ProjectionIndex> FilteredColumn(const PhysicalTableScan &scan, const Ta
 	return column;
 }
 
+//! The constant that a column is compared with.
+class LookupKey : public Constants {
+public:
+	optional<vector<Value>> ToValues(ClientContext &context, const vector<Constant> &constants,
+	                                 const vector<LogicalType> &types) const override {
+		auto &literal = constants[0].literal;
+		auto is_text = literal.kind == LiteralKind::STRING;
+		if (types.size() != 1 || is_text != (types[0].id() == LogicalTypeId::VARCHAR) ||
+		    (is_text && !Settings::Get<DefaultCollationSetting>(context).empty())) {
+			return {};
+		}
+		string error;
+		auto value = literal.ToValue().TryCastAs(context, types[0], &error);
+		return value && !value->IsNull() ? optional<vector<Value>>(vector<Value> {std::move(*value)})
+		                                 : optional<vector<Value>>();
+	}
+
+	void Bind(Prepared &prepared, vector<Value> values, ExecuteStatement &) const override {
+		auto &filters = *ScanOf(*prepared.data->physical_plan)->table_filters;
+		auto column = (*filters.begin()).GetIndex();
+		filters.SetFilterByColumnIndex(
+		    column, ExpressionFilter::CreateComparisonFilter(ExpressionType::COMPARE_EQUAL, std::move(values[0])));
+	}
+};
+
 class Lookup : public Repeated {
 public:
 	Lookup(const SelectStatement &statement, const BaseTableRef &from, const ColumnRefExpression &column,
-	       const Literal &literal)
-	    : statement(statement), from(from), column(column), literal(literal) {
+	       const ConstantExpression &constant)
+	    : statement(statement), from(from), column(column), constant(constant) {
 	}
 
 	string Key() const override {
@@ -109,31 +134,26 @@ public:
 		}
 		auto &definition = table.GetColumn(name);
 		auto &type = definition.Type();
-		auto fits = literal.kind == LiteralKind::INTEGER ? type.IsIntegral() : type.id() == LogicalTypeId::VARCHAR;
+		auto fits = constant.GetLiteral().kind == LiteralKind::INTEGER ? type.IsIntegral() : type.id() == LogicalTypeId::VARCHAR;
 		return fits && IsPlain(type) && !definition.Generated() ? vector<LogicalType> {type} : vector<LogicalType>();
 	}
 
-	optional<vector<Value>> Values(ClientContext &context, const vector<LogicalType> &types) const override {
-		auto is_text = literal.kind == LiteralKind::STRING;
-		if (types.size() != 1 || is_text != (types[0].id() == LogicalTypeId::VARCHAR) ||
-		    (is_text && !Settings::Get<DefaultCollationSetting>(context).empty())) {
-			return {};
+	const Constants &Kind() const override {
+		static const LookupKey KIND;
+		return KIND;
+	}
+
+	vector<Constant> GetConstants() const override {
+		Constant result;
+		result.literal = constant.GetLiteral();
+		if (constant.HasQueryLocation()) {
+			result.offset = constant.GetQueryLocation().Start();
 		}
-		string error;
-		auto value = literal.ToValue().TryCastAs(context, types[0], &error);
-		return value && !value->IsNull() ? optional<vector<Value>>(vector<Value> {std::move(*value)})
-		                                 : optional<vector<Value>>();
+		return {result};
 	}
 
 	void Prepare(ClientContext &context, Prepared &prepared) const override {
 		context.RunFunctionInTransaction([&]() { PrepareInTransaction(context, prepared); });
-	}
-
-	void Bind(Prepared &prepared, vector<Value> values, ExecuteStatement &) const override {
-		auto &filters = *ScanOf(*prepared.data->physical_plan)->table_filters;
-		auto column = (*filters.begin()).GetIndex();
-		filters.SetFilterByColumnIndex(
-		    column, ExpressionFilter::CreateComparisonFilter(ExpressionType::COMPARE_EQUAL, std::move(values[0])));
 	}
 
 private:
@@ -169,7 +189,7 @@ private:
 	const SelectStatement &statement;
 	const BaseTableRef &from;
 	const ColumnRefExpression &column;
-	const Literal &literal;
+	const ConstantExpression &constant;
 };
 
 //! A column by its name, or all of them.
@@ -212,11 +232,12 @@ unique_ptr<Repeated> RepeatedLookup(SQLStatement &statement) {
 	    comparison.Right().GetExpressionClass() != ExpressionClass::CONSTANT) {
 		return nullptr;
 	}
-	auto &literal = comparison.Right().Cast<ConstantExpression>().GetLiteral();
-	if (literal.kind != LiteralKind::INTEGER && literal.kind != LiteralKind::STRING) {
+	auto &constant = comparison.Right().Cast<ConstantExpression>();
+	auto kind = constant.GetLiteral().kind;
+	if (kind != LiteralKind::INTEGER && kind != LiteralKind::STRING) {
 		return nullptr;
 	}
-	return make_uniq<Lookup>(select, from, comparison.Left().Cast<ColumnRefExpression>(), literal);
+	return make_uniq<Lookup>(select, from, comparison.Left().Cast<ColumnRefExpression>(), constant);
 }
 
 } // namespace duckling

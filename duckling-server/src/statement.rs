@@ -94,7 +94,11 @@ pub fn run(
             Found::Unknown => Some(known),
         };
     }
-    let mut statements = lease.connection()?.parse(&job.sql)?;
+    let connection = lease.connection()?;
+    let mut statements = match job.parameters {
+        None => connection.statements(&job.sql)?,
+        Some(_) => connection.parse(&job.sql)?,
+    };
     let last = statements
         .pop()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;

@@ -232,7 +232,7 @@ impl Connection {
     /// DuckDB's error of the first statement that fails.
     pub fn execute(&mut self, sql: &str) -> Result<u64, RemoteError> {
         let mut rows_changed = 0;
-        for statement in self.parse(sql)? {
+        for statement in self.statements(sql)? {
             rows_changed = self.run(&statement, 0)?.drain()?;
         }
         Ok(rows_changed)
@@ -243,7 +243,7 @@ impl Connection {
     /// # Errors
     /// DuckDB's error.
     pub fn collect(&mut self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), RemoteError> {
-        let statements = self.parse(sql)?;
+        let statements = self.statements(sql)?;
         let mut collected = (SchemaRef::new(Schema::empty()), Vec::new());
         for statement in &statements {
             let mut result = self.run(statement, 0)?;

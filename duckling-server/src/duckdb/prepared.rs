@@ -4,55 +4,132 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use libduckdb_sys::v2 as ffi;
+use duckherder_catalog::herd::template::{LiteralKind, Template};
+use duckherder_proto::RemoteError;
 
-use super::connection::ConnectionHandle;
-use super::herd_ddl::check_text;
+use super::connection::{Connection, ConnectionHandle};
+use super::herd_ddl::{Text, check_text};
 use super::statement::{Statement, StatementKind};
+
+/// `DucklingLiteral`.
+#[repr(C)]
+struct Literal {
+    offset: usize,
+    is_string: bool,
+    text: Text,
+}
 
 unsafe extern "C" {
     /// In C++; what it returns is an error, or null.
-    fn duckling_prepared(connection: *mut c_void, statement: *mut c_void, execution: *mut *mut c_void) -> *mut c_char;
+    fn duckling_prepared(
+        connection: *mut c_void,
+        statement: *mut c_void,
+        text: *const Text,
+        literals: *const Literal,
+        count: usize,
+        execution: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn duckling_prepared_of_text(
+        connection: *mut c_void,
+        sql: Text,
+        text: Text,
+        literals: *const Literal,
+        count: usize,
+        execution: *mut *mut c_void,
+    ) -> *mut c_char;
     fn duckling_prepared_is_outdated(connection: *mut c_void) -> bool;
 }
 
-/// What runs in the place of a statement.
-pub(super) struct Prepared {
-    pub(super) raw: ffi::duckdb_v2_sql_statement_handle,
-    connection: Arc<ConnectionHandle>,
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        // SAFETY: C++ gave it away, a `duckdb::SQLStatement *` like those of the C API; destroyed only here.
-        unsafe { ffi::duckdb_v2_sql_statement_destroy(&raw mut self.raw) };
+/// What runs in the place of a statement without parameters. `None` if it is to run as it is: if its like has not been seen
+/// before, for one.
+pub(super) fn prepared(connection: &Arc<ConnectionHandle>, statement: &Statement) -> Option<Statement> {
+    if !matches!(statement.kind(), StatementKind::Write | StatementKind::Read) {
+        return None;
     }
+    let template = Template::of(statement.text());
+    let literals = template.as_ref().map(literals).unwrap_or_default();
+    let text = template.as_ref().map(|template| Text::of(template.text.as_str()));
+    let mut raw = ptr::null_mut();
+    // SAFETY: a handle of the API's version 1 is the same connection, a `duckdb::Connection *`, and that of a statement is a
+    // `duckdb::SQLStatement *`; both are live, and nobody else uses them. The texts are borrowed for the call.
+    let outcome = check_text(unsafe {
+        duckling_prepared(
+            connection.raw.cast(),
+            statement.raw.cast(),
+            text.as_ref().map_or(ptr::null(), ptr::from_ref),
+            literals.as_ptr(),
+            literals.len(),
+            &raw mut raw,
+        )
+    });
+    // Why it cannot be done, the statement says when it runs.
+    outcome.ok()?;
+    (!raw.is_null()).then(|| Statement::prepared(raw.cast(), statement.kind(), statement.text()))
 }
 
-impl Prepared {
-    /// Of a statement without parameters. `None` if it is to run as it is: if its like has not been seen before, for one.
-    pub(super) fn of(connection: &Arc<ConnectionHandle>, statement: &Statement) -> Option<Self> {
-        if !matches!(statement.kind(), StatementKind::Write | StatementKind::Read) {
-            return None;
+/// Whether what was prepared has failed, without having done anything, as the table has changed: the statement is to run
+/// as it is.
+pub(super) fn is_outdated(connection: &Arc<ConnectionHandle>) -> bool {
+    // SAFETY: as above.
+    unsafe { duckling_prepared_is_outdated(connection.raw.cast()) }
+}
+
+impl Connection {
+    /// The statements of `sql`, to be run here before anything else that is prepared. One that is like another one that has
+    /// been run is known by its text, and not parsed.
+    ///
+    /// # Errors
+    /// DuckDB's parser errors.
+    pub fn statements(&mut self, sql: &str) -> Result<Vec<Statement>, RemoteError> {
+        match self.prepared(sql) {
+            Some(prepared) => Ok(vec![prepared]),
+            None => self.parse(sql),
         }
-        let mut raw = ptr::null_mut();
-        // SAFETY: a handle of the API's version 1 is the same connection, a `duckdb::Connection *`, and that of a statement
-        // is a `duckdb::SQLStatement *`; both are live, and nobody else uses them.
-        let outcome =
-            check_text(unsafe { duckling_prepared(connection.raw.cast(), statement.raw.cast(), &raw mut raw) });
-        // Why it cannot be done, the statement says when it runs.
-        outcome.ok()?;
-        (!raw.is_null()).then(|| Self {
-            raw: raw.cast(),
-            connection: Arc::clone(connection),
-        })
     }
 
-    /// Whether it has failed, without having done anything, as the table has changed: the statement is to run as it is.
-    pub(super) fn is_outdated(&self) -> bool {
+    fn prepared(&mut self, sql: &str) -> Option<Statement> {
+        let template = Template::of(sql)?;
+        let literals = literals(&template);
+        let mut raw = ptr::null_mut();
         // SAFETY: as above.
-        unsafe { duckling_prepared_is_outdated(self.connection.raw.cast()) }
+        let outcome = check_text(unsafe {
+            duckling_prepared_of_text(
+                self.v1().cast(),
+                Text::of(sql),
+                Text::of(template.text.as_str()),
+                literals.as_ptr(),
+                literals.len(),
+                &raw mut raw,
+            )
+        });
+        outcome.ok()?;
+        let kind = || {
+            if is_insert(sql) {
+                StatementKind::Write
+            } else {
+                StatementKind::Read
+            }
+        };
+        (!raw.is_null()).then(|| Statement::prepared(raw.cast(), kind(), sql))
     }
+}
+
+/// Told from the first word: nothing else than INSERTs and SELECTs is prepared.
+fn is_insert(sql: &str) -> bool {
+    sql.trim_start()
+        .get(..6)
+        .is_some_and(|word| word.eq_ignore_ascii_case("insert"))
+}
+
+fn literals(template: &Template<'_>) -> Vec<Literal> {
+    let literals = template.literals.iter();
+    literals
+        .map(|literal| Literal {
+            offset: literal.offset,
+            is_string: literal.kind == LiteralKind::String,
+            text: Text::of(literal.text.as_ref()),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,10 +149,11 @@ mod tests {
         connection.collect(sql).unwrap().1
     }
 
-    /// Whether a further one of its like would run as a prepared one.
-    fn is_prepared(connection: &mut Connection, sql: &str) -> bool {
+    /// Whether a further one of its like would run as a prepared one; as it is parsed, and told from its text.
+    fn is_prepared(connection: &mut Connection, sql: &str) -> (bool, bool) {
         let statements = connection.parse(sql).unwrap();
-        Prepared::of(&connection.handle(), &statements[0]).is_some()
+        let is_prepared = prepared(&connection.handle(), &statements[0]).is_some();
+        (is_prepared, connection.prepared(sql).is_some())
     }
 
     /// Runs them, each as the like of another one, and one by one in a table of which no like has been seen.
@@ -103,7 +181,8 @@ mod tests {
         );
         let last = rows_to_insert.last().unwrap();
         let sql = format!("INSERT INTO cached VALUES ({last})");
-        assert_eq!(is_prepared(&mut connection, &sql), is_to_be_prepared, "{columns}");
+        let expected = (is_to_be_prepared, is_to_be_prepared);
+        assert_eq!(is_prepared(&mut connection, &sql), expected, "{columns}");
     }
 
     #[test]
@@ -329,7 +408,7 @@ mod tests {
             "SELECT k FROM t WHERE \"odd name\" = 9",
         ] {
             look_up(&database, &mut connection, sql);
-            assert!(is_prepared(&mut connection, sql), "{sql}");
+            assert_eq!(is_prepared(&mut connection, sql), (true, true), "{sql}");
         }
         for sql in [
             "SELECT * FROM t WHERE 3 = k",
@@ -345,7 +424,7 @@ mod tests {
             "SELECT k FROM t WHERE d = 3",
         ] {
             look_up(&database, &mut connection, sql.replace(" TABLESAMPLE 50%", "").as_str());
-            assert!(!is_prepared(&mut connection, sql), "{sql}");
+            assert_eq!(is_prepared(&mut connection, sql), (false, false), "{sql}");
         }
     }
 
@@ -473,5 +552,110 @@ mod tests {
             key = (key + 1) % 3000;
         }
         changes.join().unwrap();
+    }
+
+    #[test]
+    fn texts_that_look_alike_are_told_apart() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute(
+                "CREATE TABLE t (k INTEGER PRIMARY KEY, s VARCHAR); INSERT INTO t SELECT i, 'S' || i FROM range(-50, 50) r(i);
+                 CREATE TABLE log (i INTEGER, d DOUBLE, s VARCHAR)",
+            )
+            .unwrap();
+        for _ in 0..4 {
+            for constant in ["7", "-7", "- 7", "'7'", "7.0", "7.", "07", "(7)", "7 -- seven"] {
+                look_up(
+                    &database,
+                    &mut connection,
+                    &format!("SELECT * FROM t WHERE k = {constant}"),
+                );
+            }
+            for text in [
+                "SELECT k, S FROM t WHERE k = 7",
+                "SELECT K, s FROM t WHERE k = 7",
+                "select  k, S from t where k = 7 ",
+                "SELECT k AS \"7\" FROM t WHERE k = 7",
+                "SELECT k AS \"8\" FROM t WHERE k = 8",
+                "SELECT s FROM t WHERE s = 'S7'",
+                "SELECT s FROM t WHERE s = 'S''7'",
+                "SELECT s FROM t WHERE s = 'S7'; ",
+                "SELECT 7 AS n; SELECT s FROM t WHERE k = 8",
+            ] {
+                look_up(&database, &mut connection, text);
+            }
+            for row in [
+                "1, 2.5, 'a'",
+                "-1, 2, 'b'",
+                "1, -2, NULL",
+                "'3', '4', 5",
+                "1, CAST('2' AS DOUBLE), 'x'",
+                "4, true, 'y'",
+            ] {
+                let before = rows(&mut connection, "SELECT count(*) AS n FROM log");
+                connection.execute(&format!("INSERT INTO log VALUES ({row})")).unwrap();
+                let inserted = format!("SELECT * FROM log QUALIFY row_number() OVER (ORDER BY rowid DESC) = 1");
+                let expected = format!(
+                    "SELECT c0::INTEGER AS i, c1::DOUBLE AS d, c2::VARCHAR AS s FROM (VALUES ({row})) v(c0, c1, c2)"
+                );
+                assert_eq!(
+                    rows(&mut connection, &inserted),
+                    rows(&mut connection, &expected),
+                    "{row}"
+                );
+                assert_ne!(rows(&mut connection, "SELECT count(*) AS n FROM log"), before);
+            }
+        }
+        let name = |connection: &mut Connection| {
+            connection
+                .collect("SELECT k AS Kk FROM t WHERE k = 7")
+                .unwrap()
+                .0
+                .field(0)
+                .name()
+                .clone()
+        };
+        for (setting, expected) in [("preserve_case", "Kk"), ("lowercase", "kk"), ("preserve_case", "Kk")] {
+            connection
+                .execute(&format!("SET preserve_identifier_case = '{setting}'"))
+                .unwrap();
+            for _ in 0..4 {
+                assert_eq!(name(&mut connection), expected);
+            }
+        }
+        assert_eq!(
+            is_prepared(&mut connection, "SELECT * FROM t WHERE k = -7"),
+            (true, false)
+        );
+        assert!(connection.prepared("SELECT k, S FROM t WHERE k = 8").is_some());
+        // One that cannot be what the column holds is left to the text, and so are its like until one has been parsed again.
+        assert!(connection.prepared("SELECT k, S FROM t WHERE k = 3000000000").is_none());
+        assert!(connection.prepared("SELECT k, S FROM t WHERE k = 8").is_none());
+    }
+
+    #[test]
+    fn many_texts_are_forgotten_and_known_again() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute("CREATE TABLE t (k INTEGER PRIMARY KEY); INSERT INTO t FROM range(100)")
+            .unwrap();
+        for round in 0..3 {
+            for column in 0..100 {
+                let sql = format!("SELECT k AS c{column} FROM t WHERE k = {column}");
+                for _ in 0..3 {
+                    let (schema, rows) = connection.collect(&sql).unwrap();
+                    assert_eq!(schema.field(0).name(), &format!("c{column}"));
+                    assert_eq!(rows[0].num_rows(), 1, "{round}");
+                }
+            }
+        }
+        let count = "SELECT count(*)::INTEGER AS n FROM duckdb_prepared_statements()";
+        let kept = rows(&mut connection, count)[0]
+            .column(0)
+            .as_primitive::<arrow::datatypes::Int32Type>()
+            .value(0);
+        assert!((1..=32 + 64).contains(&kept), "{kept}");
     }
 }

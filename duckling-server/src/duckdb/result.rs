@@ -18,9 +18,9 @@ use super::connection::{Connection, ConnectionHandle};
 use super::error::{check, check_code};
 use super::intervals::{Chunk, check_whole, has_intervals};
 use super::parameters::Parameters;
-use super::prepared::Prepared;
+use super::prepared::{is_outdated, prepared};
 use super::schema::{ArrowOptions, SchemaHandle, schema_of};
-use super::statement::{Statement, StatementKind};
+use super::statement::{Statement, StatementKind, parse};
 use super::view;
 
 use ffi::DUCKDB_V2_ERROR as Code;
@@ -174,7 +174,8 @@ impl ArrowResult<'_> {
             result.start_checked(statement, &names, parameters)?;
             result.schema = Some(schema);
         } else {
-            let prepared = names.is_empty().then(|| Prepared::of(connection, statement)).flatten();
+            let prepares = names.is_empty() && !statement.is_prepared;
+            let execution = prepares.then(|| prepared(connection, statement)).flatten();
             let mut execute = |statement| {
                 check(|error| {
                     // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
@@ -193,12 +194,13 @@ impl ArrowResult<'_> {
                     }
                 })
             };
-            match &prepared {
-                None => execute(statement.raw)?,
-                Some(prepared) => match execute(prepared.raw) {
-                    Err(_) if prepared.is_outdated() => execute(statement.raw)?,
-                    outcome => outcome?,
-                },
+            let outcome = execute(execution.as_ref().unwrap_or(statement).raw);
+            let is_instead = execution.is_some() || statement.is_prepared;
+            if outcome.is_err() && is_instead && is_outdated(connection) {
+                let parsed = parse(connection, statement.text())?;
+                parsed.iter().try_for_each(|statement| execute(statement.raw))?;
+            } else {
+                outcome?;
             }
             result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
         }

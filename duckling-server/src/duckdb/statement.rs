@@ -48,6 +48,8 @@ pub struct Statement {
     pub(super) raw: ffi::duckdb_v2_sql_statement_handle,
     kind: StatementKind,
     text: String,
+    /// It is the execution of one that was prepared, in the place of what the text says.
+    pub(super) is_prepared: bool,
 }
 
 // SAFETY: a parsed statement is plain owned data; DuckDB binds nothing to the thread that parsed it.
@@ -107,12 +109,23 @@ impl Statement {
             .collect()
     }
 
+    /// Takes over what runs in the place of a statement of that kind and text.
+    pub(super) fn prepared(raw: ffi::duckdb_v2_sql_statement_handle, kind: StatementKind, text: &str) -> Self {
+        Self {
+            raw,
+            kind,
+            text: text.to_owned(),
+            is_prepared: true,
+        }
+    }
+
     /// Takes over a statement of the C API, or a `duckdb::SQLStatement *`, which is the same.
     pub(super) fn new(raw: ffi::duckdb_v2_sql_statement_handle) -> Result<Self, RemoteError> {
         let mut statement = Self {
             raw,
             kind: StatementKind::Other,
             text: String::new(),
+            is_prepared: false,
         };
         let mut kind = Type::DUCKDB_V2_STATEMENT_TYPE_INVALID;
         // SAFETY: `raw` is a live statement.
