@@ -119,7 +119,7 @@ pub fn run(
     if target.temporary {
         lease.session.set_stateful();
     }
-    let in_transaction = lease.session.in_transaction() && place != Place::Outside;
+    let in_transaction = lease.in_transaction();
     let herd = lease.herd()?;
     let connection = lease.connection()?;
     let target = resolve(connection, target)?;

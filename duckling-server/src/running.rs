@@ -75,12 +75,7 @@ impl Turn {
         statement_id: u64,
     ) -> Result<Self, RemoteError> {
         let mut lease = session.lease(sql, place).await?;
-        let interrupter = lease
-            .interrupter()
-            .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone"))?;
-        let herd = lease.herd()?;
-        herd.not_stopped();
-        let registration = session.register(statement_id, interrupter, herd);
+        let registration = lease.register(statement_id)?;
         Ok(Self {
             admitted,
             lease,

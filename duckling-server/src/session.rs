@@ -429,26 +429,6 @@ impl Session {
         })
     }
 
-    /// Makes a statement known to [`Session::cancel`] until the returned registration is dropped.
-    pub fn register(
-        self: &Arc<Self>,
-        statement_id: u64,
-        interrupter: Interrupter,
-        herd: Arc<HerdSession>,
-    ) -> Registration {
-        let running = Running {
-            interrupter,
-            herd,
-            phase: Phase::Waits,
-            shared: None,
-        };
-        lock(&self.running).insert(statement_id, running);
-        Registration {
-            session: Arc::clone(self),
-            statement_id,
-        }
-    }
-
     /// A further stream of a running statement's result.
     ///
     /// # Errors
@@ -495,7 +475,8 @@ impl Session {
             running.phase = Phase::GivenUp;
             return;
         }
-        if self.in_transaction() {
+        // What runs beside the session's own connection is in no transaction, though one may have begun in the meantime.
+        if running.is_primary && self.in_transaction() {
             self.aborted.store(true, Ordering::SeqCst);
         }
         running.interrupter.interrupt();
@@ -548,6 +529,8 @@ impl Drop for Waiting<'_> {
 
 struct Running {
     interrupter: Interrupter,
+    /// It runs on the session's own connection.
+    is_primary: bool,
     /// It may wait for workers.
     herd: Arc<HerdSession>,
     phase: Phase,
@@ -648,9 +631,44 @@ impl Lease {
         }
     }
 
+    /// Makes the statement that is to run known to [`Session::cancel`] until the returned registration is dropped.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn register(&mut self, statement_id: u64) -> Result<Registration, RemoteError> {
+        let herd = self.herd()?;
+        herd.not_stopped();
+        let running = Running {
+            interrupter: self.connection()?.interrupter(),
+            is_primary: self.is_primary(),
+            herd,
+            phase: Phase::Waits,
+            shared: None,
+        };
+        lock(&self.session.running).insert(statement_id, running);
+        Ok(Registration {
+            session: Arc::clone(&self.session),
+            statement_id,
+        })
+    }
+
+    fn is_primary(&self) -> bool {
+        matches!(self.kind, LeaseKind::Primary(_))
+    }
+
+    /// Whether what runs on it is in a transaction. Another connection than the session's own never is.
+    pub fn in_transaction(&self) -> bool {
+        self.is_primary() && self.session.in_transaction()
+    }
+
+    /// Whether that transaction can only be rolled back.
+    pub fn is_aborted(&self) -> bool {
+        self.is_primary() && self.session.is_aborted()
+    }
+
     /// Tells the session how to get its own connection back while a result is being read from it.
     pub fn set_reader(&self, hurry: Hurry) {
-        if matches!(self.kind, LeaseKind::Primary(_)) {
+        if self.is_primary() {
             let mut queue = lock(&self.session.primary_queue);
             if queue.waiting > 0 {
                 hurry.hurry(self.session.limits.transaction_buffer_bytes);
@@ -682,14 +700,6 @@ impl Lease {
             LeaseKind::Spare(connection, _) => connection
                 .as_mut()
                 .ok_or_else(|| RemoteError::new(ExceptionType::Io, "the leased connection is gone")),
-        }
-    }
-
-    /// Cancels what runs on the leased connection.
-    pub fn interrupter(&self) -> Option<Interrupter> {
-        match &self.kind {
-            LeaseKind::Primary(guard) => Some(guard.connection.interrupter()),
-            LeaseKind::Spare(connection, _) => connection.as_ref().map(|settled| settled.connection.interrupter()),
         }
     }
 }

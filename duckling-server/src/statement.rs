@@ -107,16 +107,16 @@ pub fn run(
         registration.start(false)?;
     }
     for statement in &statements {
-        prepare_workers(sessions, lease, job.place, statement)?;
+        prepare_workers(sessions, lease, statement)?;
         let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
-        let outcome = run_or_define(lease, job.place, statement, &mut run, &mut |lease| {
+        let outcome = run_or_define(lease, statement, &mut run, &mut |lease| {
             drain(lease.connection()?, statement)
         });
         note_effects(sessions, lease, statement, outcome.is_ok());
-        end_on_workers(lease, job.place, outcome, false)?;
+        end_on_workers(lease, outcome, false)?;
     }
-    registration.start(lease.session.in_transaction() && last.only_reads())?;
-    if lease.session.is_aborted() && job.place != Place::Outside {
+    registration.start(lease.in_transaction() && last.only_reads())?;
+    if lease.is_aborted() {
         if commits(&last) {
             return refuse_commit(sessions, lease);
         }
@@ -124,7 +124,7 @@ pub fn run(
             return Err(RemoteError::new(ExceptionType::Transaction, ABORTED));
         }
     }
-    prepare_workers(sessions, lease, job.place, &last)?;
+    prepare_workers(sessions, lease, &last)?;
     let compression = match job.mapping {
         Mapping::Link | Mapping::Stored => lease.session.compression,
         // Not every client of Flight SQL can unpack.
@@ -138,7 +138,7 @@ pub fn run(
             run_with_parameters(connection, statement, job, &mut sink.borrow_mut())
         };
         let mut otherwise = |lease: &mut Lease| run_last(lease, &last, job, &mut sink.borrow_mut());
-        run_or_define(lease, job.place, &last, &mut run, &mut otherwise)
+        run_or_define(lease, &last, &mut run, &mut otherwise)
     } else {
         run_last(lease, &last, job, &mut sink)
     };
@@ -147,7 +147,7 @@ pub fn run(
     if is_given_up && outcome.is_err() {
         lease.herd()?.doubts();
     }
-    end_on_workers(lease, job.place, outcome, is_given_up)?;
+    end_on_workers(lease, outcome, is_given_up)?;
     let schema = sink.plain.as_ref().map(|plain| Arc::clone(plain.schema()));
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
@@ -203,7 +203,7 @@ fn candidate<'job>(
         && job.place == Place::Session
         && job.parameters.is_none()
         && producer.is_some()
-        && !session.in_transaction()
+        && !lease.in_transaction()
         && !session.is_stateful();
     let settings = session.settings();
     if !is_plain || !lease.herd()?.herd().registry().has_workers() {
@@ -252,7 +252,6 @@ fn defines(statement: &Statement) -> bool {
 /// here with `run`; else with `otherwise`.
 fn run_or_define(
     lease: &mut Lease,
-    place: Place,
     statement: &Statement,
     run: &mut ddl::Run<'_>,
     otherwise: &mut dyn FnMut(&mut Lease) -> Result<(), RemoteError>,
@@ -261,7 +260,7 @@ fn run_or_define(
         return otherwise(lease);
     }
     let herd = lease.herd()?;
-    let is_open = lease.session.in_transaction() && place != Place::Outside;
+    let is_open = lease.in_transaction();
     let mut in_transaction = |connection: &mut Connection, work: &mut ddl::Work<'_>| {
         if is_open {
             return work(connection);
@@ -302,7 +301,7 @@ fn run_last(lease: &mut Lease, statement: &Statement, job: &Job, sink: &mut Sink
         lease.set_reader(producer.hurry());
     }
     // On a lease outside the session's transaction, the connection is in none.
-    let in_transaction = lease.session.in_transaction() && job.place != Place::Outside;
+    let in_transaction = lease.in_transaction();
     let connection = lease.connection()?;
     let Some(parameters) = &job.parameters else {
         let mut run_once = |connection: &mut Connection| sink.take(connection, statement, &Parameters::none());
@@ -375,13 +374,8 @@ pub fn begin(lease: &mut Lease) -> Result<(), RemoteError> {
 
 /// What workers do before a statement runs here. A transaction begins there with its first statement. It is committed
 /// there before it is here: theirs is what may fail. If it does, all is rolled back that still can be.
-fn prepare_workers(
-    sessions: &Sessions,
-    lease: &mut Lease,
-    place: Place,
-    statement: &Statement,
-) -> Result<(), RemoteError> {
-    if statement.kind() != StatementKind::Transaction && lease.session.in_transaction() && place != Place::Outside {
+fn prepare_workers(sessions: &Sessions, lease: &mut Lease, statement: &Statement) -> Result<(), RemoteError> {
+    if statement.kind() != StatementKind::Transaction && lease.in_transaction() {
         return lease.herd()?.begin_everywhere();
     }
     if !commits(statement) {
@@ -400,14 +394,9 @@ fn prepare_workers(
 
 /// What a statement outside a transaction has begun on workers ends with it. A query that its reader has given up leaves
 /// a transaction as it was, here and there.
-fn end_on_workers(
-    lease: &mut Lease,
-    place: Place,
-    outcome: Result<(), RemoteError>,
-    is_given_up: bool,
-) -> Result<(), RemoteError> {
+fn end_on_workers(lease: &mut Lease, outcome: Result<(), RemoteError>, is_given_up: bool) -> Result<(), RemoteError> {
     let herd = lease.herd()?;
-    if !lease.session.in_transaction() || place == Place::Outside {
+    if !lease.in_transaction() {
         return herd.end_writes(outcome);
     }
     if outcome.is_err() && !is_given_up && herd.has_written() {

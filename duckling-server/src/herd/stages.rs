@@ -191,7 +191,7 @@ fn run_turn(
             begin(&mut lease)?;
         }
         lease.apply_settings()?;
-        let in_transaction = lease.session.in_transaction();
+        let in_transaction = lease.in_transaction();
         let query = RunningQuery::new(
             lease.connection()?,
             query_id(&request.query_id)?,

@@ -82,6 +82,29 @@ async fn a_dropped_stream_frees_the_server() {
 }
 
 #[tokio::test]
+async fn a_dropped_stream_from_before_a_transaction_leaves_it_alone() {
+    let (_duckling, client) = start().await;
+    client.execute("CREATE TABLE t (i BIGINT)").await.unwrap();
+    let endless = "SELECT i FROM range(1000000000000) r(i)";
+    let mut first = client.query(endless).await.unwrap();
+    first.try_next().await.unwrap().unwrap();
+    // Beside the first, on another connection of the session.
+    let mut beside = client.query(endless).await.unwrap();
+    beside.try_next().await.unwrap().unwrap();
+    drop(first);
+    within(DEADLINE, client.execute("BEGIN")).await.unwrap();
+    client.execute("INSERT INTO t VALUES (1)").await.unwrap();
+    drop(beside);
+    // When its end has got there, the transaction goes on.
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(within(DEADLINE, number(&client, "SELECT count(*) FROM t")).await, 1);
+    }
+    client.execute("COMMIT").await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM t").await, 1);
+}
+
+#[tokio::test]
 async fn a_dropped_future_stops_a_statement_that_has_not_answered() {
     let mut config = config();
     config.limits.statements_max = 1;
