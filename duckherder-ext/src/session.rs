@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use duckherder_catalog::{Definitions, SchemaCache, SchemaPath};
 use duckherder_client::{ClientError, IngestMode, IngestTarget, QueryOptions, QueryStream, Session, StatementSummary};
-use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
+use duckherder_proto::error::{ERROR_SUBTYPE, FAILED_TO_COMMIT, SESSION_NOT_OPEN};
 use duckherder_proto::history::upload_text;
 use duckherder_proto::v1::{ColumnDescription, DefinitionDescription, DefinitionKind, TableDescription};
 use duckherder_proto::{ExceptionType, RemoteError};
@@ -698,7 +698,7 @@ fn string_set(batches: &[RecordBatch]) -> HashSet<String> {
 
 /// DuckDB puts these words before the error of a COMMIT, on the server and here again.
 fn without_commit_prefix(mut error: ExtError) -> ExtError {
-    if let Some(rest) = error.message.strip_prefix("Failed to commit: ") {
+    if let Some(rest) = error.message.strip_prefix(FAILED_TO_COMMIT) {
         error.message = rest.to_owned();
     }
     error

@@ -23,6 +23,9 @@ pub const SESSION_NOT_OPEN: &str = "SESSION_NOT_OPEN";
 /// Key, in an error's extra information, of the worker of a herd whose error it was first.
 pub const HERD_WORKER: &str = "herd_worker";
 
+/// What DuckDB puts before the error of a COMMIT (`duckdb/src/transaction/transaction_context.cpp`), on each side that commits.
+pub const FAILED_TO_COMMIT: &str = "Failed to commit: ";
+
 const TYPE_URL: &str = "type.googleapis.com/duckherder.v1.ErrorDetail";
 
 macro_rules! exception_types {

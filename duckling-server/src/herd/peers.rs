@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duckherder_client::{Client, ClientError};
-use duckherder_proto::error::HERD_WORKER;
+use duckherder_proto::error::{FAILED_TO_COMMIT, HERD_WORKER};
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::OnceCell;
 
@@ -62,9 +62,6 @@ impl Peers {
         }
     }
 }
-
-/// What the errors of a COMMIT begin with.
-const FAILED_TO_COMMIT: &str = "Failed to commit: ";
 
 /// The error, with the worker that it is from.
 #[must_use]
