@@ -6,6 +6,7 @@
 #include "herd_source.hpp"
 #include "herd_steps.hpp"
 #include "join_filters.hpp"
+#include "join_projections.hpp"
 #include "prepared.hpp"
 #include "stored_results.hpp"
 
@@ -100,6 +101,7 @@ void Distribute(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &pla
 
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
 	duckling::WithoutRowIdBloomFilters(*plan);
+	duckling::ProjectAboveJoins(input.optimizer.binder, plan);
 	RefuseOwnScans(*plan);
 	// Workers know nothing of how the coordinator's results leave.
 	auto &below = duckling::BelowStored(plan);
