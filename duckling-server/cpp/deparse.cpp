@@ -92,20 +92,14 @@ unique_ptr<ParsedExpression> CastTo(const char *type_name, unique_ptr<ParsedExpr
 
 //! A literal with the type of the value that it was made of.
 unique_ptr<ParsedExpression> Typed(const ConstantExpression &constant) {
-	int64_t value;
 	switch (constant.GetLiteral().kind) {
 	case LiteralKind::STRING:
 		return CastTo("VARCHAR", constant.Copy());
-	case LiteralKind::INTEGER:
-		if (!constant.GetLiteral().TryGetInt64(value)) {
-			return CastTo("HUGEINT", constant.Copy());
-		}
-		return CastTo(value == int32_t(value) ? "INTEGER" : "BIGINT", constant.Copy());
 	case LiteralKind::INVALID:
 	case LiteralKind::NULL_LITERAL:
 		return nullptr;
 	default:
-		// An aggregate's ORDER BY, for one, refuses literals.
+		// It was made a literal since that is of the value's type. An aggregate's ORDER BY, for one, refuses literals.
 		return make_uniq<CastExpression>(constant.GetLiteral().ToValue().type(), constant.Copy());
 	}
 }

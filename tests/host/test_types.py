@@ -80,3 +80,27 @@ def test_literals_of_every_type(types):
             {"a": 1},
         )
     ]
+
+
+# Of each of these types, a literal is one of the type only if it is as large as that.
+INTEGERS = {
+    "INTEGER": ["0", "-2147483648"],
+    "BIGINT": ["3", "9223372036854775807"],
+    "HUGEINT": ["3", "-170141183460469231731687303715884105728"],
+    "UHUGEINT": ["3", "340282366920938463463374607431768211455"],
+    "BIGNUM": ["3", "-340282366920938463463374607431768211455", "98765432109876543210987654321098765432109876543210"],
+    "UTINYINT": ["255"],
+    "DECIMAL(38, 0)": ["99999999999999999999999999999999999999"],
+}
+
+
+@pytest.mark.parametrize("type", INTEGERS)
+def test_folded_constants_keep_their_type(dh, type):
+    dh.execute("CREATE TABLE dh.three AS SELECT i FROM range(3) r(i); CREATE TABLE three AS SELECT i FROM range(3) r(i)")
+    for value in INTEGERS[type]:
+        constant = f"greatest('{value}'::{type}, '{value}'::{type})"
+        columns = f"max({constant}) AS m, list({constant} ORDER BY {constant}) AS l, typeof(any_value({constant})) AS t"
+        here = dh.execute(f"SELECT {columns} FROM three")
+        expected = [[str(column[1]) for column in here.description], here.fetchall()]
+        there = dh.execute(f"SELECT {columns} FROM dh.three")
+        assert [[str(column[1]) for column in there.description], there.fetchall()] == expected, value
