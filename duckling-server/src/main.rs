@@ -1,5 +1,7 @@
 //! The `duckling` command.
 
+#[cfg(target_os = "linux")]
+mod allocator;
 #[cfg(feature = "terminal")]
 mod terminal;
 
@@ -89,6 +91,10 @@ fn run_server(args: ServeArgs) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .init();
+    #[cfg(target_os = "linux")]
+    if args.memory_limit.is_some() {
+        allocator::return_freed_memory();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -6,11 +6,13 @@ use crate::config::Limits;
 const PROGRAM_BYTES: u64 = 96 << 20;
 
 /// The share of exchanges. It comes out of memory that DuckDB could have had.
-const EXCHANGE_SHARE: u64 = 8;
+const EXCHANGE_SHARE: u64 = 10;
 /// The share of results that wait for their readers.
 const RESULTS_SHARE: u64 = 16;
 /// The share of what is on its way between the others, uncounted: batches that are divided, encoded, sent and received.
 const UNCOUNTED_SHARE: u64 = 16;
+/// The share of what has been freed, and the allocator cannot give back.
+const FREED_SHARE: u64 = 32;
 /// What one stream is read ahead: a quarter of the share of results, so that several have room.
 const READ_AHEAD_SHARE: u64 = 64;
 /// The least that a stream is read ahead: two messages.
@@ -35,7 +37,8 @@ pub fn divide(process_bytes: u64, limits: &mut Limits) -> u64 {
     let others = PROGRAM_BYTES
         + limits.exchange_memory_bytes
         + limits.results_bytes_max as u64
-        + process_bytes / UNCOUNTED_SHARE;
+        + process_bytes / UNCOUNTED_SHARE
+        + process_bytes / FREED_SHARE;
     process_bytes.saturating_sub(others).max(process_bytes / 2)
 }
 
