@@ -54,32 +54,32 @@ optional_ptr<PhysicalTableScan> ScanOf(PhysicalPlan &plan) {
 }
 
 //! The column that a scan's only filter compares with a constant of the column's type.
-optional<ProjectionIndex> FilteredColumn(const PhysicalTableScan &scan, const TableCatalogEntry &table) {
+optional_ptr<const ColumnDefinition> FilteredColumn(const PhysicalTableScan &scan, const TableCatalogEntry &table) {
 	auto has_filter = scan.table_filters && scan.table_filters->FilterCount() == 1 &&
 	                  !scan.table_filters->HasMultiColumnFilters() && !scan.dynamic_filters &&
 	                  !scan.extra_info.sample_options;
 	if (!has_filter || scan.function.GetName() != Identifier("seq_scan") || !scan.bind_data) {
-		return {};
+		return nullptr;
 	}
 	auto &bound = scan.bind_data->Cast<TableScanBindData>();
 	if (&bound.table != &table || bound.order_options || bound.partitions_to_scan) {
-		return {};
+		return nullptr;
 	}
 	auto entry = *scan.table_filters->begin();
 	auto &filter = ExpressionFilter::GetExpressionFilter(entry.Filter(), "a look-up");
 	auto column = entry.GetIndex();
 	if (!BoundComparisonExpression::IsComparison(*filter.expr) || column.GetIndex() >= scan.column_ids.size()) {
-		return {};
+		return nullptr;
 	}
 	ExpressionType comparison;
 	auto constant =
 	    ExpressionFilter::TryGetColumnConstantComparison(filter.expr->Cast<BoundFunctionExpression>(), comparison);
 	auto &id = scan.column_ids[column.GetIndex()];
-	if (!constant || comparison != ExpressionType::COMPARE_EQUAL || id.IsVirtualColumn() || id.HasChildren() ||
-	    constant->GetReturnType() != table.GetColumn(id.ToLogical()).Type()) {
-		return {};
+	if (!constant || comparison != ExpressionType::COMPARE_EQUAL || id.IsVirtualColumn() || id.HasChildren()) {
+		return nullptr;
 	}
-	return column;
+	auto &definition = table.GetColumn(id.ToLogical());
+	return constant->GetReturnType() == definition.Type() ? &definition : nullptr;
 }
 
 //! The constant that a column is compared with.
@@ -169,9 +169,12 @@ private:
 		auto table = Catalog::GetEntry(context, EntryLookupInfo(CatalogType::TABLE_ENTRY, TableName()),
 		                               OnEntryNotFound::RETURN_NULL);
 		auto scan = ScanOf(*data->physical_plan);
-		auto is_simple = table && table->type == CatalogType::TABLE_ENTRY && scan &&
-		                 FilteredColumn(*scan, table->Cast<TableCatalogEntry>());
-		if (!is_simple) {
+		if (!table || table->type != CatalogType::TABLE_ENTRY || !scan) {
+			return;
+		}
+		auto filtered = FilteredColumn(*scan, table->Cast<TableCatalogEntry>());
+		// The name may be an alias of the SELECT list, or that of a field.
+		if (!filtered || filtered->Name() != column.GetColumnName() || filtered->Type() != prepared.types[0]) {
 			return;
 		}
 		data->unbound_statement = statement.Copy();

@@ -406,6 +406,7 @@ mod tests {
             "SELECT x.* FROM main.t AS x WHERE k = 10",
             "SELECT k FROM t WHERE s = 'a ''duck'' 9'",
             "SELECT k FROM t WHERE \"odd name\" = 9",
+            "SELECT \"odd name\" AS k FROM t WHERE k = 9",
         ] {
             look_up(&database, &mut connection, sql);
             assert_eq!(is_prepared(&mut connection, sql), (true, true), "{sql}");
@@ -422,6 +423,7 @@ mod tests {
             "SELECT * FROM t, t AS u WHERE t.k = 8",
             "SELECT * FROM t TABLESAMPLE 50% WHERE k = 8",
             "SELECT k FROM t WHERE d = 3",
+            "SELECT k AS n FROM t WHERE n = 3",
         ] {
             look_up(&database, &mut connection, sql.replace(" TABLESAMPLE 50%", "").as_str());
             assert_eq!(is_prepared(&mut connection, sql), (false, false), "{sql}");
