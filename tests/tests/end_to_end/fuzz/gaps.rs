@@ -27,6 +27,9 @@ pub enum Feature {
     /// Subqueries that are correlated by an ARRAY: DuckDB 2.0.0 yields another row's value (`SELECT (SELECT max(i.b) FROM t AS i
     /// WHERE i.b = t.b) FROM t` with several equal `b`).
     CorrelatedArray,
+    /// Subqueries that are correlated by a UNION: its `=` is NULL if its member is, and DuckDB's optimizer has IS NOT DISTINCT FROM in
+    /// its place for a while, which is true; parts of a plan are sent as they are then.
+    CorrelatedUnion,
     /// INSERT OR REPLACE … RETURNING into a table of keys alone: DuckDB 2.0.0 counts rows that were there, and does not return
     /// them; a herd does, and so does a duckling that gets the rows from here.
     ReplacedKeys,
@@ -44,6 +47,7 @@ pub const NOT_GENERATED: &[Feature] = &[
     Feature::ArrayOfText,
     Feature::ArrayInTuple,
     Feature::CorrelatedArray,
+    Feature::CorrelatedUnion,
     Feature::ReplacedKeys,
     Feature::UnionOfText,
 ];
@@ -119,6 +123,16 @@ const DIFFERENCES: &[Known] = &[
             .iter()
             .any(|outcome| outcome.fails_with("Cannot cast list with length"))
     }),
+    // DuckDB 2.0.0 writes -0.5 as -.5 if a DECIMAL has as many digits behind the point as there are. As a folded constant it is
+    // JSON that is read again.
+    (
+        "JSON of DECIMAL without a leading digit",
+        |statement, plain, duckherder| {
+            !plain.is_error()
+                && duckherder.fails_with("no digit after minus sign")
+                && statement.sql.to_ascii_lowercase().contains("json")
+        },
+    ),
     // An impossible cast fails with the first row that gets there, which depends on the plan.
     ("casts that do not exist", |_, plain, duckherder| {
         [plain, duckherder]
