@@ -260,7 +260,11 @@ fn parse(connection: &mut Connection, stages: &[HerdStage]) -> Result<Vec<Statem
     stages
         .iter()
         .map(|stage| {
-            let mut statements = connection.parse(&stage.sql)?;
+            // What is prepared is to be run before anything else that is.
+            let mut statements = match stages {
+                [_] => connection.statements(&stage.sql)?,
+                _ => connection.parse(&stage.sql)?,
+            };
             match (statements.pop(), statements.is_empty()) {
                 (Some(statement), true) => Ok(statement),
                 _ => Err(RemoteError::new(

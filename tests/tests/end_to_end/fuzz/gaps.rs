@@ -87,11 +87,14 @@ const DIFFERENCES: &[Known] = &[
                 })
         },
     ),
-    // Whether DuckDB looks at the table before there are rows depends on the plan: `INSERT INTO t FROM range(0)` does not.
+    // Whether DuckDB looks at the table before there are rows depends on the plan: `INSERT INTO t FROM range(0)` does not. Nor does
+    // a MERGE that has none to insert, while a herd asks its definitions first.
     (
         "INSERT of no rows into a table that another transaction has altered",
         |_, plain, duckherder| {
-            plain.fails_with("attempting to insert into table") && *duckherder == Outcome::Changes(Some(0))
+            [(plain, duckherder), (duckherder, plain)].iter().any(|(one, other)| {
+                one.fails_with("attempting to insert into table") && **other == Outcome::Changes(Some(0))
+            })
         },
     ),
     // In DuckDB a COMMENT in an open transaction is in the way of others' rows. A herd's comments are on the coordinator, its
