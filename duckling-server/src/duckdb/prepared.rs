@@ -597,12 +597,12 @@ mod tests {
             ] {
                 let before = rows(&mut connection, "SELECT count(*) AS n FROM log");
                 connection.execute(&format!("INSERT INTO log VALUES ({row})")).unwrap();
-                let inserted = format!("SELECT * FROM log QUALIFY row_number() OVER (ORDER BY rowid DESC) = 1");
+                let inserted = "SELECT * FROM log QUALIFY row_number() OVER (ORDER BY rowid DESC) = 1";
                 let expected = format!(
                     "SELECT c0::INTEGER AS i, c1::DOUBLE AS d, c2::VARCHAR AS s FROM (VALUES ({row})) v(c0, c1, c2)"
                 );
                 assert_eq!(
-                    rows(&mut connection, &inserted),
+                    rows(&mut connection, inserted),
                     rows(&mut connection, &expected),
                     "{row}"
                 );
