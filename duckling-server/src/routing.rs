@@ -11,7 +11,12 @@ pub fn may_run_beside(sql: &str) -> bool {
     if sql.contains(';') {
         return false;
     }
-    let word = sql.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
+    // What begins with a parenthesis is a query.
+    let mut inner = sql;
+    while let Some(rest) = inner.strip_prefix('(') {
+        inner = skip_blank(rest);
+    }
+    let word = inner.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
     [
         "SELECT", "FROM", "WITH", "VALUES", "INSERT", "UPDATE", "DELETE", "MERGE",
     ]
@@ -79,6 +84,7 @@ mod tests {
             "from t;",
             " -- c\n/* d */ insert into t values (1)",
             "WITH x AS (SELECT 1) FROM x",
+            "( (SELECT 1) UNION ALL (SELECT 2))",
         ] {
             assert!(may_run_beside(sql), "{sql}");
         }
@@ -91,7 +97,7 @@ mod tests {
             "SELECT 1; SET x = 1",
             "CREATE TEMP TABLE t (i INT)",
             "",
-            "(SELECT 1)",
+            "(",
             "PRAGMA x",
         ] {
             assert!(!may_run_beside(sql), "{sql}");

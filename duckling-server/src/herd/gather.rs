@@ -224,18 +224,14 @@ pub(super) fn start(
     let merge = Merge::new(herd.limits().read_ahead_bytes);
     let (begun, to_merge) = (Arc::clone(session), Arc::clone(&merge));
     let supervisor = herd.runtime()?.spawn(async move {
-        // Workers have one connection for the transaction. All must give it to the same query first: else two would wait
-        // for each other.
-        let turn = if begun.in_transaction() {
-            Some(Arc::new(begun.turn().await))
-        } else {
-            None
-        };
+        // Workers have one connection for the transaction, and for a session with a state of its own. All must give it to the
+        // same query first: else two would wait for each other.
+        let turn = Arc::new(begun.turn().await);
         let mut tasks = JoinSet::new();
         for (mut request, part) in requests {
             request.query_id = id.to_vec().into();
             let (session, merge) = (Arc::clone(&begun), Arc::clone(&to_merge));
-            tasks.spawn(run(session, part, access, request, merge, turn.clone()));
+            tasks.spawn(run(session, part, access, request, merge, Arc::clone(&turn)));
         }
         drop(turn);
         supervise(begun.herd(), tasks, parts, keeper, &to_merge).await;
@@ -402,7 +398,7 @@ async fn run(
     access: Access,
     request: RunStagesRequest,
     merge: Arc<Merge>,
-    turn: Option<Arc<Starting>>,
+    turn: Arc<Starting>,
 ) -> Ended {
     let outcome = run_part(&session, &part, access, request, &merge, turn).await;
     Ended {
@@ -417,7 +413,7 @@ async fn run_part(
     access: Access,
     request: RunStagesRequest,
     merge: &Merge,
-    turn: Option<Arc<Starting>>,
+    turn: Arc<Starting>,
 ) -> Result<StagesStream, RemoteError> {
     let worker = &part.worker;
     let mut stream = session.run_stages(worker, access, request).await?;

@@ -445,7 +445,7 @@ impl HerdSession {
         }
     }
 
-    /// Waits until no other query of the transaction is about to get its connections.
+    /// Waits until no other query of the session is about to get its connections.
     pub(super) async fn turn(&self) -> Starting {
         Arc::clone(&self.starting).lock_owned().await
     }
