@@ -24,7 +24,7 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(5);
 const SERVE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the farewell may take.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bounds of the pause between heartbeats, whatever the coordinator says.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
