@@ -48,7 +48,7 @@ RemoteCatalog::RemoteCatalog(AttachedDatabase &db, shared_ptr<RemoteHandle> remo
 RemoteCatalog::~RemoteCatalog() = default;
 
 DhSession *RemoteCatalog::Session(ClientContext &context) {
-	return RemoteSession::Of(context, *this)->Open(context, *this);
+	return RemoteSession::Of(context, *this)->Open(context);
 }
 
 void RemoteCatalog::Execute(CatalogTransaction transaction, const string &sql) {
@@ -137,7 +137,7 @@ optional_ptr<SchemaCatalogEntry> RemoteCatalog::LookupSchema(CatalogTransaction 
 void RemoteCatalog::ScanSchemas(ClientContext &context, std::function<void(SchemaCatalogEntry &)> callback) {
 	shared_ptr<TablesHandle> tables;
 	try {
-		tables = RemoteTransaction::Get(context, *this).Tables(context, *this);
+		tables = RemoteTransaction::Get(context, *this).Tables(context);
 	} catch (std::exception &exception) {
 		if (ErrorData(exception).Type() != ExceptionType::CONNECTION) {
 			throw;

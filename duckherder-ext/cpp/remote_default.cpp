@@ -165,7 +165,7 @@ static void Evaluate(DataChunk &arguments, ExpressionState &state, Vector &resul
 	auto sql = "SELECT (" + StringValue::Get(value) + ") FROM range(" + to_string(rows) + ")";
 	ScanHandle scan;
 	Check([&](DhBuffer *error) {
-		return Api().scan_start(catalog.Session(context), Text(sql), RemoteTransaction::SpansStatements(context, catalog),
+		return Api().scan_start(catalog.Session(context), Text(sql), DhText {nullptr, 0}, RemoteTransaction::SpansStatements(context, catalog),
 		                        true, InterruptOf(context), scan.Slot(), error);
 	});
 	auto arriving = MakeArrowScan(context, std::move(scan), {result.GetType()}, sql);

@@ -169,11 +169,12 @@ struct RemoteQueryData : public TableFunctionData {
 		return false;
 	}
 
-	ScanHandle Start(ClientContext &context) const {
+	//! `typed`: the user's text, if the statement was made of that alone.
+	ScanHandle Start(ClientContext &context, const string &typed = string()) const {
 		ScanHandle scan;
 		auto transactional = RemoteTransaction::SpansStatements(context, statement.catalog);
 		CheckSent(context, statement.sql, [&](DhBuffer *error) {
-			return Api().scan_start(statement.catalog.Session(context), Text(statement.sql), transactional,
+			return Api().scan_start(statement.catalog.Session(context), Text(statement.sql), Text(typed), transactional,
 			                        statement.shape != QueryShape::ROWS, InterruptOf(context), scan.Slot(), error);
 		});
 		return scan;
@@ -264,7 +265,8 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 	}
 	switch (statement.shape) {
 	case QueryShape::ROWS: {
-		if (RemoteSession::Of(context, statement.catalog)->OnlyBinds(context)) {
+		auto session = RemoteSession::Of(context, statement.catalog);
+		if (session->OnlyBinds(context)) {
 			if (RemoteTransaction::SpansStatements(context, statement.catalog)) {
 				Check([&](DhBuffer *error) {
 					return Api().session_begin(statement.catalog.Session(context), InterruptOf(context), error);
@@ -273,7 +275,7 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 			DescribeColumns(context, statement, return_types, names);
 			break;
 		}
-		auto scan = data->Start(context);
+		auto scan = data->Start(context, session->TypedText(context));
 		ArrowResultColumns(context, scan.Get(), return_types, names);
 		data->started->scan = std::move(scan);
 		data->started->query_id = context.transaction.GetActiveQuery();

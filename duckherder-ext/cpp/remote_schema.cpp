@@ -181,7 +181,7 @@ void RemoteSchema::Scan(ClientContext &context, CatalogType type,
 void RemoteSchema::ScanTables(ClientContext &context, CatalogType type,
                               const std::function<void(CatalogEntry &)> &callback) {
 	auto &transaction = RemoteTransaction::Get(context, remote_catalog);
-	auto described = transaction.Tables(context, remote_catalog);
+	auto described = transaction.Tables(context);
 	// Tables by name, as DuckDB lists them; views as they were made, since they may use each other.
 	vector<shared_ptr<RemoteTable>> listed;
 	vector<shared_ptr<CatalogEntry>> views;
@@ -220,7 +220,7 @@ void RemoteSchema::ScanTables(ClientContext &context, CatalogType type,
 void RemoteSchema::ScanDefinitions(ClientContext &context, DhDefinitionKind kind,
                                    const std::function<void(CatalogEntry &)> &callback) {
 	auto &transaction = RemoteTransaction::Get(context, remote_catalog);
-	auto listed = transaction.Definitions(context, remote_catalog, kind);
+	auto listed = transaction.Definitions(context, kind);
 	DhDefinitionView view;
 	for (idx_t i = 0; Api().definitions_get(listed->Get(), i, &view) == DhOk; i++) {
 		if (!StringUtil::CIEquals(path_sql, String(view.schema_path))) {

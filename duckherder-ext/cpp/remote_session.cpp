@@ -13,7 +13,8 @@ namespace duckherder {
 
 using namespace duckdb;
 
-RemoteSession::RemoteSession(shared_ptr<RemoteHandle> remote) : remote(std::move(remote)) {
+RemoteSession::RemoteSession(shared_ptr<RemoteHandle> remote, Identifier catalog_name)
+    : remote(std::move(remote)), catalog_name(std::move(catalog_name)) {
 }
 
 static string KeyOf(RemoteCatalog &catalog) {
@@ -22,21 +23,21 @@ static string KeyOf(RemoteCatalog &catalog) {
 }
 
 shared_ptr<RemoteSession> RemoteSession::Of(ClientContext &context, RemoteCatalog &catalog) {
-	return context.registered_state->GetOrCreate<RemoteSession>(KeyOf(catalog), catalog.Remote());
+	return context.registered_state->GetOrCreate<RemoteSession>(KeyOf(catalog), catalog.Remote(), catalog.GetName());
 }
 
 void RemoteSession::Forget(ClientContext &context, RemoteCatalog &catalog) {
 	context.registered_state->Remove(KeyOf(catalog));
 }
 
-DhSession *RemoteSession::Open(ClientContext &context, RemoteCatalog &catalog) {
+DhSession *RemoteSession::Open(ClientContext &context) {
 	lock_guard<mutex> guard(lock);
 	if (!session) {
 		Check([&](DhBuffer *error) {
 			return Api().session_open(remote->Get(), session.Slot(), error);
 		});
 	}
-	TellSettings(context, catalog);
+	TellSettings(context);
 	return session.Get();
 }
 
@@ -71,14 +72,14 @@ static void AddOfICU(ClientContext &context, const char *name, const char *fallb
 }
 
 //! The schemas in which names without one are looked up, if they are not the default and the duckling is meant by them.
-static void AddSearchPath(ClientContext &context, RemoteCatalog &catalog, vector<string> &texts) {
+static void AddSearchPath(ClientContext &context, const Identifier &catalog_name, vector<string> &texts) {
 	auto &path = *ClientData::Get(context).catalog_search_path;
-	if (path.GetDefault().GetCatalog() != catalog.GetName()) {
+	if (path.GetDefault().GetCatalog() != catalog_name) {
 		return;
 	}
 	vector<string> schemas;
 	for (auto &entry : path.GetSetPaths()) {
-		if (entry.GetCatalog() == catalog.GetName()) {
+		if (entry.GetCatalog() == catalog_name) {
 			schemas.push_back(SQLIdentifier::ToString(entry.GetSchema()));
 		}
 	}
@@ -170,13 +171,18 @@ static void AddVariables(ClientContext &context, vector<string> &texts) {
 	}
 }
 
-void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog) {
+void RemoteSession::TellSettings(ClientContext &context) {
+	// They do not change within a query, unless ICU is loaded in it.
+	auto query = context.transaction.HasActiveTransaction() ? context.transaction.GetActiveQuery() : MAXIMUM_QUERY_ID;
+	if (query < MAXIMUM_QUERY_ID && query == told_in) {
+		return;
+	}
 	// Those that change what a statement means. Others are the server's own business.
 	vector<string> texts;
 	// Decimals as wide as DuckDB's own, which saves half of their bytes and their conversion at both ends.
 	texts.push_back(ArrowOutputVersionSetting::Name);
 	texts.push_back("1.5");
-	AddSearchPath(context, catalog, texts);
+	AddSearchPath(context, catalog_name, texts);
 	AddOfICU(context, "TimeZone", "UTC", time_zone_index, texts);
 	AddOfICU(context, "Calendar", "gregorian", calendar_index, texts);
 	AddInvalidationPolicy(context, texts);
@@ -213,12 +219,13 @@ void RemoteSession::TellSettings(ClientContext &context, RemoteCatalog &catalog)
 	Check([&](DhBuffer *error) {
 		return Api().session_settings(session.Get(), settings.data(), settings.size(), error);
 	});
+	told_in = time_zone_index.IsValid() ? query : MAXIMUM_QUERY_ID;
 }
 
 void RunToEnd(ClientContext &context, DhSession *session, const string &sql, bool transactional) {
 	ScanHandle scan;
 	CheckSent(context, sql, [&](DhBuffer *error) {
-		return Api().scan_start(session, Text(sql), transactional, true, InterruptOf(context), scan.Slot(), error);
+		return Api().scan_start(session, Text(sql), DhText {nullptr, 0}, transactional, true, InterruptOf(context), scan.Slot(), error);
 	});
 	GroupHandle group;
 	while (CheckSent(context, sql, [&](DhBuffer *error) {
@@ -230,6 +237,35 @@ void RunToEnd(ClientContext &context, DhSession *session, const string &sql, boo
 DhSession *RemoteSession::IfOpen() {
 	lock_guard<mutex> guard(lock);
 	return session.Get();
+}
+
+void RemoteSession::QueryBegin(ClientContext &context) {
+	moment = Moment::IN_QUERY;
+	if (!session || !context.transaction.IsAutoCommit()) {
+		return;
+	}
+	auto typed = Text(context.GetCurrentQuery());
+	if (!Api().session_foresees(session.Get(), typed)) {
+		return;
+	}
+	try {
+		lock_guard<mutex> guard(lock);
+		TellSettings(context);
+	} catch (...) { // NOLINT: whoever binds the query comes to the same, and can be told
+		return;
+	}
+	has_sent_ahead = Api().session_send_ahead(session.Get(), typed);
+}
+
+void RemoteSession::QueryEnd() {
+	moment = Moment::BETWEEN_QUERIES;
+	if (std::exchange(has_sent_ahead, false)) {
+		Api().session_drop_ahead(session.Get());
+	}
+}
+
+string RemoteSession::TypedText(ClientContext &context) const {
+	return moment == Moment::IN_QUERY ? context.GetCurrentQuery() : string();
 }
 
 //! Whether a statement begins with that word, after white space alone.

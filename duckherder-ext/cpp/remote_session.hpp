@@ -12,7 +12,7 @@ class RemoteCatalog;
 //! The connection's session on the server, opened when it is first needed and closed with the connection.
 class RemoteSession : public duckdb::ClientContextState {
 public:
-	explicit RemoteSession(duckdb::shared_ptr<RemoteHandle> remote);
+	RemoteSession(duckdb::shared_ptr<RemoteHandle> remote, duckdb::Identifier catalog_name);
 
 	//! The session of `context` on `catalog`.
 	static duckdb::shared_ptr<RemoteSession> Of(duckdb::ClientContext &context, RemoteCatalog &catalog);
@@ -20,30 +20,33 @@ public:
 	static void Forget(duckdb::ClientContext &context, RemoteCatalog &catalog);
 
 	//! The open session.
-	DhSession *Open(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	DhSession *Open(duckdb::ClientContext &context);
 	//! The session if it has been opened, else null.
 	DhSession *IfOpen();
 	//! Whether the statement that is being bound is not going to run now as it is: one of PREPARE or EXPLAIN, or one that only
 	//! its columns are asked of.
 	bool OnlyBinds(duckdb::ClientContext &context) const;
+	//! The user's text, of the query that runs; empty if that is not known.
+	duckdb::string TypedText(duckdb::ClientContext &context) const;
 
-	void QueryBegin(duckdb::ClientContext &) override {
-		moment = Moment::IN_QUERY;
-	}
-	void QueryEnd() override {
-		moment = Moment::BETWEEN_QUERIES;
-	}
+	void QueryBegin(duckdb::ClientContext &context) override;
+	void QueryEnd() override;
 
 private:
 	//! UNKNOWN: it has been made since the last query began.
 	enum class Moment : uint8_t { UNKNOWN, IN_QUERY, BETWEEN_QUERIES };
 
-	void TellSettings(duckdb::ClientContext &context, RemoteCatalog &catalog);
+	void TellSettings(duckdb::ClientContext &context);
 
 	duckdb::shared_ptr<RemoteHandle> remote;
+	duckdb::Identifier catalog_name;
 	duckdb::mutex lock;
 	SessionHandle session;
 	Moment moment = Moment::UNKNOWN;
+	//! A read has been sent before it was bound, and has to be dropped if it is not asked for.
+	bool has_sent_ahead = false;
+	//! The query at whose beginning the settings were told.
+	duckdb::transaction_t told_in = duckdb::MAXIMUM_QUERY_ID;
 	//! Where DuckDB keeps these settings, once ICU is loaded.
 	duckdb::optional_idx time_zone_index;
 	duckdb::optional_idx calendar_index;

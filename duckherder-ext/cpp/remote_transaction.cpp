@@ -70,12 +70,12 @@ bool RemoteTransaction::IsFirstLookup(ClientContext &context) {
 	return !std::exchange(listing.has_looked_up, true);
 }
 
-shared_ptr<TablesHandle> RemoteTransaction::Tables(ClientContext &context, RemoteCatalog &catalog) {
+shared_ptr<TablesHandle> RemoteTransaction::Tables(ClientContext &context) {
 	lock_guard<mutex> guard(lock);
 	ReadFor(context);
 	if (!listing.tables) {
 		auto tables = make_shared_ptr<TablesHandle>();
-		auto open_session = session->Open(context, catalog);
+		auto open_session = session->Open(context);
 		Check([&](DhBuffer *error) {
 			return Api().list_tables(open_session, InterruptOf(context), tables->Slot(), error);
 		});
@@ -84,14 +84,13 @@ shared_ptr<TablesHandle> RemoteTransaction::Tables(ClientContext &context, Remot
 	return listing.tables;
 }
 
-shared_ptr<DefinitionsHandle> RemoteTransaction::Definitions(ClientContext &context, RemoteCatalog &catalog,
-                                                             DhDefinitionKind kind) {
+shared_ptr<DefinitionsHandle> RemoteTransaction::Definitions(ClientContext &context, DhDefinitionKind kind) {
 	lock_guard<mutex> guard(lock);
 	ReadFor(context);
 	auto &known = listing.definitions[kind];
 	if (!known) {
 		auto definitions = make_shared_ptr<DefinitionsHandle>();
-		auto open_session = session->Open(context, catalog);
+		auto open_session = session->Open(context);
 		Check([&](DhBuffer *error) {
 			return Api().list_definitions(open_session, kind, InterruptOf(context), definitions->Slot(), error);
 		});
@@ -119,7 +118,7 @@ Transaction &RemoteTransactionManager::StartTransaction(ClientContext &context) 
 	auto transaction = make_uniq<RemoteTransaction>(*this, context, RemoteSession::Of(context, catalog));
 	auto &result = *transaction;
 	if (!context.transaction.IsAutoCommit() && Settings::Get<ImmediateTransactionModeSetting>(context)) {
-		auto session = result.Session().Open(context, catalog);
+		auto session = result.Session().Open(context);
 		Check([&](DhBuffer *error) { return Api().session_begin(session, InterruptOf(context), error); });
 	}
 	lock_guard<mutex> guard(lock);

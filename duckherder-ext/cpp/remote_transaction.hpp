@@ -33,9 +33,8 @@ public:
 	//! Keeps a catalog entry alive until the transaction ends: DuckDB holds plain references to what a look-up returned.
 	duckdb::CatalogEntry &Keep(duckdb::shared_ptr<duckdb::CatalogEntry> entry);
 	//! Everything in the catalog, read once for all that one statement asks.
-	duckdb::shared_ptr<TablesHandle> Tables(duckdb::ClientContext &context, RemoteCatalog &catalog);
-	duckdb::shared_ptr<DefinitionsHandle> Definitions(duckdb::ClientContext &context, RemoteCatalog &catalog,
-	                                                  DhDefinitionKind kind);
+	duckdb::shared_ptr<TablesHandle> Tables(duckdb::ClientContext &context);
+	duckdb::shared_ptr<DefinitionsHandle> Definitions(duckdb::ClientContext &context, DhDefinitionKind kind);
 	//! Whether a statement looks its first type or macro up.
 	bool IsFirstLookup(duckdb::ClientContext &context);
 	//! What is sent from here on is one transaction on the duckling, also if the user has begun none.

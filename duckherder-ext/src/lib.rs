@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod ahead;
 mod attach;
 mod error;
 pub mod ffi;

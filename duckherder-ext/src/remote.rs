@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use duckherder_catalog::{AliasRegistry, SchemaCache, TableName};
+use duckherder_catalog::{AliasRegistry, Rewrites, SchemaCache, TableName};
 use duckherder_client::Client;
 use duckherder_proto::ExceptionType;
 
@@ -20,6 +20,7 @@ pub struct Remote {
     aliases: Mutex<AliasRegistry>,
     cache: Mutex<SchemaCache>,
     functions: Mutex<Option<HashSet<String>>>,
+    rewrites: Mutex<Rewrites>,
 }
 
 impl Remote {
@@ -44,6 +45,7 @@ impl Remote {
             aliases: Mutex::default(),
             cache: Mutex::default(),
             functions: Mutex::default(),
+            rewrites: Mutex::default(),
         }))
     }
 
@@ -95,6 +97,11 @@ impl Remote {
     /// The names of the server's functions if they have been read, locked.
     pub fn functions(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What reads have become on their way to the server, locked.
+    pub fn rewrites(&self) -> MutexGuard<'_, Rewrites> {
+        self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets an alias; the remote name may name a schema.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use duckherder_proto::ExceptionType;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::AbortHandle;
 
 use crate::error::{ExtError, Result};
 
@@ -72,6 +73,64 @@ impl InterruptCheck for Never {
     }
 }
 
+/// A future that runs on the runtime. Dropped, it is too.
+pub struct Task<T> {
+    outcome: flume::Receiver<Result<T>>,
+    task: AbortHandle,
+    process_id: u32,
+}
+
+/// Has `future` run on the runtime.
+///
+/// # Errors
+/// If the operating system refuses threads.
+pub fn spawn<T, F>(future: F) -> Result<Task<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let (sender, outcome) = flume::bounded(1);
+    let task = handle()?.spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    Ok(Task {
+        outcome,
+        task: task.abort_handle(),
+        process_id: std::process::id(),
+    })
+}
+
+impl<T> Task<T> {
+    /// Blocks until the future is done, or the user interrupts: then it is dropped.
+    ///
+    /// # Errors
+    /// The future's own; `INTERRUPT`.
+    pub fn wait(self, interrupt: &dyn InterruptCheck) -> Result<T> {
+        loop {
+            match self.outcome.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
+                Ok(outcome) => return outcome,
+                Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => return Err(interrupted()),
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => {
+                    return Err(ExtError::new(
+                        ExceptionType::Io,
+                        "duckherder's network task ended unexpectedly",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        // In a forked child there is no such task, and its runtime's locks must not be touched.
+        if self.process_id == std::process::id() {
+            self.task.abort();
+        }
+    }
+}
+
 /// Runs `future` on the runtime and blocks until it is done, or the user interrupts: then it is dropped.
 ///
 /// # Errors
@@ -81,26 +140,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    let (sender, receiver) = flume::bounded(1);
-    let task = handle()?.spawn(async move {
-        let _ = sender.send(future.await);
-    });
-    loop {
-        match receiver.recv_timeout(INTERRUPT_CHECK_INTERVAL) {
-            Ok(outcome) => return outcome,
-            Err(flume::RecvTimeoutError::Timeout) if interrupt.is_interrupted() => {
-                task.abort();
-                return Err(interrupted());
-            }
-            Err(flume::RecvTimeoutError::Timeout) => {}
-            Err(flume::RecvTimeoutError::Disconnected) => {
-                return Err(ExtError::new(
-                    ExceptionType::Io,
-                    "duckherder's network task ended unexpectedly",
-                ));
-            }
-        }
-    }
+    spawn(future)?.wait(interrupt)
 }
 
 /// What an interrupted wait reports.

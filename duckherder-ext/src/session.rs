@@ -17,6 +17,7 @@ use duckherder_proto::v1::{ColumnDescription, DefinitionDescription, DefinitionK
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
 
+use crate::ahead::Ahead;
 use crate::error::{ExtError, ForUser, Result};
 use crate::history::{Beginning, Kind, Outcome, Recording};
 use crate::remote::Remote;
@@ -52,6 +53,8 @@ pub struct RemoteSession {
     transaction: Mutex<TransactionState>,
     settings: Mutex<Settings>,
     snapshot: Mutex<Snapshot>,
+    /// The read of the query that runs, if it was foreseen and has not been asked for yet.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 /// The catalog as the transaction sees it: as it was when it began, with what it has changed itself.
@@ -111,6 +114,7 @@ impl RemoteSession {
             transaction: Mutex::new(TransactionState::None),
             settings: Mutex::default(),
             snapshot: Mutex::default(),
+            ahead: Mutex::default(),
         }
     }
 
@@ -204,8 +208,72 @@ impl RemoteSession {
         *transaction == TransactionState::Lost
     }
 
+    /// Whether what the user has written is like a read that has been sent before.
+    pub fn foresees(&self, typed: &str) -> bool {
+        self.remote.rewrites().foresee(typed).is_some()
+    }
+
+    /// Sends what `typed`, a query that begins outside of a transaction, will most likely become. Whether it has been sent:
+    /// not if nothing is foreseen, or something would have to be sent before.
+    ///
+    /// # Errors
+    /// In a forked process; if the operating system refuses threads.
+    pub fn send_ahead(&self, typed: &str) -> Result<bool> {
+        let Some(sql) = self.remote.rewrites().foresee(typed) else {
+            return Ok(false);
+        };
+        self.remote.check_process()?;
+        let Some(session) = lock(&self.session).clone() else {
+            return Ok(false);
+        };
+        if !self.is_settled() {
+            return Ok(false);
+        }
+        let recording = Recording::start(&self.remote, &sql, Kind::Read);
+        let options = QueryOptions {
+            begin_transaction: false,
+            history_id: Some(recording.id()),
+            stored_types: true,
+        };
+        recording.traffic().add_sent(0, sql.len() as u64);
+        let request = begin(session, sql.clone(), options, Access::Read);
+        let begun = runtime::spawn(async move { request.await.map_err(ForUser::for_user) })?;
+        *lock(&self.ahead) = Some(Ahead {
+            typed: typed.to_owned(),
+            sql,
+            recording,
+            begun,
+        });
+        Ok(true)
+    }
+
+    /// Cancels what has been sent ahead, if it has not been asked for.
+    pub fn drop_ahead(&self) {
+        let ahead = lock(&self.ahead).take();
+        if let Some(ahead) = ahead {
+            self.remote.rewrites().give_up(&ahead.typed);
+        }
+    }
+
+    /// What has been sent ahead, if it is this.
+    fn take_ahead(&self, sql: &str, transactional: bool, access: Access) -> Option<Ahead> {
+        let ahead = lock(&self.ahead).take()?;
+        if ahead.sql == sql && !transactional && access == Access::Read && self.is_settled() {
+            return Some(ahead);
+        }
+        self.remote.rewrites().give_up(&ahead.typed);
+        None
+    }
+
+    /// Whether a statement in autocommit would be sent without anything before it.
+    fn is_settled(&self) -> bool {
+        let settings = lock(&self.settings);
+        settings.told == settings.wanted && *lock(&self.transaction) == TransactionState::None
+    }
+
     /// Starts a statement and waits for its result's schema. `transactional`: the client connection is in an explicit
-    /// transaction, which the server joins with this statement at the latest.
+    /// transaction, which the server joins with this statement at the latest. `typed`: the user's text, if the statement
+    /// has been made of that and nothing else.
     ///
     /// # Errors
     /// The server's, or the connection's.
@@ -213,12 +281,32 @@ impl RemoteSession {
         &self,
         interrupt: &dyn InterruptCheck,
         sql: &str,
+        typed: Option<&str>,
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
-        let recording = Recording::start(&self.remote, sql, access.kind());
-        match self.start_recorded(interrupt, sql, transactional, access, &recording) {
-            Ok(begun) => Scan::stream(Arc::clone(&self.remote), begun, recording),
+        let (recording, begun) = match self.take_ahead(sql, transactional, access) {
+            Some(ahead) => (ahead.recording, Some(ahead.begun)),
+            None => (Recording::start(&self.remote, sql, access.kind()), None),
+        };
+        let was_ahead = begun.is_some();
+        let outcome = match begun.map(|begun| begun.wait(interrupt)) {
+            // What was lost is a read: it is sent again, on a new session if need be.
+            Some(Err(error)) if error.kind == ExceptionType::Connection => None,
+            outcome => outcome,
+        };
+        let outcome = outcome.unwrap_or_else(|| self.start_recorded(interrupt, sql, transactional, access, &recording));
+        match outcome {
+            Ok(begun) => {
+                if let Some(typed) = typed
+                    && !was_ahead
+                    && !transactional
+                    && access == Access::Read
+                {
+                    self.remote.rewrites().learn(typed, sql);
+                }
+                Scan::stream(Arc::clone(&self.remote), begun, recording)
+            }
             Err(error) => {
                 self.forget_stale_catalog(&error);
                 recording.end(Err(&error));
@@ -246,10 +334,7 @@ impl RemoteSession {
         let outcome = self.request(interrupt, |session| {
             let sql = sql.to_owned();
             recording.traffic().add_sent(0, sql.len() as u64);
-            async move {
-                let stream = session.query_with(sql, options).await?;
-                Ok(Begun::of(stream, access == Access::Write).await)
-            }
+            begin(session, sql, options, access)
         });
         if options.begin_transaction {
             self.note_begun(outcome.as_ref().err());
@@ -654,6 +739,17 @@ impl RemoteSession {
             self.remote.cache().clear();
         }
     }
+}
+
+/// Sends a statement and waits for its result to begin.
+async fn begin(
+    session: Session,
+    sql: String,
+    options: QueryOptions,
+    access: Access,
+) -> std::result::Result<Begun, ClientError> {
+    let stream = session.query_with(sql, options).await?;
+    Ok(Begun::of(stream, access == Access::Write).await)
 }
 
 impl Drop for RemoteSession {

@@ -2,11 +2,10 @@
 //!
 //! [`placement`] says which worker holds which rows of a table. [`plan`] describes an optimized query plan in, and the
 //! distributed plan out; [`distribute`] decides. [`query`] is what the executor is given. [`spread`] decides where the rows
-//! of a new table go. [`template`] tells statements that differ in literals only.
+//! of a new table go.
 
 pub mod distribute;
 pub mod placement;
 pub mod plan;
 pub mod query;
 pub mod spread;
-pub mod template;

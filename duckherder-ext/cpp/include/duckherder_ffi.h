@@ -508,10 +508,12 @@ typedef struct DhApi {
                                   struct DhInterrupt interrupt,
                                   struct DhBuffer *error);
   /**
-   * Starts a statement and waits for its result's schema.
+   * Starts a statement and waits for its result's schema. `typed` is the user's text, if the statement was made of that
+   * alone, and empty otherwise.
    */
   enum DhStatus (*scan_start)(const struct DhSession *session,
                               struct DhText sql,
+                              struct DhText typed,
                               bool transactional,
                               bool writes,
                               struct DhInterrupt interrupt,
@@ -715,6 +717,18 @@ typedef struct DhApi {
                                     const struct DhOption *settings,
                                     size_t settings_len,
                                     struct DhBuffer *error);
+  /**
+   * Whether what the user has written is like a read that has been sent before. Never fails.
+   */
+  bool (*session_foresees)(const struct DhSession *session, struct DhText typed);
+  /**
+   * Sends what the query that begins will most likely become; whether it was sent. Never fails.
+   */
+  bool (*session_send_ahead)(const struct DhSession *session, struct DhText typed);
+  /**
+   * Cancels what was sent ahead, if it has not been asked for. Never fails.
+   */
+  void (*session_drop_ahead)(const struct DhSession *session);
   /**
    * Begins the server's part of the transaction now.
    */

@@ -130,10 +130,12 @@ pub struct DhApi {
         interrupt: DhInterrupt,
         error: *mut DhBuffer,
     ) -> DhStatus,
-    /// Starts a statement and waits for its result's schema.
+    /// Starts a statement and waits for its result's schema. `typed` is the user's text, if the statement was made of that
+    /// alone, and empty otherwise.
     pub scan_start: unsafe extern "C" fn(
         session: *const DhSession,
         sql: DhText,
+        typed: DhText,
         transactional: bool,
         writes: bool,
         interrupt: DhInterrupt,
@@ -292,6 +294,12 @@ pub struct DhApi {
         settings_len: usize,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// Whether what the user has written is like a read that has been sent before. Never fails.
+    pub session_foresees: unsafe extern "C" fn(session: *const DhSession, typed: DhText) -> bool,
+    /// Sends what the query that begins will most likely become; whether it was sent. Never fails.
+    pub session_send_ahead: unsafe extern "C" fn(session: *const DhSession, typed: DhText) -> bool,
+    /// Cancels what was sent ahead, if it has not been asked for. Never fails.
+    pub session_drop_ahead: unsafe extern "C" fn(session: *const DhSession),
     /// Begins the server's part of the transaction now.
     pub session_begin:
         unsafe extern "C" fn(session: *const DhSession, interrupt: DhInterrupt, error: *mut DhBuffer) -> DhStatus,
@@ -384,6 +392,9 @@ pub(super) static API: DhApi = DhApi {
     columns_free: catalog::columns_free,
     columns_get: catalog::columns_get,
     session_settings: remote::session_settings,
+    session_foresees: remote::session_foresees,
+    session_send_ahead: remote::session_send_ahead,
+    session_drop_ahead: remote::session_drop_ahead,
     session_begin: remote::session_begin,
     upload_start: upload::upload_start,
     upload_push: upload::upload_push,

@@ -25,13 +25,15 @@ pub type ArrowSchema = FFI_ArrowSchema;
 /// An Arrow array, `struct ArrowArray` of the C data interface.
 pub type ArrowArray = FFI_ArrowArray;
 
-/// Starts a statement and waits for its result's schema.
+/// Starts a statement and waits for its result's schema. `typed` is the user's text, if the statement was made of that alone,
+/// and empty otherwise.
 ///
 /// # Safety
-/// `session` is live, `sql` is valid for the call, `scan` and `error` are places for one each.
+/// `session` is live, the texts are valid for the call, `scan` and `error` are places for one each.
 pub(super) unsafe extern "C" fn scan_start(
     session: *const DhSession,
     sql: DhText,
+    typed: DhText,
     transactional: bool,
     writes: bool,
     interrupt: DhInterrupt,
@@ -40,9 +42,10 @@ pub(super) unsafe extern "C" fn scan_start(
 ) -> DhStatus {
     guard(error, || {
         // SAFETY: the caller's promise.
-        let (session, sql) = unsafe { (&(*session).0, sql.to_owned()?) };
+        let (session, sql, typed) = unsafe { (&(*session).0, sql.to_owned()?, typed.to_owned()?) };
+        let typed = (!typed.is_empty()).then_some(typed.as_str());
         let access = if writes { Access::Write } else { Access::Read };
-        let started = session.start(&interrupt, &sql, transactional, access)?;
+        let started = session.start(&interrupt, &sql, typed, transactional, access)?;
         // SAFETY: the caller's promise.
         unsafe { scan.write(Box::into_raw(Box::new(DhScan(started)))) };
         Ok(DhStatus::DhOk)

@@ -191,6 +191,48 @@ pub(super) unsafe extern "C" fn session_settings(
     })
 }
 
+/// Whether what the user has written is like a read that has been sent before. Never fails.
+///
+/// # Safety
+/// `session` is live, `typed` is valid for the call.
+pub(super) unsafe extern "C" fn session_foresees(session: *const DhSession, typed: DhText) -> bool {
+    let mut foresees = false;
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller's promise.
+        let (session, typed) = unsafe { (&(*session).0, typed.to_owned()?) };
+        foresees = session.foresees(&typed);
+        Ok(DhStatus::DhOk)
+    });
+    foresees
+}
+
+/// Sends what the query that begins will most likely become; whether it was sent. Never fails.
+///
+/// # Safety
+/// As for [`session_foresees`].
+pub(super) unsafe extern "C" fn session_send_ahead(session: *const DhSession, typed: DhText) -> bool {
+    let mut sent = false;
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller's promise.
+        let (session, typed) = unsafe { (&(*session).0, typed.to_owned()?) };
+        sent = session.send_ahead(&typed)?;
+        Ok(DhStatus::DhOk)
+    });
+    sent
+}
+
+/// Cancels what was sent ahead, if it has not been asked for. Never fails.
+///
+/// # Safety
+/// `session` is live.
+pub(super) unsafe extern "C" fn session_drop_ahead(session: *const DhSession) {
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: the caller's promise.
+        unsafe { &(*session).0 }.drop_ahead();
+        Ok(DhStatus::DhOk)
+    });
+}
+
 /// Begins the server's part of the transaction now.
 ///
 /// # Safety

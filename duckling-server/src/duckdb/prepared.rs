@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-use duckherder_catalog::herd::template::{LiteralKind, Template};
+use duckherder_catalog::template::{LiteralKind, Template};
 use duckherder_proto::RemoteError;
 
 use super::connection::{Connection, ConnectionHandle};

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::query::Summary;
-use duckherder_catalog::herd::template::Template;
+use duckherder_catalog::template::Template;
 use duckherder_proto::RemoteError;
 use serde::Deserialize;
 

@@ -34,6 +34,17 @@ pub struct Literal<'sql> {
     pub text: Cow<'sql, str>,
 }
 
+impl Literal<'_> {
+    /// As it is written in SQL.
+    #[must_use]
+    pub fn source(&self) -> Cow<'_, str> {
+        match self.kind {
+            LiteralKind::Integer => Cow::Borrowed(&self.text),
+            LiteralKind::String => Cow::Owned(format!("'{}'", self.text.replace('\'', "''"))),
+        }
+    }
+}
+
 /// What a literal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LiteralKind {
@@ -220,8 +231,7 @@ mod tests {
                 let mut literals = template.literals.iter();
                 for char in template.text.chars() {
                     match char {
-                        INTEGER => rebuilt += &literals.next().unwrap().text,
-                        STRING => rebuilt += &format!("'{}'", literals.next().unwrap().text.replace('\'', "''")),
+                        INTEGER | STRING => rebuilt += &literals.next().unwrap().source(),
                         other => rebuilt.push(other),
                     }
                 }
