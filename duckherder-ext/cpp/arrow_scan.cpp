@@ -206,7 +206,9 @@ unique_ptr<GlobalTableFunctionState> MakeArrowScan(ClientContext &context, ScanH
 		                  "between; run the statement again",
 		                  state->arriving.GetTypes().size(), state->types.size());
 	}
-	state->threads = context.db->NumberOfThreads();
+	if (!Api().scan_is_one_group(state->scan.Get())) {
+		state->threads = context.db->NumberOfThreads();
+	}
 	return std::move(state);
 }
 

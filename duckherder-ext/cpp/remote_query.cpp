@@ -179,6 +179,14 @@ struct RemoteQueryData : public TableFunctionData {
 		});
 		return scan;
 	}
+
+	//! Starts it for whoever executes it in this query.
+	void StartNow(ClientContext &context) const {
+		auto scan = Start(context, RemoteSession::Of(context, statement.catalog)->TypedText(context));
+		lock_guard<mutex> guard(started->lock);
+		started->scan = std::move(scan);
+		started->query_id = context.transaction.GetActiveQuery();
+	}
 };
 
 //! Names and values of parameters come after the function's own arguments.
@@ -275,10 +283,20 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 			DescribeColumns(context, statement, return_types, names);
 			break;
 		}
-		auto scan = data->Start(context, session->TypedText(context));
-		ArrowResultColumns(context, scan.Get(), return_types, names);
-		data->started->scan = std::move(scan);
-		data->started->query_id = context.transaction.GetActiveQuery();
+		auto foreseen = make_shared_ptr<ScanHandle>();
+		if (session->WillConfirm() && Check([&](DhBuffer *error) {
+			    return Api().scan_foreseen(statement.catalog.Session(context), Text(statement.sql), foreseen->Slot(), error);
+		    })) {
+			ArrowResultColumns(context, foreseen->Get(), return_types, names);
+			session->ConfirmWith(
+			    [foreseen, to_start = make_shared_ptr<RemoteQueryData>(*data)](ClientContext &context) {
+				    to_start->StartNow(context);
+				    return Api().scan_has_columns_of(to_start->started->scan.Get(), foreseen->Get());
+			    });
+			break;
+		}
+		data->StartNow(context);
+		ArrowResultColumns(context, data->started->scan.Get(), return_types, names);
 		break;
 	}
 	case QueryShape::NOTHING:

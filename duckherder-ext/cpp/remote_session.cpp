@@ -259,9 +259,32 @@ void RemoteSession::QueryBegin(ClientContext &context) {
 
 void RemoteSession::QueryEnd() {
 	moment = Moment::BETWEEN_QUERIES;
+	will_confirm = false;
+	confirm = nullptr;
 	if (std::exchange(has_sent_ahead, false)) {
 		Api().session_drop_ahead(session.Get());
 	}
+}
+
+bool RemoteSession::CanRequestRebind() {
+	// Asked before a statement is bound: if so, `OnFinalizePrepare` is called after it has been planned.
+	will_confirm = has_sent_ahead;
+	return will_confirm;
+}
+
+bool RemoteSession::WillConfirm() const {
+	return will_confirm;
+}
+
+void RemoteSession::ConfirmWith(std::function<bool(ClientContext &)> new_confirm) {
+	confirm = std::move(new_confirm);
+}
+
+RebindQueryInfo RemoteSession::OnFinalizePrepare(ClientContext &context, PreparedStatementData &,
+                                                 PreparedStatementMode) {
+	will_confirm = false;
+	auto to_confirm = std::exchange(confirm, nullptr);
+	return to_confirm && !to_confirm(context) ? RebindQueryInfo::ATTEMPT_TO_REBIND : RebindQueryInfo::DO_NOT_REBIND;
 }
 
 string RemoteSession::TypedText(ClientContext &context) const {

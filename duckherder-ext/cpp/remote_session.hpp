@@ -29,8 +29,16 @@ public:
 	//! The user's text, of the query that runs; empty if that is not known.
 	duckdb::string TypedText(duckdb::ClientContext &context) const;
 
+	//! Whether `ConfirmColumns` will be asked before the statement that is being bound is executed.
+	bool WillConfirm() const;
+	//! `confirm` waits for the result whose columns were foreseen; whether they are those.
+	void ConfirmWith(std::function<bool(duckdb::ClientContext &)> confirm);
+
 	void QueryBegin(duckdb::ClientContext &context) override;
 	void QueryEnd() override;
+	bool CanRequestRebind() override;
+	duckdb::RebindQueryInfo OnFinalizePrepare(duckdb::ClientContext &context, duckdb::PreparedStatementData &prepared,
+	                                          duckdb::PreparedStatementMode mode) override;
 
 private:
 	//! UNKNOWN: it has been made since the last query began.
@@ -45,6 +53,8 @@ private:
 	Moment moment = Moment::UNKNOWN;
 	//! A read has been sent before it was bound, and has to be dropped if it is not asked for.
 	bool has_sent_ahead = false;
+	bool will_confirm = false;
+	std::function<bool(duckdb::ClientContext &)> confirm;
 	//! The query at whose beginning the settings were told.
 	duckdb::transaction_t told_in = duckdb::MAXIMUM_QUERY_ID;
 	//! Where DuckDB keeps these settings, once ICU is loaded.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arrow::datatypes::SchemaRef;
 use duckherder_catalog::{AliasRegistry, Rewrites, SchemaCache, TableName};
 use duckherder_client::Client;
 use duckherder_proto::ExceptionType;
@@ -20,7 +21,7 @@ pub struct Remote {
     aliases: Mutex<AliasRegistry>,
     cache: Mutex<SchemaCache>,
     functions: Mutex<Option<HashSet<String>>>,
-    rewrites: Mutex<Rewrites>,
+    rewrites: Mutex<Rewrites<SchemaRef>>,
 }
 
 impl Remote {
@@ -99,8 +100,8 @@ impl Remote {
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What reads have become on their way to the server, locked.
-    pub fn rewrites(&self) -> MutexGuard<'_, Rewrites> {
+    /// What reads have become on their way to the server, and the columns of their results, locked.
+    pub fn rewrites(&self) -> MutexGuard<'_, Rewrites<SchemaRef>> {
         self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -186,11 +186,22 @@ impl Scan {
     /// The query history.
     pub fn history() -> Result<Self> {
         let batch = history::snapshot().map_err(|error| ExtError::new(ExceptionType::Io, error.to_string()))?;
+        Ok(Self::of(history::schema(), Some(batch)))
+    }
+
+    /// No rows, of these columns.
+    pub fn of_columns(schema: SchemaRef) -> Self {
+        Self::of(schema, None)
+    }
+
+    fn of(schema: SchemaRef, batch: Option<RecordBatch>) -> Self {
         let (sender, batches) = flume::bounded(1);
-        // There is room for one.
-        let _ = sender.send(Ok(batch));
-        Ok(Self {
-            schema: history::schema(),
+        if let Some(batch) = batch {
+            // There is room for one.
+            let _ = sender.send(Ok(batch));
+        }
+        Self {
+            schema,
             batches,
             next_index: Mutex::default(),
             failure: Mutex::default(),
@@ -198,7 +209,12 @@ impl Scan {
             progress: None,
             wakers: Wakers::default(),
             _pump: None,
-        })
+        }
+    }
+
+    /// Whether all of it is there, and one group at most.
+    pub fn is_one_group(&self) -> bool {
+        self.batches.is_disconnected() && self.batches.len() <= 1
     }
 
     /// The result's schema.

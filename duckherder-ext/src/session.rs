@@ -219,7 +219,8 @@ impl RemoteSession {
     /// # Errors
     /// In a forked process; if the operating system refuses threads.
     pub fn send_ahead(&self, typed: &str) -> Result<bool> {
-        let Some(sql) = self.remote.rewrites().foresee(typed) else {
+        let foreseen = self.remote.rewrites().foresee(typed).map(|(sql, schema)| (sql, Arc::clone(schema)));
+        let Some((sql, schema)) = foreseen else {
             return Ok(false);
         };
         self.remote.check_process()?;
@@ -236,15 +237,24 @@ impl RemoteSession {
             stored_types: true,
         };
         recording.traffic().add_sent(0, sql.len() as u64);
-        let request = begin(session, sql.clone(), options, Access::Read);
+        // Nobody waits for its columns: what there is in a moment comes with them.
+        let request = begin(session, sql.clone(), options, true);
         let begun = runtime::spawn(async move { request.await.map_err(ForUser::for_user) })?;
         *lock(&self.ahead) = Some(Ahead {
             typed: typed.to_owned(),
             sql,
+            schema,
             recording,
             begun,
         });
         Ok(true)
+    }
+
+    /// What the columns of a read will most likely be, if it has been sent ahead.
+    pub fn foreseen_columns(&self, sql: &str) -> Option<SchemaRef> {
+        let ahead = lock(&self.ahead);
+        let ahead = ahead.as_ref().filter(|ahead| ahead.sql == sql)?;
+        Some(Arc::clone(&ahead.schema))
     }
 
     /// Cancels what has been sent ahead, if it has not been asked for.
@@ -285,11 +295,10 @@ impl RemoteSession {
         transactional: bool,
         access: Access,
     ) -> Result<Scan> {
-        let (recording, begun) = match self.take_ahead(sql, transactional, access) {
-            Some(ahead) => (ahead.recording, Some(ahead.begun)),
-            None => (Recording::start(&self.remote, sql, access.kind()), None),
+        let (recording, foreseen, begun) = match self.take_ahead(sql, transactional, access) {
+            Some(ahead) => (ahead.recording, Some(ahead.schema), Some(ahead.begun)),
+            None => (Recording::start(&self.remote, sql, access.kind()), None, None),
         };
-        let was_ahead = begun.is_some();
         let outcome = match begun.map(|begun| begun.wait(interrupt)) {
             // What was lost is a read: it is sent again, on a new session if need be.
             Some(Err(error)) if error.kind == ExceptionType::Connection => None,
@@ -298,14 +307,15 @@ impl RemoteSession {
         let outcome = outcome.unwrap_or_else(|| self.start_recorded(interrupt, sql, transactional, access, &recording));
         match outcome {
             Ok(begun) => {
+                let scan = Scan::stream(Arc::clone(&self.remote), begun, recording)?;
                 if let Some(typed) = typed
-                    && !was_ahead
+                    && foreseen.as_ref() != Some(scan.schema())
                     && !transactional
                     && access == Access::Read
                 {
-                    self.remote.rewrites().learn(typed, sql);
+                    self.remote.rewrites().learn(typed, sql, Arc::clone(scan.schema()));
                 }
-                Scan::stream(Arc::clone(&self.remote), begun, recording)
+                Ok(scan)
             }
             Err(error) => {
                 self.forget_stale_catalog(&error);
@@ -334,7 +344,7 @@ impl RemoteSession {
         let outcome = self.request(interrupt, |session| {
             let sql = sql.to_owned();
             recording.traffic().add_sent(0, sql.len() as u64);
-            begin(session, sql, options, access)
+            begin(session, sql, options, access == Access::Write)
         });
         if options.begin_transaction {
             self.note_begun(outcome.as_ref().err());
@@ -746,10 +756,10 @@ async fn begin(
     session: Session,
     sql: String,
     options: QueryOptions,
-    access: Access,
+    ends_soon: bool,
 ) -> std::result::Result<Begun, ClientError> {
     let stream = session.query_with(sql, options).await?;
-    Ok(Begun::of(stream, access == Access::Write).await)
+    Ok(Begun::of(stream, ends_soon).await)
 }
 
 impl Drop for RemoteSession {

@@ -520,6 +520,22 @@ typedef struct DhApi {
                               struct DhScan **scan,
                               struct DhBuffer *error);
   /**
+   * The columns that a statement's result will most likely have, if it was sent ahead: a result of these without rows.
+   * Else `DhEnd`.
+   */
+  enum DhStatus (*scan_foreseen)(const struct DhSession *session,
+                                 struct DhText sql,
+                                 struct DhScan **scan,
+                                 struct DhBuffer *error);
+  /**
+   * Whether two results have the same columns.
+   */
+  bool (*scan_has_columns_of)(const struct DhScan *scan, const struct DhScan *other);
+  /**
+   * Whether all of a result is there, and one group at most.
+   */
+  bool (*scan_is_one_group)(const struct DhScan *scan);
+  /**
    * Reads the query history.
    */
   enum DhStatus (*scan_history)(struct DhScan **scan, struct DhBuffer *error);

@@ -142,6 +142,18 @@ pub struct DhApi {
         scan: *mut *mut DhScan,
         error: *mut DhBuffer,
     ) -> DhStatus,
+    /// The columns that a statement's result will most likely have, if it was sent ahead: a result of these without rows.
+    /// Else `DhEnd`.
+    pub scan_foreseen: unsafe extern "C" fn(
+        session: *const DhSession,
+        sql: DhText,
+        scan: *mut *mut DhScan,
+        error: *mut DhBuffer,
+    ) -> DhStatus,
+    /// Whether two results have the same columns.
+    pub scan_has_columns_of: unsafe extern "C" fn(scan: *const DhScan, other: *const DhScan) -> bool,
+    /// Whether all of a result is there, and one group at most.
+    pub scan_is_one_group: unsafe extern "C" fn(scan: *const DhScan) -> bool,
     /// Reads the query history.
     pub scan_history: unsafe extern "C" fn(scan: *mut *mut DhScan, error: *mut DhBuffer) -> DhStatus,
     /// The Arrow schema of a result; the caller releases it.
@@ -359,6 +371,9 @@ pub(super) static API: DhApi = DhApi {
     session_drop_temporary: remote::session_drop_temporary,
     load_extension: remote::load_extension,
     scan_start: query::scan_start,
+    scan_foreseen: query::scan_foreseen,
+    scan_has_columns_of: query::scan_has_columns_of,
+    scan_is_one_group: query::scan_is_one_group,
     scan_history: query::scan_history,
     scan_schema: query::scan_schema,
     scan_type_text: query::scan_type_text,

@@ -52,6 +52,47 @@ pub(super) unsafe extern "C" fn scan_start(
     })
 }
 
+/// The columns that a statement's result will most likely have, if it was sent ahead: a result of these without rows. Else
+/// `DhEnd`.
+///
+/// # Safety
+/// `session` is live, `sql` is valid for the call, `scan` and `error` are places for one each.
+pub(super) unsafe extern "C" fn scan_foreseen(
+    session: *const DhSession,
+    sql: DhText,
+    scan: *mut *mut DhScan,
+    error: *mut DhBuffer,
+) -> DhStatus {
+    guard(error, || {
+        // SAFETY: the caller's promise.
+        let (session, sql) = unsafe { (&(*session).0, sql.to_owned()?) };
+        let Some(schema) = session.foreseen_columns(&sql) else {
+            return Ok(DhStatus::DhEnd);
+        };
+        // SAFETY: the caller's promise.
+        unsafe { scan.write(Box::into_raw(Box::new(DhScan(Scan::of_columns(schema))))) };
+        Ok(DhStatus::DhOk)
+    })
+}
+
+/// Whether two results have the same columns.
+///
+/// # Safety
+/// Both are live.
+pub(super) unsafe extern "C" fn scan_has_columns_of(scan: *const DhScan, other: *const DhScan) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*scan).0.schema() == (*other).0.schema() }
+}
+
+/// Whether all of a result is there, and one group at most.
+///
+/// # Safety
+/// `scan` is live.
+pub(super) unsafe extern "C" fn scan_is_one_group(scan: *const DhScan) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { &(*scan).0 }.is_one_group()
+}
+
 /// Reads the query history.
 ///
 /// # Safety
