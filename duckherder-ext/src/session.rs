@@ -247,6 +247,8 @@ impl RemoteSession {
             recording,
             begun,
         });
+        // Where the network's thread waits for this core, it is to send before DuckDB goes on.
+        std::thread::yield_now();
         Ok(true)
     }
 

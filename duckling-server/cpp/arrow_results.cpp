@@ -25,12 +25,14 @@ public:
 	unique_ptr<ArrowArrayWrapper> array;
 };
 
+using ArrowExtensions = unordered_map<idx_t, const shared_ptr<ArrowTypeExtensionData>>;
+
 //! An array in the making.
 class Batch {
 public:
-	Batch(const ArrowFormatGlobalState &format, idx_t capacity, const ArrowSizes &sizes)
-	    : types(format.Types()), properties(format.Properties()) {
-		auto &extensions = format.ExtensionTypes();
+	Batch(const vector<LogicalType> &types, const ClientProperties &options, const ArrowExtensions &extensions,
+	      idx_t capacity, const ArrowSizes &sizes)
+	    : types(types), properties(options) {
 		for (idx_t i = 0; i < types.size(); i++) {
 			auto extension = extensions.find(i);
 			columns.push_back(ArrowAppender::InitializeChild(
@@ -128,7 +130,8 @@ public:
 			auto rows = chunk.size() - done;
 			if (!local.batch) {
 				auto capacity = MaxValue(rows, local.row_count);
-				local.batch = make_uniq<Batch>(global, MinValue(capacity, batch_rows), local.sizes);
+				local.batch = make_uniq<Batch>(global.Types(), global.Properties(), global.ExtensionTypes(),
+				                               MinValue(capacity, batch_rows), local.sizes);
 			}
 			rows = MinValue(rows, batch_rows - local.batch->RowCount());
 			local.batch->Append(chunk, done, done + rows);
@@ -161,6 +164,13 @@ private:
 };
 
 } // namespace
+
+ArrowArray ToArrow(ClientContext &context, const vector<LogicalType> &types, DataChunk &rows) {
+	auto extensions = ArrowTypeExtensionData::GetExtensionTypes(context, types);
+	Batch batch(types, context.GetClientProperties(), extensions, rows.size(), ArrowSizes());
+	batch.Append(rows, 0, rows.size());
+	return batch.Finish();
+}
 
 } // namespace duckling
 

@@ -3,6 +3,14 @@
 
 #include "duckdb/main/capi_v2/capi_v2_internal.hpp"
 
+namespace duckling {
+
+//! Rows as Arrow: a struct array whose members are columns of `types`.
+ArrowArray ToArrow(duckdb::ClientContext &context, const duckdb::vector<duckdb::LogicalType> &types,
+                   duckdb::DataChunk &rows);
+
+} // namespace duckling
+
 extern "C" {
 
 //! `duckdb_v2_statement_execute_arrow`, for arrays of at most `batch_rows` rows, or DuckDB's number if that is 0.

@@ -6,11 +6,17 @@
 
 #include "prepared.hpp"
 
+#include "arrow_results.hpp"
 #include "herd_bridge.hpp"
 
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/common/arrow/arrow_converter.hpp"
+#include "duckdb/logging/log_type.hpp"
+#include "duckdb/logging/logger.hpp"
+#include "duckdb/main/client_config.hpp"
 #include "duckdb/main/client_data.hpp"
+#include "duckdb/main/database_manager.hpp"
 #include "duckdb/main/settings.hpp"
 #include "duckdb/planner/operator/logical_execute.hpp"
 #include "duckdb/planner/bound_statement.hpp"
@@ -255,6 +261,16 @@ unique_ptr<SQLStatement> ExecutionOf(ClientContext &context, SQLStatement &state
 	return Run(*state, *prepared, std::move(execution), statement.query);
 }
 
+vector<Constant> ConstantsOf(const KnownText &known, const TextTemplate &text) {
+	auto constants = known.constants;
+	for (idx_t i = 0; i < constants.size(); i++) {
+		if (known.literals[i].IsValid()) {
+			constants[i].literal = text.literals[known.literals[i].GetIndex()].literal;
+		}
+	}
+	return constants;
+}
+
 //! What runs in the place of a text, if it is known what such texts are, and nothing has changed. `sql` is the text.
 unique_ptr<SQLStatement> ExecutionOfText(ClientContext &context, const TextTemplate &text, string sql) {
 	auto state = context.registered_state->Get<PreparedStatements>(STATE);
@@ -266,12 +282,7 @@ unique_ptr<SQLStatement> ExecutionOfText(ClientContext &context, const TextTempl
 	auto &prepared = *known.prepared;
 	unique_ptr<ExecuteStatement> execution;
 	if (prepared.data && known.settings == ParserSettings(context)) {
-		auto constants = known.constants;
-		for (idx_t i = 0; i < constants.size(); i++) {
-			if (known.literals[i].IsValid()) {
-				constants[i].literal = text.literals[known.literals[i].GetIndex()].literal;
-			}
-		}
+		auto constants = ConstantsOf(known, text);
 		context.RunFunctionInTransaction([&]() {
 			auto table = TableOf(context, prepared.table_name);
 			auto values = table && table.get() == prepared.table ? ToValues(context, prepared, constants)
@@ -287,6 +298,83 @@ unique_ptr<SQLStatement> ExecutionOfText(ClientContext &context, const TextTempl
 		return nullptr;
 	}
 	return Run(*state, prepared, std::move(execution), std::move(sql));
+}
+
+bool IsSame(const ClientProperties &left, const ClientProperties &right) {
+	return left.time_zone == right.time_zone && left.arrow_offset_size == right.arrow_offset_size &&
+	       left.arrow_use_list_view == right.arrow_use_list_view &&
+	       left.produce_arrow_string_view == right.produce_arrow_string_view &&
+	       left.arrow_lossless_conversion == right.arrow_lossless_conversion &&
+	       left.arrow_output_version == right.arrow_output_version;
+}
+
+//! Whether somebody wants to know of each query, or how it is executed.
+bool IsWatched(ClientContext &context) {
+	return ClientConfig::GetConfig(context).enable_profiler || Logger::Get(context).ShouldLog(QueryLogType::NAME, QueryLogType::LEVEL) ||
+	       ClientData::Get(context).log_query_writer;
+}
+
+//! Runs a look-up that is short, if it is known what such texts are, and nothing has changed: its row, if there is one, goes
+//! to `array`. Whether it has been run.
+bool LookUp(ClientContext &context, const TextTemplate &text, ArrowArray &array, idx_t &schema_number) {
+	static std::atomic<idx_t> schemas {0};
+	auto state = context.registered_state->Get<PreparedStatements>(STATE);
+	auto entry = state ? state->texts.find(text.text) : decltype(state->texts.end()) {};
+	if (!state || entry == state->texts.end() || !entry->second.prepared->is_short || IsWatched(context)) {
+		return false;
+	}
+	auto &known = entry->second;
+	auto &prepared = *known.prepared;
+	if (!prepared.data || !(known.settings == ParserSettings(context))) {
+		return false;
+	}
+	auto constants = ConstantsOf(known, text);
+	auto has_run = false;
+	context.RunFunctionInTransaction([&]() {
+		auto table = TableOf(context, prepared.table_name);
+		auto values = table && table.get() == prepared.table ? ToValues(context, prepared, constants)
+		                                                     : optional<vector<Value>>();
+		if (!values || prepared.data->RequireRebind(context, {})) {
+			return;
+		}
+		ExecuteStatement execution;
+		prepared.kind->Bind(prepared, std::move(*values), execution);
+		// As for any query: what it reads is kept by those who clean up.
+		context.transaction.SetActiveQuery(DatabaseManager::Get(context).GetNewQueryNumber());
+		ScanLookup(context, prepared, [&](DataChunk &rows) {
+			if (has_run) {
+				throw InternalException("a look-up by a unique key has found several rows");
+			}
+			array = ToArrow(context, prepared.data->types, rows);
+			has_run = true;
+		});
+		has_run = true;
+		context.transaction.ResetActiveQuery();
+	});
+	auto properties = context.GetClientProperties();
+	if (has_run && (!prepared.properties || !IsSame(*prepared.properties, properties))) {
+		prepared.properties = properties;
+		prepared.schema_number = ++schemas;
+	}
+	schema_number = prepared.schema_number;
+	return has_run;
+}
+
+//! The columns of what was looked up last; the types as DuckDB writes them, a line each.
+string ColumnsOf(ClientContext &context, const TextTemplate &text, ArrowSchema &schema) {
+	auto state = context.registered_state->Get<PreparedStatements>(STATE);
+	auto &data = *state->texts.at(text.text).prepared->data;
+	vector<string> names;
+	for (auto &name : data.names) {
+		names.push_back(name.GetIdentifierName());
+	}
+	auto properties = context.GetClientProperties();
+	ArrowConverter::ToArrowSchema(&schema, data.types, names, properties);
+	string types;
+	for (auto &type : data.types) {
+		types += type.ToString() + "\n";
+	}
+	return types;
 }
 
 //! The execution of a plan that is kept.
@@ -360,6 +448,41 @@ char *duckling_prepared_of_text(void *connection, HerdText sql, HerdText text, c
 		auto &context = herd::ContextOf(connection);
 		*execution = duckling::ExecutionOfText(context, known, herd::StringOf(sql)).release();
 	});
+}
+
+//! Runs a statement of which `text` is the template, if it is known to be a short look-up: then `has_run` is set, and its
+//! row goes to `array`, if it has found one. With another `schema` than before, ask for its columns.
+char *duckling_look_up(void *connection, HerdText text, const DucklingLiteral *literals, size_t count,
+                       ArrowArray *array, uint64_t *schema, bool *has_run) {
+	*has_run = false;
+	return herd::Caught([&]() {
+		duckdb::idx_t schema_number = 0;
+		auto known = ToTemplate(text, literals, count);
+		*has_run = duckling::LookUp(herd::ContextOf(connection), known, *array, schema_number);
+		*schema = schema_number;
+	});
+}
+
+//! The columns of what was looked up last, with that text; `types` gets each type as DuckDB writes it, a line each, to be
+//! freed.
+char *duckling_look_up_columns(void *connection, HerdText text, ArrowSchema *schema, char **types) {
+	*types = nullptr;
+	return herd::Caught([&]() {
+		auto known = ToTemplate(text, nullptr, 0);
+		*types = strdup(duckling::ColumnsOf(herd::ContextOf(connection), known, *schema).c_str());
+	});
+}
+
+//! Whether texts of that template are known to be statements that yield one row at most, and take no time.
+bool duckling_prepared_is_short(void *connection, HerdText text) {
+	using duckling::PreparedStatements;
+	try {
+		auto state = herd::ContextOf(connection).registered_state->Get<PreparedStatements>(duckling::STATE);
+		auto entry = state ? state->texts.find(herd::StringOf(text)) : decltype(state->texts.end()) {};
+		return state && entry != state->texts.end() && entry->second.prepared->data && entry->second.prepared->is_short;
+	} catch (...) { // NOLINT: nothing may be thrown into Rust
+		return false;
+	}
 }
 
 //! Whether what was given last was not run, as the table has changed in between.

@@ -48,6 +48,11 @@ struct Prepared {
 	duckdb::unique_ptr<duckdb::PreparedStatement> handle;
 	//! Of `handle`.
 	duckdb::shared_ptr<duckdb::PreparedStatementData> data;
+	//! It is a look-up that yields one row at most, and finds it without looking at others.
+	bool is_short = false;
+	//! How its rows become Arrow, and a number for it: with other properties the schema is another one.
+	duckdb::optional<duckdb::ClientProperties> properties;
+	duckdb::idx_t schema_number = 0;
 	//! How often it was tried: that it failed may have been for the constants.
 	duckdb::idx_t tries = 0;
 
@@ -80,6 +85,11 @@ duckdb::unique_ptr<Repeated> RepeatedInsert(duckdb::SQLStatement &statement);
 
 //! `statement` as a query of the rows of a table where one column is a constant, or null.
 duckdb::unique_ptr<Repeated> RepeatedLookup(duckdb::SQLStatement &statement);
+
+//! The rows of a look-up that is prepared and bound, without DuckDB's executor, its tasks and its other threads: these take
+//! longer than the look-up.
+void ScanLookup(duckdb::ClientContext &context, const Prepared &prepared,
+                const std::function<void(duckdb::DataChunk &)> &take);
 
 //! Types whose values are the same whether they come as a parameter or as a constant in the text.
 bool IsPlain(const duckdb::LogicalType &type);

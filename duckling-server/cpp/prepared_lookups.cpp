@@ -10,12 +10,16 @@
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/duck_table_entry.hpp"
 #include "duckdb/common/types/uuid.hpp"
+#include "duckdb/execution/execution_context.hpp"
 #include "duckdb/execution/operator/projection/physical_projection.hpp"
 #include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/function/table/table_scan.hpp"
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/main/settings.hpp"
+#include "duckdb/parser/constraints/unique_constraint.hpp"
+#include "duckdb/parallel/interrupt.hpp"
+#include "duckdb/parallel/thread_context.hpp"
 #include "duckdb/parser/expression/comparison_expression.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/constant_expression.hpp"
@@ -23,6 +27,7 @@
 #include "duckdb/parser/query_node/select_node.hpp"
 #include "duckdb/parser/statement/select_statement.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/planner/expression/bound_reference_expression.hpp"
 #include "duckdb/planner/filter/expression_filter.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
 #include "duckdb/planner/planner.hpp"
@@ -80,6 +85,18 @@ optional_ptr<const ColumnDefinition> FilteredColumn(const PhysicalTableScan &sca
 	}
 	auto &definition = table.GetColumn(id.ToLogical());
 	return constant->GetReturnType() == definition.Type() ? &definition : nullptr;
+}
+
+//! Whether a value is in that column once at most, and an index finds it.
+bool IsUnique(TableCatalogEntry &table, const ColumnDefinition &column) {
+	auto &constraints = table.GetConstraints();
+	return std::any_of(constraints.begin(), constraints.end(), [&](const unique_ptr<Constraint> &constraint) {
+		if (constraint->type != ConstraintType::UNIQUE) {
+			return false;
+		}
+		auto columns = constraint->Cast<UniqueConstraint>().GetLogicalIndexes(table.GetColumns());
+		return columns.size() == 1 && columns[0] == column.Logical();
+	});
 }
 
 //! The constant that a column is compared with.
@@ -187,6 +204,7 @@ private:
 		prepared.handle = make_uniq<PreparedStatement>(context.shared_from_this(), std::move(name), statement.query,
 		                                               PreparedStatementInfo());
 		prepared.data = std::move(data);
+		prepared.is_short = IsUnique(table->Cast<TableCatalogEntry>(), *filtered);
 	}
 
 	const SelectStatement &statement;
@@ -208,7 +226,51 @@ bool IsColumn(const unique_ptr<ParsedExpression> &expression) {
 	       !star.IsColumns();
 }
 
+//! Which columns of the scan the plan yields.
+vector<idx_t> ColumnsOf(PhysicalPlan &plan) {
+	vector<idx_t> columns;
+	auto op = optional_ptr<PhysicalOperator>(plan.Root());
+	for (idx_t i = 0; i < op->types.size(); i++) {
+		columns.push_back(i);
+	}
+	for (; op->type == PhysicalOperatorType::PROJECTION; op = op->children[0].get()) {
+		auto &expressions = op->Cast<PhysicalProjection>().select_list;
+		for (auto &column : columns) {
+			column = expressions[column]->Cast<BoundReferenceExpression>().Index();
+		}
+	}
+	return columns;
+}
+
 } // namespace
+
+void ScanLookup(ClientContext &context, const Prepared &prepared, const std::function<void(DataChunk &)> &take) {
+	auto &plan = *prepared.data->physical_plan;
+	auto &scan = *ScanOf(plan);
+	auto columns = ColumnsOf(plan);
+	ThreadContext thread(context);
+	ExecutionContext execution(context, thread, nullptr);
+	auto global = scan.GetGlobalSourceState(context);
+	auto local = scan.GetLocalSourceState(execution, *global);
+	InterruptState interrupt;
+	OperatorSourceInput input {*global, *local, interrupt};
+	DataChunk rows;
+	DataChunk result;
+	rows.Initialize(context, scan.GetTypes());
+	result.InitializeEmpty(prepared.data->types);
+	auto status = SourceResultType::HAVE_MORE_OUTPUT;
+	while (status == SourceResultType::HAVE_MORE_OUTPUT) {
+		rows.Reset();
+		status = scan.GetData(execution, rows, input);
+		if (rows.size() > 0) {
+			result.ReferenceColumns(rows, columns);
+			take(result);
+		}
+	}
+	if (status == SourceResultType::BLOCKED) {
+		throw InternalException("a look-up that nobody waits for has been parked");
+	}
+}
 
 unique_ptr<Repeated> RepeatedLookup(SQLStatement &statement) {
 	if (statement.type != StatementType::SELECT_STATEMENT) {

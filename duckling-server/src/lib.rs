@@ -20,6 +20,7 @@
 
 mod admission;
 mod arrow_check;
+mod at_once;
 mod catalog;
 mod config;
 mod connections;

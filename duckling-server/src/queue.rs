@@ -65,6 +65,7 @@ impl Queues {
             flushed: false,
             is_late: false,
             hurried: false,
+            is_for_little: false,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -93,6 +94,8 @@ struct State {
     is_late: bool,
     /// The bound has been lifted to free the connection; from now on passing it is an error, not a wait.
     hurried: bool,
+    /// Its producer does not wait, as it has little to send.
+    is_for_little: bool,
 }
 
 struct Shared {
@@ -111,8 +114,11 @@ impl Shared {
     }
 
     fn is_full(&self, state: &State) -> bool {
-        state.bytes >= state.bytes_max
-            || (state.bytes > 0 && self.pool.bytes.load(Ordering::Relaxed) >= self.pool.bytes_max)
+        let is_full = || {
+            state.bytes >= state.bytes_max
+                || (state.bytes > 0 && self.pool.bytes.load(Ordering::Relaxed) >= self.pool.bytes_max)
+        };
+        !state.is_for_little && is_full()
     }
 
     fn close(&self) {
@@ -187,6 +193,11 @@ impl Producer {
     /// Tells `pauses` whenever this end waits for room.
     pub fn set_pauses(&self, pauses: Pauses) {
         let _ = self.0.pauses.set(pauses);
+    }
+
+    /// From now on [`Producer::send`] does not wait: for a result of one row at most.
+    pub fn expect_little(&self) {
+        self.0.lock().is_for_little = true;
     }
 
     /// Lets the consumer have what is queued at once. To be called before whatever may take time.

@@ -142,7 +142,7 @@ async fn begin(
 ) -> Option<Cancel> {
     recording.traffic().add_received(0, job.sql.len() as u64);
     let turn = Turn::of_statement(sessions, session, &job, statement_id).await;
-    let (recording, turn) = match recorded(recording, turn) {
+    let (recording, mut turn) = match recorded(recording, turn) {
         Ok(begun) => begun,
         Err(error) => {
             producer.finish(Err(error));
@@ -158,11 +158,19 @@ async fn begin(
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
-    drop(tokio::task::spawn_blocking(move || {
-        let _entered = span.entered();
-        let outcome = run(&sessions, turn, &job, recording, Some(&producer));
-        producer.finish(outcome.map(|_| ()));
-    }));
+    let is_short = job.parameters.is_none() && turn.lease.is_short(&job.sql);
+    if is_short {
+        producer.expect_little();
+    }
+    let work = {
+        let sessions = Arc::clone(&sessions);
+        move || {
+            let _entered = span.entered();
+            let outcome = run(&sessions, turn, &job, recording, Some(&producer));
+            producer.finish(outcome.map(|_| ()));
+        }
+    };
+    sessions.at_once().run(is_short, work);
     Some(Box::new(cancel))
 }
 

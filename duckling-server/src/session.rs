@@ -17,8 +17,9 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::admission::Admission;
+use crate::at_once::AtOnce;
 use crate::config::Limits;
-use crate::duckdb::{Connection, Database, Interrupter, interrupted};
+use crate::duckdb::{Connection, Database, Interrupter, LookedUp, interrupted};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
@@ -46,6 +47,7 @@ pub struct Sessions {
     epoch: AtomicU64,
     admission: Admission,
     queues: Queues,
+    at_once: AtOnce,
     history: Arc<History>,
     /// The number of the session opened last.
     opened: AtomicU64,
@@ -69,6 +71,7 @@ impl Sessions {
             limits,
             epoch: AtomicU64::new(epoch),
             admission,
+            at_once: AtOnce::default(),
             queues,
             by_id: Mutex::default(),
         }
@@ -179,6 +182,11 @@ impl Sessions {
 
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Which statements run on the network's threads.
+    pub fn at_once(&self) -> &AtOnce {
+        &self.at_once
     }
 
     /// What results wait in.
@@ -687,6 +695,30 @@ impl Lease {
     /// The leased connection.
     pub fn connection(&mut self) -> Result<&mut Connection, RemoteError> {
         self.settled().map(|settled| &mut settled.connection)
+    }
+
+    /// Runs a look-up that is short: [`Connection::look_up`]. `None` if the statement has to be run like any other.
+    ///
+    /// # Errors
+    /// DuckDB's, of what is run.
+    pub fn look_up(&mut self, sql: &str) -> Result<Option<LookedUp>, RemoteError> {
+        if self.in_transaction() {
+            return Ok(None);
+        }
+        let settled = self.settled()?;
+        if settled.herd.herd().registry().has_workers() {
+            return Ok(None);
+        }
+        settled.connection.look_up(sql)
+    }
+
+    /// Whether a statement like this has been run on the leased connection before, and there is so little to it that it
+    /// need not run on a thread that may block.
+    pub fn is_short(&mut self, sql: &str) -> bool {
+        self.settled().is_ok_and(|settled| {
+            // A coordinator asks its workers, and waits for them.
+            !settled.herd.herd().registry().has_workers() && settled.connection.is_short(sql)
+        })
     }
 
     /// What the leased connection has of the herd.

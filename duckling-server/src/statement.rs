@@ -14,7 +14,7 @@ use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, ResultTypes, Statement, StatementKind, for_each_row};
+use crate::duckdb::{ArrowResult, Connection, LookedUp, Parameters, Plan, ResultTypes, Statement, StatementKind, for_each_row};
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::ddl;
@@ -94,6 +94,19 @@ pub fn run(
             Found::Unknown => Some(known),
         };
     }
+    if job.parameters.is_none()
+        && producer.is_some()
+        && let Some(LookedUp { schema, row }) = lease.look_up(&job.sql)?
+    {
+        recording.is_a(StatementKind::Read.name());
+        registration.start(false)?;
+        let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
+        let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
+        sink.summary.set_result_kind(ResultKind::Rows);
+        sink.begin(&schema)?;
+        row.map_or(Ok(()), |row| sink.batch(row))?;
+        return finish(sessions, job, sink.summary, started, producer);
+    }
     let connection = lease.connection()?;
     let mut statements = match job.parameters {
         None => connection.statements(&job.sql)?,
@@ -125,12 +138,7 @@ pub fn run(
         }
     }
     prepare_workers(sessions, lease, &last)?;
-    let compression = match job.mapping {
-        Mapping::Link | Mapping::Stored => lease.session.compression,
-        // Not every client of Flight SQL can unpack.
-        Mapping::Generic | Mapping::Lossless => Compression::None,
-    };
-    let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression)?;
+    let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
     let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
     let outcome = if defines(&last) {
         let sink = RefCell::new(&mut sink);
@@ -171,6 +179,14 @@ pub fn run(
         );
     }
     Ok(changed)
+}
+
+fn compression(lease: &Lease, job: &Job) -> Compression {
+    match job.mapping {
+        Mapping::Link | Mapping::Stored => lease.session.compression,
+        // Not every client of Flight SQL can unpack.
+        Mapping::Generic | Mapping::Lossless => Compression::None,
+    }
 }
 
 /// Tells the end of a job.

@@ -1,5 +1,6 @@
 //! One session on the database.
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Plan {
 /// It runs one statement at a time: [`Connection::run`] borrows it mutably for as long as the result lives.
 pub struct Connection {
     handle: Arc<ConnectionHandle>,
+    /// The columns of look-ups, by the number that C++ gives these.
+    pub(super) looked_up: HashMap<u64, SchemaRef>,
 }
 
 pub(super) struct ConnectionHandle {
@@ -77,6 +80,7 @@ impl Connection {
                 raw,
                 _instance: instance,
             }),
+            looked_up: HashMap::new(),
         };
         for sql in SETUP {
             connection.execute(sql)?;

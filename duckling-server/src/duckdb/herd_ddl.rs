@@ -160,7 +160,7 @@ pub(super) fn check_text(error: *mut c_char) -> Result<(), RemoteError> {
 }
 
 /// A text that C++ has made, which is freed.
-fn owned(text: *mut c_char) -> String {
+pub(super) fn owned(text: *mut c_char) -> String {
     if text.is_null() {
         return String::new();
     }

@@ -4,12 +4,21 @@ use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::ffi::{FFI_ArrowArray, FFI_ArrowSchema};
 use duckherder_catalog::template::{LiteralKind, Template};
 use duckherder_proto::RemoteError;
+use duckherder_proto::types::with_type_texts;
 
 use super::connection::{Connection, ConnectionHandle};
-use super::herd_ddl::{Text, check_text};
+use super::herd_ddl::{Text, check_text, owned};
+use super::result::record_batch;
+use super::schema::schema_of;
 use super::statement::{Statement, StatementKind};
+
+/// Look-ups of a connection whose columns are kept.
+const LOOKED_UP_MAX: usize = 64;
 
 /// `DucklingLiteral`.
 #[repr(C)]
@@ -37,7 +46,31 @@ unsafe extern "C" {
         count: usize,
         execution: *mut *mut c_void,
     ) -> *mut c_char;
+    fn duckling_look_up(
+        connection: *mut c_void,
+        text: Text,
+        literals: *const Literal,
+        count: usize,
+        array: *mut FFI_ArrowArray,
+        schema: *mut u64,
+        has_run: *mut bool,
+    ) -> *mut c_char;
+    fn duckling_look_up_columns(
+        connection: *mut c_void,
+        text: Text,
+        schema: *mut FFI_ArrowSchema,
+        types: *mut *mut c_char,
+    ) -> *mut c_char;
+    fn duckling_prepared_is_short(connection: *mut c_void, text: Text) -> bool;
     fn duckling_prepared_is_outdated(connection: *mut c_void) -> bool;
+}
+
+/// What a look-up by a unique key has found.
+pub struct LookedUp {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// One row, if there is one.
+    pub row: Option<RecordBatch>,
 }
 
 /// What runs in the place of a statement without parameters. `None` if it is to run as it is: if its like has not been seen
@@ -85,6 +118,70 @@ impl Connection {
             Some(prepared) => Ok(vec![prepared]),
             None => self.parse(sql),
         }
+    }
+
+    /// Runs `sql` if it is like a look-up that has been run here before, and yields one row at most: its columns, and its row.
+    /// `None` if it has to be run like any other statement. Not in a transaction.
+    ///
+    /// # Errors
+    /// DuckDB's, of what is run.
+    pub fn look_up(&mut self, sql: &str) -> Result<Option<LookedUp>, RemoteError> {
+        let Some(template) = Template::of(sql) else {
+            return Ok(None);
+        };
+        let literals = literals(&template);
+        let text = || Text::of(template.text.as_str());
+        let mut array = FFI_ArrowArray::empty();
+        let (mut number, mut has_run) = (0, false);
+        // SAFETY: as above; `FFI_ArrowArray` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
+        check_text(unsafe {
+            duckling_look_up(
+                self.v1().cast(),
+                text(),
+                literals.as_ptr(),
+                literals.len(),
+                &raw mut array,
+                &raw mut number,
+                &raw mut has_run,
+            )
+        })?;
+        if !has_run {
+            return Ok(None);
+        }
+        let schema = match self.looked_up.get(&number) {
+            Some(schema) => Arc::clone(schema),
+            None => {
+                let schema = self.look_up_columns(text())?;
+                if self.looked_up.len() >= LOOKED_UP_MAX {
+                    self.looked_up.clear();
+                }
+                self.looked_up.insert(number, Arc::clone(&schema));
+                schema
+            }
+        };
+        let row = if array.is_released() {
+            None
+        } else {
+            Some(record_batch(Arc::clone(&schema), array)?)
+        };
+        Ok(Some(LookedUp { schema, row }))
+    }
+
+    fn look_up_columns(&mut self, text: Text) -> Result<SchemaRef, RemoteError> {
+        let mut raw = FFI_ArrowSchema::empty();
+        let mut types = ptr::null_mut();
+        // SAFETY: as above; `FFI_ArrowSchema` has the layout of `ArrowSchema`, and DuckDB fills it.
+        check_text(unsafe { duckling_look_up_columns(self.v1().cast(), text, &raw mut raw, &raw mut types) })?;
+        let types = owned(types);
+        let types: Vec<_> = types.lines().map(str::to_owned).collect();
+        Ok(Arc::new(with_type_texts(&schema_of(&raw)?, &types)))
+    }
+
+    /// Whether `sql` is like a statement that has been run here before, yields one row at most, and takes next to no time.
+    pub fn is_short(&mut self, sql: &str) -> bool {
+        // SAFETY: as above.
+        Template::of(sql)
+            .is_some_and(|template| unsafe { duckling_prepared_is_short(self.v1().cast(), Text::of(&template.text)) })
     }
 
     fn prepared(&mut self, sql: &str) -> Option<Statement> {

@@ -437,7 +437,7 @@ pub fn rows_changed(batch: &RecordBatch) -> u64 {
         .map_or(0, |column| column.value(0).unsigned_abs())
 }
 
-fn record_batch(schema: SchemaRef, array: FFI_ArrowArray) -> Result<RecordBatch, RemoteError> {
+pub(super) fn record_batch(schema: SchemaRef, array: FFI_ArrowArray) -> Result<RecordBatch, RemoteError> {
     // SAFETY: `array` is what DuckDB produced for exactly this schema.
     let data = unsafe { from_ffi_and_data_type(array, DataType::Struct(schema.fields().clone())) }
         .map_err(|error| arrow_error(&error))?;
