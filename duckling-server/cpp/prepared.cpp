@@ -14,12 +14,14 @@
 #include "duckdb/common/arrow/arrow_converter.hpp"
 #include "duckdb/logging/log_type.hpp"
 #include "duckdb/logging/logger.hpp"
+#include "duckdb/main/attached_database.hpp"
 #include "duckdb/main/client_config.hpp"
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/main/database_manager.hpp"
 #include "duckdb/main/settings.hpp"
 #include "duckdb/planner/operator/logical_execute.hpp"
 #include "duckdb/planner/bound_statement.hpp"
+#include "duckdb/transaction/meta_transaction.hpp"
 
 #include <list>
 
@@ -314,9 +316,21 @@ bool IsWatched(ClientContext &context) {
 	       ClientData::Get(context).log_query_writer;
 }
 
-//! Runs a look-up that is short, if it is known what such texts are, and nothing has changed: its row, if there is one, goes
+//! As DuckDB does it when it executes a statement that is prepared.
+void ModifyDatabases(ClientContext &context, const StatementProperties &properties) {
+	for (auto &modified : properties.modified_databases) {
+		auto database = DatabaseManager::Get(context).GetDatabase(context, modified.first);
+		if (!database || database->IsReadOnly()) {
+			throw InvalidInputException("Cannot execute an INSERT on database %s which is attached in read-only mode!",
+			                            modified.first);
+		}
+		MetaTransaction::Get(context).ModifyDatabase(*database, modified.second.modifications);
+	}
+}
+
+//! Runs a statement that is short, if it is known what such texts are, and nothing has changed: its row, if there is one, goes
 //! to `array`. Whether it has been run.
-bool LookUp(ClientContext &context, const TextTemplate &text, ArrowArray &array, idx_t &schema_number) {
+bool RunShort(ClientContext &context, const TextTemplate &text, ArrowArray &array, idx_t &schema_number) {
 	static std::atomic<idx_t> schemas {0};
 	auto state = context.registered_state->Get<PreparedStatements>(STATE);
 	auto entry = state ? state->texts.find(text.text) : decltype(state->texts.end()) {};
@@ -334,16 +348,20 @@ bool LookUp(ClientContext &context, const TextTemplate &text, ArrowArray &array,
 		auto table = TableOf(context, prepared.table_name);
 		auto values = table && table.get() == prepared.table ? ToValues(context, prepared, constants)
 		                                                     : optional<vector<Value>>();
-		if (!values || prepared.data->RequireRebind(context, {})) {
+		if (!values) {
 			return;
 		}
 		ExecuteStatement execution;
-		prepared.kind->Bind(prepared, std::move(*values), execution);
+		prepared.kind->Bind(prepared, *values, execution);
+		if (prepared.data->RequireRebind(context, execution.bound_values)) {
+			return;
+		}
+		ModifyDatabases(context, prepared.data->properties);
 		// As for any query: what it reads is kept by those who clean up.
 		context.transaction.SetActiveQuery(DatabaseManager::Get(context).GetNewQueryNumber());
-		ScanLookup(context, prepared, [&](DataChunk &rows) {
+		prepared.kind->RunShort(context, prepared, *values, [&](DataChunk &rows) {
 			if (has_run) {
-				throw InternalException("a look-up by a unique key has found several rows");
+				throw InternalException("a statement that is short has yielded several rows");
 			}
 			array = ToArrow(context, prepared.data->types, rows);
 			has_run = true;
@@ -360,7 +378,7 @@ bool LookUp(ClientContext &context, const TextTemplate &text, ArrowArray &array,
 	return has_run;
 }
 
-//! The columns of what was looked up last; the types as DuckDB writes them, a line each.
+//! The columns of what was run last, with that text; the types as DuckDB writes them, a line each.
 string ColumnsOf(ClientContext &context, const TextTemplate &text, ArrowSchema &schema) {
 	auto state = context.registered_state->Get<PreparedStatements>(STATE);
 	auto &data = *state->texts.at(text.text).prepared->data;
@@ -450,22 +468,22 @@ char *duckling_prepared_of_text(void *connection, HerdText sql, HerdText text, c
 	});
 }
 
-//! Runs a statement of which `text` is the template, if it is known to be a short look-up: then `has_run` is set, and its
-//! row goes to `array`, if it has found one. With another `schema` than before, ask for its columns.
-char *duckling_look_up(void *connection, HerdText text, const DucklingLiteral *literals, size_t count,
+//! Runs a statement of which `text` is the template, if it is known to be short: then `has_run` is set, and its row goes to
+//! `array`, if it has one. With another `schema` than before, ask for its columns.
+char *duckling_run_short(void *connection, HerdText text, const DucklingLiteral *literals, size_t count,
                        ArrowArray *array, uint64_t *schema, bool *has_run) {
 	*has_run = false;
 	return herd::Caught([&]() {
 		duckdb::idx_t schema_number = 0;
 		auto known = ToTemplate(text, literals, count);
-		*has_run = duckling::LookUp(herd::ContextOf(connection), known, *array, schema_number);
+		*has_run = duckling::RunShort(herd::ContextOf(connection), known, *array, schema_number);
 		*schema = schema_number;
 	});
 }
 
-//! The columns of what was looked up last, with that text; `types` gets each type as DuckDB writes it, a line each, to be
+//! The columns of what was run last, with that text; `types` gets each type as DuckDB writes it, a line each, to be
 //! freed.
-char *duckling_look_up_columns(void *connection, HerdText text, ArrowSchema *schema, char **types) {
+char *duckling_short_columns(void *connection, HerdText text, ArrowSchema *schema, char **types) {
 	*types = nullptr;
 	return herd::Caught([&]() {
 		auto known = ToTemplate(text, nullptr, 0);

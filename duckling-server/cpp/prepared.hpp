@@ -33,6 +33,11 @@ public:
 	//! Has what was prepared run with these values.
 	virtual void Bind(Prepared &prepared, duckdb::vector<duckdb::Value> values,
 	                  duckdb::ExecuteStatement &execution) const = 0;
+	//! Runs what was prepared, is short, and has been bound to these values, in the transaction that is open. `take` gets its
+	//! rows. None of DuckDB's executor, its tasks and its other threads has part in it: these take longer than all the rest.
+	virtual void RunShort(duckdb::ClientContext &context, const Prepared &prepared,
+	                      const duckdb::vector<duckdb::Value> &values,
+	                      const std::function<void(duckdb::DataChunk &)> &take) const = 0;
 };
 
 //! What statements with other constants have in common, as soon as one of them is prepared.
@@ -48,8 +53,10 @@ struct Prepared {
 	duckdb::unique_ptr<duckdb::PreparedStatement> handle;
 	//! Of `handle`.
 	duckdb::shared_ptr<duckdb::PreparedStatementData> data;
-	//! It is a look-up that yields one row at most, and finds it without looking at others.
+	//! It yields one row at most, and looks at no others.
 	bool is_short = false;
+	//! Of an INSERT that is short: which of the values is that of each column.
+	duckdb::vector<duckdb::idx_t> values_of_columns;
 	//! How its rows become Arrow, and a number for it: with other properties the schema is another one.
 	duckdb::optional<duckdb::ClientProperties> properties;
 	duckdb::idx_t schema_number = 0;
@@ -85,11 +92,6 @@ duckdb::unique_ptr<Repeated> RepeatedInsert(duckdb::SQLStatement &statement);
 
 //! `statement` as a query of the rows of a table where one column is a constant, or null.
 duckdb::unique_ptr<Repeated> RepeatedLookup(duckdb::SQLStatement &statement);
-
-//! The rows of a look-up that is prepared and bound, without DuckDB's executor, its tasks and its other threads: these take
-//! longer than the look-up.
-void ScanLookup(duckdb::ClientContext &context, const Prepared &prepared,
-                const std::function<void(duckdb::DataChunk &)> &take);
 
 //! Types whose values are the same whether they come as a parameter or as a constant in the text.
 bool IsPlain(const duckdb::LogicalType &type);

@@ -5,6 +5,9 @@
 
 #include "duckdb/catalog/catalog.hpp"
 #include "duckdb/catalog/catalog_entry/duck_table_entry.hpp"
+#include "duckdb/execution/operator/persistent/physical_batch_insert.hpp"
+#include "duckdb/execution/operator/persistent/physical_insert.hpp"
+#include "duckdb/execution/physical_plan_generator.hpp"
 #include "duckdb/main/client_data.hpp"
 #include "duckdb/parser/constraint.hpp"
 #include "duckdb/parser/expression/cast_expression.hpp"
@@ -13,6 +16,7 @@
 #include "duckdb/parser/expression/type_expression.hpp"
 #include "duckdb/parser/statement/insert_statement.hpp"
 #include "duckdb/parser/tableref/expressionlistref.hpp"
+#include "duckdb/storage/data_table.hpp"
 
 namespace duckling {
 
@@ -64,6 +68,29 @@ optional<Value> Cast(ClientContext &context, const Value &value, const LogicalTy
 	return value.IsNull() ? optional<Value>(Value(type)) : value.TryCastAs(context, type, &error);
 }
 
+//! Where a plan inserts.
+struct Target {
+	optional_ptr<DuckTableEntry> table;
+	optional_ptr<const vector<unique_ptr<BoundConstraint>>> constraints;
+
+	//! Without a table if the plan does more than that.
+	static Target Of(PreparedStatementData &data) {
+		auto &root = data.physical_plan->Root();
+		if (root.type == PhysicalOperatorType::BATCH_INSERT) {
+			auto &insert = root.Cast<PhysicalBatchInsert>();
+			return {insert.insert_table, insert.bound_constraints};
+		}
+		if (root.type != PhysicalOperatorType::INSERT) {
+			return {};
+		}
+		auto &insert = root.Cast<PhysicalInsert>();
+		if (insert.return_chunk || insert.action_type != OnConflictAction::THROW) {
+			return {};
+		}
+		return {insert.insert_table, insert.bound_constraints};
+	}
+};
+
 class RowValues : public Constants {
 public:
 	optional<vector<Value>> ToValues(ClientContext &context, const vector<Constant> &constants,
@@ -92,6 +119,23 @@ public:
 			execution.bound_values[Identifier(to_string(i + 1))] =
 			    BoundParameterData(std::move(values[i]), prepared.types[i]);
 		}
+	}
+
+	void RunShort(ClientContext &context, const Prepared &prepared, const vector<Value> &values,
+	              const std::function<void(DataChunk &)> &take) const override {
+		auto target = Target::Of(*prepared.data);
+		DataChunk row;
+		row.Initialize(context, target.table->GetTypes());
+		for (idx_t i = 0; i < row.ColumnCount(); i++) {
+			row.data[i].Append(values[prepared.values_of_columns[i]]);
+		}
+		auto &storage = target.table->GetStorage();
+		storage.BindIndexes(context);
+		storage.LocalAppend(*target.table, context, row, *target.constraints);
+		DataChunk count;
+		count.Initialize(context, prepared.data->types);
+		count.data[0].Append(Value::BIGINT(1));
+		take(count);
 	}
 };
 
@@ -187,10 +231,29 @@ public:
 		if (entry != known.end()) {
 			prepared.data = entry->second;
 			prepared.handle = std::move(handle);
+			auto target = Target::Of(*prepared.data);
+			prepared.is_short = target.table && FindValuesOfColumns(*target.table, prepared.values_of_columns);
 		}
 	}
 
 private:
+	//! Whether each column gets one of the values.
+	bool FindValuesOfColumns(const TableCatalogEntry &table, vector<idx_t> &values) const {
+		values.clear();
+		for (auto &column : table.GetColumns().Physical()) {
+			auto value = values.size();
+			if (!node.columns.empty()) {
+				auto name = std::find(node.columns.begin(), node.columns.end(), column.Name());
+				value = NumericCast<idx_t>(name - node.columns.begin());
+			}
+			if (value >= row.size()) {
+				return false;
+			}
+			values.push_back(value);
+		}
+		return true;
+	}
+
 	const InsertStatement &statement;
 	const InsertQueryNode &node;
 	const Row &row;

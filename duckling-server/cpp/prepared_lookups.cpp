@@ -99,6 +99,22 @@ bool IsUnique(TableCatalogEntry &table, const ColumnDefinition &column) {
 	});
 }
 
+//! Which columns of the scan the plan yields.
+vector<idx_t> ColumnsOf(PhysicalPlan &plan) {
+	vector<idx_t> columns;
+	auto op = optional_ptr<PhysicalOperator>(plan.Root());
+	for (idx_t i = 0; i < op->types.size(); i++) {
+		columns.push_back(i);
+	}
+	for (; op->type == PhysicalOperatorType::PROJECTION; op = op->children[0].get()) {
+		auto &expressions = op->Cast<PhysicalProjection>().select_list;
+		for (auto &column : columns) {
+			column = expressions[column]->Cast<BoundReferenceExpression>().Index();
+		}
+	}
+	return columns;
+}
+
 //! The constant that a column is compared with.
 class LookupKey : public Constants {
 public:
@@ -121,6 +137,35 @@ public:
 		auto column = (*filters.begin()).GetIndex();
 		filters.SetFilterByColumnIndex(
 		    column, ExpressionFilter::CreateComparisonFilter(ExpressionType::COMPARE_EQUAL, std::move(values[0])));
+	}
+
+	void RunShort(ClientContext &context, const Prepared &prepared, const vector<Value> &,
+	              const std::function<void(DataChunk &)> &take) const override {
+		auto &plan = *prepared.data->physical_plan;
+		auto &scan = *ScanOf(plan);
+		auto columns = ColumnsOf(plan);
+		ThreadContext thread(context);
+		ExecutionContext execution(context, thread, nullptr);
+		auto global = scan.GetGlobalSourceState(context);
+		auto local = scan.GetLocalSourceState(execution, *global);
+		InterruptState interrupt;
+		OperatorSourceInput input {*global, *local, interrupt};
+		DataChunk rows;
+		DataChunk result;
+		rows.Initialize(context, scan.GetTypes());
+		result.InitializeEmpty(prepared.data->types);
+		auto status = SourceResultType::HAVE_MORE_OUTPUT;
+		while (status == SourceResultType::HAVE_MORE_OUTPUT) {
+			rows.Reset();
+			status = scan.GetData(execution, rows, input);
+			if (rows.size() > 0) {
+				result.ReferenceColumns(rows, columns);
+				take(result);
+			}
+		}
+		if (status == SourceResultType::BLOCKED) {
+			throw InternalException("a look-up that nobody waits for has been parked");
+		}
 	}
 };
 
@@ -226,51 +271,7 @@ bool IsColumn(const unique_ptr<ParsedExpression> &expression) {
 	       !star.IsColumns();
 }
 
-//! Which columns of the scan the plan yields.
-vector<idx_t> ColumnsOf(PhysicalPlan &plan) {
-	vector<idx_t> columns;
-	auto op = optional_ptr<PhysicalOperator>(plan.Root());
-	for (idx_t i = 0; i < op->types.size(); i++) {
-		columns.push_back(i);
-	}
-	for (; op->type == PhysicalOperatorType::PROJECTION; op = op->children[0].get()) {
-		auto &expressions = op->Cast<PhysicalProjection>().select_list;
-		for (auto &column : columns) {
-			column = expressions[column]->Cast<BoundReferenceExpression>().Index();
-		}
-	}
-	return columns;
-}
-
 } // namespace
-
-void ScanLookup(ClientContext &context, const Prepared &prepared, const std::function<void(DataChunk &)> &take) {
-	auto &plan = *prepared.data->physical_plan;
-	auto &scan = *ScanOf(plan);
-	auto columns = ColumnsOf(plan);
-	ThreadContext thread(context);
-	ExecutionContext execution(context, thread, nullptr);
-	auto global = scan.GetGlobalSourceState(context);
-	auto local = scan.GetLocalSourceState(execution, *global);
-	InterruptState interrupt;
-	OperatorSourceInput input {*global, *local, interrupt};
-	DataChunk rows;
-	DataChunk result;
-	rows.Initialize(context, scan.GetTypes());
-	result.InitializeEmpty(prepared.data->types);
-	auto status = SourceResultType::HAVE_MORE_OUTPUT;
-	while (status == SourceResultType::HAVE_MORE_OUTPUT) {
-		rows.Reset();
-		status = scan.GetData(execution, rows, input);
-		if (rows.size() > 0) {
-			result.ReferenceColumns(rows, columns);
-			take(result);
-		}
-	}
-	if (status == SourceResultType::BLOCKED) {
-		throw InternalException("a look-up that nobody waits for has been parked");
-	}
-}
 
 unique_ptr<Repeated> RepeatedLookup(SQLStatement &statement) {
 	if (statement.type != StatementType::SELECT_STATEMENT) {

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 use crate::admission::Admission;
 use crate::at_once::AtOnce;
 use crate::config::Limits;
-use crate::duckdb::{Connection, Database, Interrupter, LookedUp, interrupted};
+use crate::duckdb::{Connection, Database, Interrupter, interrupted};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
@@ -697,24 +697,11 @@ impl Lease {
         self.settled().map(|settled| &mut settled.connection)
     }
 
-    /// Runs a look-up that is short: [`Connection::look_up`]. `None` if the statement has to be run like any other.
-    ///
-    /// # Errors
-    /// DuckDB's, of what is run.
-    pub fn look_up(&mut self, sql: &str) -> Result<Option<LookedUp>, RemoteError> {
-        if self.in_transaction() {
-            return Ok(None);
-        }
-        let settled = self.settled()?;
-        if settled.herd.herd().registry().has_workers() {
-            return Ok(None);
-        }
-        settled.connection.look_up(sql)
-    }
-
-    /// Whether a statement like this has been run on the leased connection before, and there is so little to it that it
-    /// need not run on a thread that may block.
+    /// Whether a statement is [short](Connection::is_short), and may be run with [`Connection::run_short`].
     pub fn is_short(&mut self, sql: &str) -> bool {
+        if self.in_transaction() {
+            return false;
+        }
         self.settled().is_ok_and(|settled| {
             // A coordinator asks its workers, and waits for them.
             !settled.herd.herd().registry().has_workers() && settled.connection.is_short(sql)

@@ -14,7 +14,7 @@ use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, LookedUp, Parameters, Plan, ResultTypes, Statement, StatementKind, for_each_row};
+use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, ResultTypes, ShortResult, Statement, StatementKind, for_each_row};
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::ddl;
@@ -58,11 +58,13 @@ pub struct Values {
 }
 
 /// Runs all statements of a job and streams the last one's result into `producer`, or drops it if there is none. On our
-/// own link, the summary is the last message. Returns the rows changed, for a statement that changes rows.
+/// own link, the summary is the last message. Returns the rows changed, for a statement that changes rows. `is_short`:
+/// [`Lease::is_short`].
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
     job: &Job,
+    is_short: bool,
     registration: &Registration,
     recording: &Recording,
     producer: Option<&Producer>,
@@ -94,18 +96,15 @@ pub fn run(
             Found::Unknown => Some(known),
         };
     }
-    if job.parameters.is_none()
-        && producer.is_some()
-        && let Some(LookedUp { schema, row }) = lease.look_up(&job.sql)?
-    {
-        recording.is_a(StatementKind::Read.name());
+    if is_short {
         registration.start(false)?;
-        let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
-        let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
-        sink.summary.set_result_kind(ResultKind::Rows);
-        sink.begin(&schema)?;
-        row.map_or(Ok(()), |row| sink.batch(row))?;
-        return finish(sessions, job, sink.summary, started, producer);
+        if let Some(result) = lease.connection()?.run_short(&job.sql)? {
+            recording.is_a(result.kind.name());
+            let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
+            let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
+            sink.take_short(result)?;
+            return finish(sessions, job, sink.summary, started, producer);
+        }
     }
     let connection = lease.connection()?;
     let mut statements = match job.parameters {
@@ -562,6 +561,17 @@ impl<'a> Sink<'a> {
             self.batch(batch)?;
         }
         Ok(())
+    }
+
+    fn take_short(&mut self, result: ShortResult) -> Result<(), RemoteError> {
+        if result.kind == StatementKind::Write {
+            self.summary.set_result_kind(ResultKind::ChangedRows);
+            self.summary.rows_changed = Some(result.row.as_ref().map_or(0, crate::duckdb::rows_changed));
+        } else {
+            self.summary.set_result_kind(ResultKind::Rows);
+        }
+        self.begin(&result.schema)?;
+        result.row.map_or(Ok(()), |row| self.batch(row))
     }
 
     /// Runs to the end, for the rows changed only.

@@ -50,8 +50,8 @@ pub struct Plan {
 /// It runs one statement at a time: [`Connection::run`] borrows it mutably for as long as the result lives.
 pub struct Connection {
     handle: Arc<ConnectionHandle>,
-    /// The columns of look-ups, by the number that C++ gives these.
-    pub(super) looked_up: HashMap<u64, SchemaRef>,
+    /// The columns of short statements, by the number that C++ gives these.
+    pub(super) short_schemas: HashMap<u64, SchemaRef>,
 }
 
 pub(super) struct ConnectionHandle {
@@ -80,7 +80,7 @@ impl Connection {
                 raw,
                 _instance: instance,
             }),
-            looked_up: HashMap::new(),
+            short_schemas: HashMap::new(),
         };
         for sql in SETUP {
             connection.execute(sql)?;

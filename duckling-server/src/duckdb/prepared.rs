@@ -17,8 +17,8 @@ use super::result::record_batch;
 use super::schema::schema_of;
 use super::statement::{Statement, StatementKind};
 
-/// Look-ups of a connection whose columns are kept.
-const LOOKED_UP_MAX: usize = 64;
+/// Short statements of a connection whose columns are kept.
+const SHORT_SCHEMAS_MAX: usize = 64;
 
 /// `DucklingLiteral`.
 #[repr(C)]
@@ -46,7 +46,7 @@ unsafe extern "C" {
         count: usize,
         execution: *mut *mut c_void,
     ) -> *mut c_char;
-    fn duckling_look_up(
+    fn duckling_run_short(
         connection: *mut c_void,
         text: Text,
         literals: *const Literal,
@@ -55,7 +55,7 @@ unsafe extern "C" {
         schema: *mut u64,
         has_run: *mut bool,
     ) -> *mut c_char;
-    fn duckling_look_up_columns(
+    fn duckling_short_columns(
         connection: *mut c_void,
         text: Text,
         schema: *mut FFI_ArrowSchema,
@@ -65,8 +65,10 @@ unsafe extern "C" {
     fn duckling_prepared_is_outdated(connection: *mut c_void) -> bool;
 }
 
-/// What a look-up by a unique key has found.
-pub struct LookedUp {
+/// What a statement yields that yields one row at most.
+pub struct ShortResult {
+    /// What it does.
+    pub kind: StatementKind,
     /// The columns.
     pub schema: SchemaRef,
     /// One row, if there is one.
@@ -120,12 +122,12 @@ impl Connection {
         }
     }
 
-    /// Runs `sql` if it is like a look-up that has been run here before, and yields one row at most: its columns, and its row.
-    /// `None` if it has to be run like any other statement. Not in a transaction.
+    /// Runs `sql` if it [is short](Connection::is_short), in a transaction of its own. `None` if it has to be run like any other
+    /// statement after all.
     ///
     /// # Errors
     /// DuckDB's, of what is run.
-    pub fn look_up(&mut self, sql: &str) -> Result<Option<LookedUp>, RemoteError> {
+    pub fn run_short(&mut self, sql: &str) -> Result<Option<ShortResult>, RemoteError> {
         let Some(template) = Template::of(sql) else {
             return Ok(None);
         };
@@ -135,7 +137,7 @@ impl Connection {
         let (mut number, mut has_run) = (0, false);
         // SAFETY: as above; `FFI_ArrowArray` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
         check_text(unsafe {
-            duckling_look_up(
+            duckling_run_short(
                 self.v1().cast(),
                 text(),
                 literals.as_ptr(),
@@ -148,14 +150,14 @@ impl Connection {
         if !has_run {
             return Ok(None);
         }
-        let schema = match self.looked_up.get(&number) {
+        let schema = match self.short_schemas.get(&number) {
             Some(schema) => Arc::clone(schema),
             None => {
-                let schema = self.look_up_columns(text())?;
-                if self.looked_up.len() >= LOOKED_UP_MAX {
-                    self.looked_up.clear();
+                let schema = self.short_columns(text())?;
+                if self.short_schemas.len() >= SHORT_SCHEMAS_MAX {
+                    self.short_schemas.clear();
                 }
-                self.looked_up.insert(number, Arc::clone(&schema));
+                self.short_schemas.insert(number, Arc::clone(&schema));
                 schema
             }
         };
@@ -164,20 +166,22 @@ impl Connection {
         } else {
             Some(record_batch(Arc::clone(&schema), array)?)
         };
-        Ok(Some(LookedUp { schema, row }))
+        let kind = kind_of(sql);
+        Ok(Some(ShortResult { kind, schema, row }))
     }
 
-    fn look_up_columns(&mut self, text: Text) -> Result<SchemaRef, RemoteError> {
+    fn short_columns(&mut self, text: Text) -> Result<SchemaRef, RemoteError> {
         let mut raw = FFI_ArrowSchema::empty();
         let mut types = ptr::null_mut();
         // SAFETY: as above; `FFI_ArrowSchema` has the layout of `ArrowSchema`, and DuckDB fills it.
-        check_text(unsafe { duckling_look_up_columns(self.v1().cast(), text, &raw mut raw, &raw mut types) })?;
+        check_text(unsafe { duckling_short_columns(self.v1().cast(), text, &raw mut raw, &raw mut types) })?;
         let types = owned(types);
         let types: Vec<_> = types.lines().map(str::to_owned).collect();
         Ok(Arc::new(with_type_texts(&schema_of(&raw)?, &types)))
     }
 
-    /// Whether `sql` is like a statement that has been run here before, yields one row at most, and takes next to no time.
+    /// Whether `sql` is like a statement that has been run here before, yields one row at most, and takes next to no time: a
+    /// look-up by a unique key, or an INSERT of one row.
     pub fn is_short(&mut self, sql: &str) -> bool {
         // SAFETY: as above.
         Template::of(sql)
@@ -200,22 +204,18 @@ impl Connection {
             )
         });
         outcome.ok()?;
-        let kind = || {
-            if is_insert(sql) {
-                StatementKind::Write
-            } else {
-                StatementKind::Read
-            }
-        };
-        (!raw.is_null()).then(|| Statement::prepared(raw.cast(), kind(), sql))
+        (!raw.is_null()).then(|| Statement::prepared(raw.cast(), kind_of(sql), sql))
     }
 }
 
 /// Told from the first word: nothing else than INSERTs and SELECTs is prepared.
-fn is_insert(sql: &str) -> bool {
-    sql.trim_start()
-        .get(..6)
-        .is_some_and(|word| word.eq_ignore_ascii_case("insert"))
+fn kind_of(sql: &str) -> StatementKind {
+    let is_insert = |word: &str| word.eq_ignore_ascii_case("insert");
+    if sql.trim_start().get(..6).is_some_and(is_insert) {
+        StatementKind::Write
+    } else {
+        StatementKind::Read
+    }
 }
 
 fn literals(template: &Template<'_>) -> Vec<Literal> {
@@ -433,7 +433,7 @@ mod tests {
     }
 
     /// Runs it often enough to be prepared, and as text; the last rows.
-    fn look_up(database: &Database, connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
+    fn run_short(database: &Database, connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
         let mut last = Vec::new();
         for _ in 0..4 {
             let outcome = connection.collect(sql).map_err(|error| (error.kind, error.message));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn look_ups_find_what_the_text_finds() {
+    fn run_shorts_find_what_the_text_finds() {
         let database = database();
         let mut connection = database.connect().unwrap();
         connection
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn look_ups_of_rows_that_change() {
+    fn run_shorts_of_rows_that_change() {
         let database = database();
         let mut connection = database.connect().unwrap();
         let mut other = database.connect().unwrap();
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn look_ups_in_tables_that_change_all_the_time() {
+    fn run_shorts_in_tables_that_change_all_the_time() {
         let database = database();
         let mut connection = database.connect().unwrap();
         connection

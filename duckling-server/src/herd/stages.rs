@@ -18,7 +18,7 @@ use tracing::{debug, info_span};
 use super::exchange::{Outputs, Part, query_id};
 use super::running::{RunningQuery, schema_of};
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, LookedUp, Statement, StatementKind};
+use crate::duckdb::{ArrowResult, Connection, Statement, StatementKind};
 use crate::encode::BatchEncoder;
 use crate::history::{Recording, Sender};
 use crate::message::Message;
@@ -87,7 +87,9 @@ pub async fn run(
     let sessions = Arc::clone(sessions);
     let span = info_span!("stages", id = request.statement_id);
     let is_short = match request.stages.as_slice() {
-        [stage] => stage.output() == OutputKind::Gather && turn.lease.is_short(&stage.sql),
+        [stage] if stage.output() == OutputKind::Gather && !request.begin_transaction => {
+            turn.lease.is_short(&stage.sql)
+        }
         _ => false,
     };
     if is_short {
@@ -96,7 +98,7 @@ pub async fn run(
     let at_once = Arc::clone(&sessions);
     at_once.at_once().run(is_short, move || {
         let _entered = span.entered();
-        let outcome = run_turn(&sessions, turn, &request, &outputs, recording, &producer);
+        let outcome = run_turn(&sessions, turn, &request, is_short, &outputs, recording, &producer);
         if let Err(error) = &outcome {
             debug!(%error, "failed");
             outputs.fail(error);
@@ -180,8 +182,8 @@ fn check(request: &RunStagesRequest) -> Result<(), RemoteError> {
     Ok(())
 }
 
-/// Runs a request that is no more than a short look-up. `None` if it is more.
-fn look_up(
+/// Runs a request that is no more than a short statement. `None` if it has to be run like any other after all.
+fn run_short(
     lease: &mut Lease,
     sessions: &Sessions,
     request: &RunStagesRequest,
@@ -191,20 +193,17 @@ fn look_up(
     let [stage] = request.stages.as_slice() else {
         return Ok(None);
     };
-    if stage.output() != OutputKind::Gather {
-        return Ok(None);
-    }
     let started = Instant::now();
-    let Some(LookedUp { schema, row }) = lease.look_up(&stage.sql)? else {
+    let Some(result) = lease.connection()?.run_short(&stage.sql)? else {
         return Ok(None);
     };
-    recording.is_a(StatementKind::Read.name());
+    recording.is_a(result.kind.name());
     // One thread has done all of it.
     let elapsed_us = microseconds(started.elapsed());
     let mut answer = StageAnswer::new(sessions.limits(), producer, recording.traffic());
-    let plain = Plain::new(&schema, Mapping::Stored)?;
+    let plain = Plain::new(&result.schema, Mapping::Stored)?;
     answer.begin(plain.schema())?;
-    if let Some(row) = row {
+    if let Some(row) = result.row {
         answer.batch(&plain.batch(row)?)?;
     }
     let summary = HerdStageSummary {
@@ -222,6 +221,7 @@ fn run_turn(
     sessions: &Sessions,
     turn: Turn,
     request: &RunStagesRequest,
+    is_short: bool,
     outputs: &Arc<Outputs>,
     recording: Recording,
     producer: &Producer,
@@ -237,9 +237,11 @@ fn run_turn(
             begin(&mut lease)?;
         }
         lease.apply_settings()?;
-        if let Some(summary) = look_up(&mut lease, sessions, request, &recording, producer)? {
+        if is_short {
             registration.start(false)?;
-            return Ok(summary);
+            if let Some(summary) = run_short(&mut lease, sessions, request, &recording, producer)? {
+                return Ok(summary);
+            }
         }
         let in_transaction = lease.in_transaction();
         let query = RunningQuery::new(
