@@ -73,7 +73,7 @@ impl<T> Rewrites<T> {
 
 /// Without the semicolon at its end, which says nothing.
 fn template_of(typed: &str) -> Option<Template<'_>> {
-    Template::of(typed.trim_end().trim_end_matches(';'))
+    Template::of(typed.trim_end_matches(|c: char| c == ';' || c.is_whitespace()))
 }
 
 impl Rewrite {

@@ -219,7 +219,11 @@ impl RemoteSession {
     /// # Errors
     /// In a forked process; if the operating system refuses threads.
     pub fn send_ahead(&self, typed: &str) -> Result<bool> {
-        let foreseen = self.remote.rewrites().foresee(typed).map(|(sql, schema)| (sql, Arc::clone(schema)));
+        let foreseen = self
+            .remote
+            .rewrites()
+            .foresee(typed)
+            .map(|(sql, schema)| (sql, Arc::clone(schema)));
         let Some((sql, schema)) = foreseen else {
             return Ok(false);
         };

@@ -65,6 +65,12 @@ bool IsPlain(const LogicalType &type) {
 	}
 }
 
+optional_ptr<TableCatalogEntry> TableOf(ClientContext &context, const QualifiedName &name) {
+	EntryLookupInfo lookup(CatalogType::TABLE_ENTRY, name);
+	auto entry = Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL);
+	return entry && entry->type == CatalogType::TABLE_ENTRY ? &entry->Cast<TableCatalogEntry>() : nullptr;
+}
+
 namespace {
 
 constexpr const char *STATE = "duckling_prepared";
@@ -166,12 +172,6 @@ struct PreparedStatements : public ClientContextState {
 		texts.emplace(text.text, std::move(known));
 	}
 };
-
-optional_ptr<TableCatalogEntry> TableOf(ClientContext &context, const QualifiedName &name) {
-	EntryLookupInfo lookup(CatalogType::TABLE_ENTRY, name);
-	auto entry = Catalog::GetEntry(context, lookup, OnEntryNotFound::RETURN_NULL);
-	return entry && entry->type == CatalogType::TABLE_ENTRY ? &entry->Cast<TableCatalogEntry>() : nullptr;
-}
 
 //! Whether it would run without being planned anew. The connection may have it no more: DEALLOCATE takes whatever has
 //! been prepared.
@@ -334,7 +334,8 @@ bool RunShort(ClientContext &context, const TextTemplate &text, ArrowArray &arra
 	static std::atomic<idx_t> schemas {0};
 	auto state = context.registered_state->Get<PreparedStatements>(STATE);
 	auto entry = state ? state->texts.find(text.text) : decltype(state->texts.end()) {};
-	if (!state || entry == state->texts.end() || !entry->second.prepared->is_short || IsWatched(context)) {
+	if (!state || entry == state->texts.end() || !entry->second.prepared->is_short ||
+	    !context.transaction.IsAutoCommit() || IsWatched(context)) {
 		return false;
 	}
 	auto &known = entry->second;

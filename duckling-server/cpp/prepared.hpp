@@ -66,6 +66,8 @@ struct Prepared {
 	void Forget() {
 		data = nullptr;
 		handle = nullptr;
+		is_short = false;
+		properties.reset();
 		tries = 0;
 	}
 };
@@ -92,6 +94,10 @@ duckdb::unique_ptr<Repeated> RepeatedInsert(duckdb::SQLStatement &statement);
 
 //! `statement` as a query of the rows of a table where one column is a constant, or null.
 duckdb::unique_ptr<Repeated> RepeatedLookup(duckdb::SQLStatement &statement);
+
+//! The table of that name; null if there is none.
+duckdb::optional_ptr<duckdb::TableCatalogEntry> TableOf(duckdb::ClientContext &context,
+                                                        const duckdb::QualifiedName &name);
 
 //! Types whose values are the same whether they come as a parameter or as a constant in the text.
 bool IsPlain(const duckdb::LogicalType &type);

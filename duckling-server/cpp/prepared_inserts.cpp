@@ -231,8 +231,13 @@ public:
 		if (entry != known.end()) {
 			prepared.data = entry->second;
 			prepared.handle = std::move(handle);
-			auto target = Target::Of(*prepared.data);
-			prepared.is_short = target.table && FindValuesOfColumns(*target.table, prepared.values_of_columns);
+			context.RunFunctionInTransaction([&]() {
+				// What the plan says of it may have been dropped since: only if it is this, it is not.
+				auto table = TableOf(context, TableName());
+				prepared.is_short = table && table.get() == Target::Of(*prepared.data).table.get() &&
+				                    table.get() == prepared.table &&
+				                    FindValuesOfColumns(*table, prepared.values_of_columns);
+			});
 		}
 	}
 

@@ -249,7 +249,7 @@ private:
 		prepared.handle = make_uniq<PreparedStatement>(context.shared_from_this(), std::move(name), statement.query,
 		                                               PreparedStatementInfo());
 		prepared.data = std::move(data);
-		prepared.is_short = IsUnique(table->Cast<TableCatalogEntry>(), *filtered);
+		prepared.is_short = table.get() == prepared.table && IsUnique(table->Cast<TableCatalogEntry>(), *filtered);
 	}
 
 	const SelectStatement &statement;

@@ -24,7 +24,7 @@ use crate::message::Message;
 use crate::parts::{Cancel, Parts};
 use crate::queue::{Consumer, Producer};
 use crate::session::{Lease, Place, Registration, Session, Sessions};
-use crate::statement::{self, Job};
+use crate::statement::{self, Job, Way};
 
 /// An upload is, to the session, an INSERT.
 const INGEST_SQL: &str = "INSERT";
@@ -158,7 +158,7 @@ async fn begin(
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
-    let is_short = job.parameters.is_none() && job.place != Place::Begin && turn.lease.is_short(&job.sql);
+    let (way, is_short) = statement::find_way(&sessions, &mut turn.lease, &job, &turn.registration).await;
     if is_short {
         producer.expect_little();
     }
@@ -166,7 +166,7 @@ async fn begin(
         let sessions = Arc::clone(&sessions);
         move || {
             let _entered = span.entered();
-            let outcome = run(&sessions, turn, &job, is_short, recording, Some(&producer));
+            let outcome = run(&sessions, turn, &job, way, recording, Some(&producer));
             producer.finish(outcome.map(|_| ()));
         }
     };
@@ -190,7 +190,7 @@ pub async fn complete(
     let (recording, turn) = recorded(recording, turn)?;
     let cancel = CancelOnDrop::new(turn.registration.abandoner());
     let sessions = Arc::clone(sessions);
-    let outcome = blocking(move || run(&sessions, turn, &job, false, recording, None)).await;
+    let outcome = blocking(move || run(&sessions, turn, &job, Way::Unknown, recording, None)).await;
     cancel.disarm();
     outcome
 }
@@ -199,7 +199,7 @@ fn run(
     sessions: &Sessions,
     turn: Turn,
     job: &Job,
-    is_short: bool,
+    way: Way,
     recording: Recording,
     producer: Option<&Producer>,
 ) -> Result<Option<u64>, RemoteError> {
@@ -212,7 +212,7 @@ fn run(
     recording.runs();
     let herd = lease.herd()?;
     herd.statement_begins(recording.id(), &job.sql);
-    let outcome = statement::run(sessions, &mut lease, job, is_short, &registration, &recording, producer);
+    let outcome = statement::run(sessions, &mut lease, job, way, &registration, &recording, producer);
     herd.statement_ends(outcome.as_ref().err());
     if let Err(error) = &outcome {
         debug!(%error, "failed");

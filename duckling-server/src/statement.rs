@@ -7,19 +7,20 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{BatchMetadata, ColumnDescription, Compression, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, Parameters, Plan, ResultTypes, ShortResult, Statement, StatementKind, for_each_row};
+use crate::duckdb::{
+    ArrowResult, Connection, Parameters, Plan, ResultTypes, ShortResult, Statement, StatementKind, for_each_row,
+};
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
-use crate::herd::ddl;
 use crate::herd::gather::RoutedRows;
 use crate::herd::routes::{Candidate, Found, Route};
+use crate::herd::{HerdSession, ddl};
 use crate::history::Recording;
 use crate::message::Message;
 use crate::plain::{Mapping, Plain};
@@ -58,13 +59,12 @@ pub struct Values {
 }
 
 /// Runs all statements of a job and streams the last one's result into `producer`, or drops it if there is none. On our
-/// own link, the summary is the last message. Returns the rows changed, for a statement that changes rows. `is_short`:
-/// [`Lease::is_short`].
+/// own link, the summary is the last message. Returns the rows changed, for a statement that changes rows.
 pub fn run(
     sessions: &Sessions,
     lease: &mut Lease,
     job: &Job,
-    is_short: bool,
+    way: Way,
     registration: &Registration,
     recording: &Recording,
     producer: Option<&Producer>,
@@ -78,7 +78,12 @@ pub fn run(
     if job.place == Place::Begin {
         begin(lease)?;
     }
-    let mut candidate = candidate(sessions, lease, job, producer)?;
+    let is_short = matches!(way, Way::Short);
+    let mut candidate = if producer.is_some() {
+        candidate(sessions, lease, job)?
+    } else {
+        None
+    };
     if let Some(known) = candidate.take() {
         candidate = match lease.herd()?.herd().routes().find(&known) {
             Found::Worker(route, worker) => {
@@ -86,7 +91,12 @@ pub fn run(
                 registration.start(false)?;
                 let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, lease.session.compression)?;
                 let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
-                if run_routed(lease, job, &route, worker, &mut sink)? {
+                let herd = lease.herd()?;
+                let rows = match way {
+                    Way::Routed(rows) => rows,
+                    _ => RoutedRows::start_blocking(&herd, &route, worker, &job.sql).map(Box::new),
+                };
+                if run_routed(&herd, &route, rows, &mut sink)? {
                     return finish(sessions, job, sink.summary, started, producer);
                 }
                 lease.herd()?.herd().routes().forget(known);
@@ -206,18 +216,60 @@ fn finish(
     Ok(summary.rows_changed)
 }
 
+/// How a job is run, as far as that is known before it begins.
+pub enum Way {
+    /// It is [short](Lease::is_short).
+    Short,
+    /// One worker has been asked for its rows.
+    Routed(Result<Box<RoutedRows>, RemoteError>),
+    /// Nothing is known.
+    Unknown,
+}
+
+/// Finds out how a job may be run, without blocking. The flag says that it does not block then, and has little to send.
+pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registration: &Registration) -> (Way, bool) {
+    if job.parameters.is_none() && job.place != Place::Begin && lease.is_short(&job.sql) {
+        return (Way::Short, true);
+    }
+    match route(sessions, lease, job, registration).await {
+        Some(mut rows) => {
+            let is_whole = match &mut rows {
+                Ok(rows) => rows.read_ahead().await,
+                Err(_) => false,
+            };
+            (Way::Routed(rows), is_whole)
+        }
+        None => (Way::Unknown, false),
+    }
+}
+
+/// Asks the worker of a statement's rows for them, if it is known which one that is.
+async fn route(
+    sessions: &Sessions,
+    lease: &mut Lease,
+    job: &Job,
+    registration: &Registration,
+) -> Option<Result<Box<RoutedRows>, RemoteError>> {
+    let candidate = candidate(sessions, lease, job).ok().flatten()?;
+    lease.apply_settings().ok()?;
+    let herd = lease.herd().ok()?;
+    let Found::Worker(route, worker) = herd.herd().routes().find(&candidate) else {
+        return None;
+    };
+    registration.start(false).ok()?;
+    Some(RoutedRows::start(&herd, &route, worker, &job.sql).await.map(Box::new))
+}
+
 /// The job, if a worker of the herd might answer it without a plan, on behalf of the extension.
 fn candidate<'job>(
     sessions: &Sessions,
     lease: &mut Lease,
     job: &'job Job,
-    producer: Option<&Producer>,
 ) -> Result<Option<Candidate<'job>>, RemoteError> {
     let session = &lease.session;
     let is_plain = job.mapping == Mapping::Stored
         && job.place == Place::Session
         && job.parameters.is_none()
-        && producer.is_some()
         && !lease.in_transaction()
         && !session.is_stateful();
     let settings = session.settings();
@@ -229,14 +281,12 @@ fn candidate<'job>(
 
 /// Has a worker answer the statement; whether it could. It has if there is an error.
 fn run_routed(
-    lease: &mut Lease,
-    job: &Job,
+    herd: &HerdSession,
     route: &Route,
-    worker: WorkerId,
+    rows: Result<Box<RoutedRows>, RemoteError>,
     sink: &mut Sink,
 ) -> Result<bool, RemoteError> {
-    let herd = lease.herd()?;
-    let mut rows = match RoutedRows::start(&herd, route, worker, &job.sql) {
+    let mut rows = match rows {
         Ok(rows) => rows,
         Err(error) if herd.is_cancelled() => return Err(error),
         // What is wrong, the planner can say better.

@@ -242,8 +242,28 @@ mod tests {
         Database::open(":memory:", &DatabaseOptions::default()).unwrap()
     }
 
+    /// Runs it as a server does for a client.
+    fn collect(connection: &mut Connection, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), RemoteError> {
+        if connection.is_short(sql)
+            && let Some(result) = connection.run_short(sql)?
+        {
+            return Ok((result.schema, result.row.into_iter().collect()));
+        }
+        connection.collect(sql)
+    }
+
+    /// The same, of an INSERT.
+    fn insert(connection: &mut Connection, sql: &str) -> Result<u64, RemoteError> {
+        if connection.is_short(sql)
+            && let Some(result) = connection.run_short(sql)?
+        {
+            return Ok(result.row.as_ref().map_or(0, crate::duckdb::rows_changed));
+        }
+        connection.execute(sql)
+    }
+
     fn rows(connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
-        connection.collect(sql).unwrap().1
+        collect(connection, sql).unwrap().1
     }
 
     /// Whether a further one of its like would run as a prepared one; as it is parsed, and told from its text.
@@ -265,7 +285,7 @@ mod tests {
             result.map_err(|error| (error.kind, error.message.replace("written", "cached")))
         };
         for row in rows_to_insert.iter().chain(rows_to_insert) {
-            let cached = connection.execute(&format!("INSERT INTO cached VALUES ({row})"));
+            let cached = insert(&mut connection, &format!("INSERT INTO cached VALUES ({row})"));
             // A connection that has seen no like of it runs the text.
             let mut fresh = database.connect().unwrap();
             let written = fresh.execute(&format!("INSERT INTO written VALUES ({row})"));
@@ -348,9 +368,7 @@ mod tests {
                 return;
             }
             for _ in 0..4 {
-                connection
-                    .execute("INSERT INTO t VALUES ('2020-01-01 00:00:00')")
-                    .unwrap();
+                insert(&mut connection, "INSERT INTO t VALUES ('2020-01-01 00:00:00')").unwrap();
             }
         }
         let hours = "SELECT DISTINCT epoch(z) // 3600 - epoch('2020-01-01'::TIMESTAMP) // 3600 AS h FROM t ORDER BY h";
@@ -363,11 +381,11 @@ mod tests {
         let database = database();
         let mut connection = database.connect().unwrap();
         let mut other = database.connect().unwrap();
-        let insert = "INSERT INTO t VALUES ('007')";
+        let seven = "INSERT INTO t VALUES ('007')";
         connection.execute("CREATE TABLE t (v BIGINT)").unwrap();
         let four_times = |connection: &mut Connection| {
             for _ in 0..4 {
-                connection.execute(insert).unwrap();
+                insert(connection, seven).unwrap();
             }
         };
         four_times(&mut connection);
@@ -385,7 +403,7 @@ mod tests {
         assert_eq!(connection.execute("DELETE FROM t WHERE v = '007'").unwrap(), 4);
         // In a transaction too, and when it is rolled back.
         connection.execute("BEGIN; ALTER TABLE t ADD COLUMN w INTEGER").unwrap();
-        assert!(connection.execute(insert).is_err());
+        assert!(insert(&mut connection, seven).is_err());
         connection.execute("ROLLBACK").unwrap();
         four_times(&mut connection);
         // A temporary table comes first.
@@ -405,7 +423,7 @@ mod tests {
         other
             .execute("DROP TABLE s.t; CREATE VIEW s.t AS SELECT 1 AS v")
             .unwrap();
-        assert!(connection.execute(insert).is_err());
+        assert!(insert(&mut connection, seven).is_err());
     }
 
     #[test]
@@ -424,19 +442,17 @@ mod tests {
         let mut inserted = 0;
         while !changes.is_finished() {
             // It may lose against an ALTER, as any INSERT.
-            inserted += connection
-                .execute(&format!("INSERT INTO t VALUES ({inserted})"))
-                .unwrap_or(0);
+            inserted += insert(&mut connection, &format!("INSERT INTO t VALUES ({inserted})")).unwrap_or(0);
         }
         changes.join().unwrap();
         assert_eq!(connection.execute("DELETE FROM t").unwrap(), inserted);
     }
 
     /// Runs it often enough to be prepared, and as text; the last rows.
-    fn run_short(database: &Database, connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
+    fn look_up(database: &Database, connection: &mut Connection, sql: &str) -> Vec<RecordBatch> {
         let mut last = Vec::new();
         for _ in 0..4 {
-            let outcome = connection.collect(sql).map_err(|error| (error.kind, error.message));
+            let outcome = collect(connection, sql).map_err(|error| (error.kind, error.message));
             // A connection that has seen no like of it runs the text.
             let mut fresh = database.connect().unwrap();
             let written = fresh.collect(sql).map_err(|error| (error.kind, error.message));
@@ -453,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn run_shorts_find_what_the_text_finds() {
+    fn look_ups_find_what_the_text_finds() {
         let database = database();
         let mut connection = database.connect().unwrap();
         connection
@@ -528,13 +544,12 @@ mod tests {
     }
 
     #[test]
-    fn run_shorts_of_rows_that_change() {
+    fn look_ups_of_rows_that_change() {
         let database = database();
         let mut connection = database.connect().unwrap();
         let mut other = database.connect().unwrap();
         let count = |connection: &mut Connection, sql: &str| -> usize {
-            connection
-                .collect(sql)
+            collect(connection, sql)
                 .unwrap()
                 .1
                 .iter()
@@ -589,7 +604,7 @@ mod tests {
         other.execute("BEGIN; ALTER TABLE t RENAME v TO u").unwrap();
         look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
         other.execute("COMMIT").unwrap();
-        assert!(connection.collect(seven).is_err());
+        assert!(collect(&mut connection, seven).is_err());
         look_up(&database, &mut connection, "SELECT * FROM t WHERE k = 7");
         other
             .execute(
@@ -622,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn run_shorts_in_tables_that_change_all_the_time() {
+    fn look_ups_in_tables_that_change_all_the_time() {
         let database = database();
         let mut connection = database.connect().unwrap();
         connection
@@ -641,7 +656,7 @@ mod tests {
         });
         let mut key = 0;
         while !changes.is_finished() {
-            let (schema, rows) = connection.collect(&format!("SELECT * FROM t WHERE k = {key}")).unwrap();
+            let (schema, rows) = collect(&mut connection, &format!("SELECT * FROM t WHERE k = {key}")).unwrap();
             assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
             assert_eq!(rows[0].num_columns(), schema.fields().len());
             assert_eq!(
@@ -693,7 +708,7 @@ mod tests {
                 "4, true, 'y'",
             ] {
                 let before = rows(&mut connection, "SELECT count(*) AS n FROM log");
-                connection.execute(&format!("INSERT INTO log VALUES ({row})")).unwrap();
+                insert(&mut connection, &format!("INSERT INTO log VALUES ({row})")).unwrap();
                 let inserted = "SELECT * FROM log QUALIFY row_number() OVER (ORDER BY rowid DESC) = 1";
                 let expected = format!(
                     "SELECT c0::INTEGER AS i, c1::DOUBLE AS d, c2::VARCHAR AS s FROM (VALUES ({row})) v(c0, c1, c2)"
@@ -756,5 +771,100 @@ mod tests {
             .as_primitive::<arrow::datatypes::Int32Type>()
             .value(0);
         assert!((1..=32 + 64).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn short_is_what_finds_or_makes_one_row() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute(
+                "CREATE TABLE t (k INTEGER PRIMARY KEY, u VARCHAR UNIQUE, v INTEGER, UNIQUE (k, v));
+                 INSERT INTO t SELECT i, 'u' || i, i % 3 FROM range(10, 100) r(i);
+                 CREATE TABLE free (a VARCHAR, b INTEGER NOT NULL)",
+            )
+            .unwrap();
+        let mut is_short = |sql: &str| {
+            let run = |connection: &mut Connection| collect(connection, sql).map(|_| ());
+            let outcomes: Vec<_> = (0..4).map(|_| run(&mut connection)).collect();
+            (
+                connection.is_short(sql),
+                outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+            )
+        };
+        for sql in [
+            "SELECT * FROM t WHERE k = 33",
+            "SELECT v, k FROM t WHERE u = 'u33'",
+            "INSERT INTO free VALUES ('x', 1)",
+            "INSERT INTO free (b, a) VALUES (2, 'y')",
+        ] {
+            assert_eq!(is_short(sql), (true, 4), "{sql}");
+        }
+        for sql in [
+            "SELECT * FROM t WHERE v = 3",
+            "SELECT * FROM t WHERE k = 3 AND v = 3",
+            "INSERT INTO free (b) VALUES (2)",
+            "INSERT INTO free VALUES ('x', 1), ('y', 2)",
+            "INSERT INTO free VALUES ('x', 1) RETURNING b",
+        ] {
+            assert_eq!(is_short(sql), (false, 4), "{sql}");
+        }
+        assert_eq!(is_short("INSERT INTO t VALUES (1, 'x', 2)"), (true, 1));
+        let rows_of_free = "SELECT a, b, count(*) AS n FROM free GROUP BY ALL ORDER BY ALL";
+        let expected = "SELECT * FROM (VALUES ('x', 1, 12::BIGINT), ('y', 2, 8), (NULL, 2, 4)) v(a, b, n) ORDER BY ALL";
+        assert_eq!(rows(&mut connection, rows_of_free), rows(&mut connection, expected));
+    }
+
+    #[test]
+    fn short_statements_fail_as_others_do_and_change_nothing() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v INTEGER NOT NULL)")
+            .unwrap();
+        for key in 0..4 {
+            insert(&mut connection, &format!("INSERT INTO t VALUES ({key}, {key})")).unwrap();
+        }
+        assert!(connection.is_short("INSERT INTO t VALUES (9, 9)"));
+        for (row, error) in [("1, 5", "Duplicate key"), ("9, NULL", "NOT NULL constraint failed")] {
+            for _ in 0..2 {
+                let failed = insert(&mut connection, &format!("INSERT INTO t VALUES ({row})")).unwrap_err();
+                assert!(failed.message.contains(error), "{}", failed.message);
+            }
+        }
+        // In a transaction they run like others.
+        connection.execute("BEGIN").unwrap();
+        assert!(connection.run_short("INSERT INTO t VALUES (9, 9)").unwrap().is_none());
+        insert(&mut connection, "INSERT INTO t VALUES (9, 9)").unwrap();
+        connection.execute("ROLLBACK").unwrap();
+        let sum = "SELECT count(*) AS n, sum(k)::BIGINT AS s, sum(v)::BIGINT AS v FROM t";
+        let expected = "SELECT 4::BIGINT AS n, 6::BIGINT AS s, 6::BIGINT AS v";
+        assert_eq!(rows(&mut connection, sum), rows(&mut connection, expected));
+        // What another transaction has inserted, and not committed yet, is in the way.
+        let mut other = database.connect().unwrap();
+        other.execute("BEGIN; INSERT INTO t VALUES (7, 7)").unwrap();
+        assert!(insert(&mut connection, "INSERT INTO t VALUES (8, 8)").is_ok());
+        let outcomes = [
+            insert(&mut connection, "INSERT INTO t VALUES (7, 8)").is_ok(),
+            other.execute("COMMIT").is_ok(),
+        ];
+        assert_eq!(outcomes.iter().filter(|is_ok| **is_ok).count(), 1, "{outcomes:?}");
+        assert_eq!(rows(&mut connection, "SELECT v FROM t WHERE k = 7").len(), 1);
+    }
+
+    #[test]
+    fn short_statements_can_be_watched() {
+        let database = database();
+        let mut connection = database.connect().unwrap();
+        connection
+            .execute("CREATE TABLE t (k INTEGER PRIMARY KEY); INSERT INTO t SELECT * FROM range(100)")
+            .unwrap();
+        let sql = "SELECT * FROM t WHERE k = 3";
+        for _ in 0..4 {
+            collect(&mut connection, sql).unwrap();
+        }
+        assert!(connection.run_short(sql).unwrap().is_some());
+        connection.execute("CALL enable_logging('QueryLog')").unwrap();
+        assert!(connection.run_short(sql).unwrap().is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! As a coordinator: a distributed query on its way through the workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +27,9 @@ use super::session::{Access, HerdSession, Starting, lock};
 use super::statistics::StageStatistics;
 use super::{BatchSource, Herd, Next};
 use crate::duckdb::interrupted;
+
+/// How much of a result is read before somebody asks for it.
+const AHEAD_BYTES: usize = 64 * 1024;
 
 /// How long a worker's error that is about another worker waits for that one's own.
 const CAUSE_GRACE: Duration = Duration::from_millis(300);
@@ -287,14 +290,21 @@ pub struct RoutedRows {
     address: String,
     stream: StagesStream,
     keeper: Keeper,
+    /// What has been read before it was asked for.
+    ahead: VecDeque<Result<Option<RecordBatch>, RemoteError>>,
 }
 
 impl RoutedRows {
-    /// Has `worker` run a statement, and waits for its columns. Blocks: not for the runtime's threads.
+    /// Has `worker` run a statement, and waits for its columns.
     ///
     /// # Errors
-    /// The worker cannot be reached, or fails before there are rows.
-    pub fn start(session: &Arc<HerdSession>, route: &Route, worker: WorkerId, sql: &str) -> Result<Self, RemoteError> {
+    /// The worker cannot be reached, or fails before there are rows; the statement is cancelled.
+    pub async fn start(
+        session: &Arc<HerdSession>,
+        route: &Route,
+        worker: WorkerId,
+        sql: &str,
+    ) -> Result<Self, RemoteError> {
         let registry = session.herd().registry();
         let address = registry.address(&worker)?;
         let columns = route.schema.fields().iter().map(|field| ColumnDescription {
@@ -318,14 +328,61 @@ impl RoutedRows {
             ..RunStagesRequest::default()
         };
         let keeper = Keeper::of(vec![worker.clone()], 1, Some(route.summary.clone()));
-        let stream = session.wait(registry.unless_gone(&worker, session.run_stages(&worker, Access::Read, request)))?;
+        let answer = registry.unless_gone(&worker, session.run_stages(&worker, Access::Read, request));
+        let stream = session.unless_cancelled(answer).await?;
         Ok(Self {
             session: Arc::clone(session),
             worker,
             address,
             stream,
             keeper,
+            ahead: VecDeque::new(),
         })
+    }
+
+    /// As [`RoutedRows::start`]. Blocks: not for the runtime's threads.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_blocking(
+        session: &Arc<HerdSession>,
+        route: &Route,
+        worker: WorkerId,
+        sql: &str,
+    ) -> Result<Self, RemoteError> {
+        session
+            .herd()
+            .runtime()?
+            .block_on(Self::start(session, route, worker, sql))
+    }
+
+    /// Reads the rows if they are few. Whether these are all.
+    pub async fn read_ahead(&mut self) -> bool {
+        let mut bytes = 0;
+        while bytes < AHEAD_BYTES {
+            let next = self.receive().await;
+            if let Ok(Some(batch)) = &next {
+                bytes += batch.get_array_memory_size();
+            }
+            let is_end = !matches!(next, Ok(Some(_)));
+            self.ahead.push_back(next);
+            if is_end {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn receive(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+        let session = Arc::clone(&self.session);
+        let next = async {
+            self.stream.try_next().await.map_err(|error| {
+                session.herd().peers().failed(&self.address, &error);
+                named(&self.worker.0, &self.address, error.to_remote_error())
+            })
+        };
+        let next = session.herd().registry().unless_gone(&self.worker, next);
+        session.unless_cancelled(next).await
     }
 
     /// The columns.
@@ -338,19 +395,15 @@ impl RoutedRows {
         self.session.record(&self.keeper.statistics);
     }
 
-    /// The next rows; `None` after the last ones. Blocks: not for the runtime's threads.
+    /// The next rows; `None` after the last ones. Blocks, unless they have been read ahead: not for the runtime's threads.
     ///
     /// # Errors
     /// The worker's.
     pub fn next(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
-        let session = Arc::clone(&self.session);
-        let next = async {
-            self.stream.try_next().await.map_err(|error| {
-                session.herd().peers().failed(&self.address, &error);
-                named(&self.worker.0, &self.address, error.to_remote_error())
-            })
+        let next = match self.ahead.pop_front() {
+            Some(next) => next,
+            None => self.session.herd().runtime()?.clone().block_on(self.receive()),
         };
-        let next = session.wait(session.herd().registry().unless_gone(&self.worker, next));
         match &next {
             Ok(Some(_)) => {}
             Ok(None) => {

@@ -231,14 +231,20 @@ impl HerdSession {
 
     /// Waits for `work` on this thread, which must not be one of the runtime's, until the statement is cancelled.
     pub(super) fn wait<T>(&self, work: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+        self.herd.runtime()?.block_on(self.unless_cancelled(work))
+    }
+
+    /// What comes of `work`, unless the statement is cancelled before.
+    pub(super) async fn unless_cancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
         let mut stop = self.stop.subscribe();
-        self.herd.runtime()?.block_on(async {
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop == Stop::Cancelled) => Err(interrupted()),
-                outcome = work => outcome,
-            }
-        })
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop == Stop::Cancelled) => Err(interrupted()),
+            outcome = work => outcome,
+        }
     }
 
     // As a worker.
