@@ -190,7 +190,7 @@ pub async fn complete(
     let (recording, turn) = recorded(recording, turn)?;
     let cancel = CancelOnDrop::new(turn.registration.abandoner());
     let sessions = Arc::clone(sessions);
-    let outcome = blocking(move || run(&sessions, turn, &job, Way::Unknown, recording, None)).await;
+    let outcome = blocking(move || run(&sessions, turn, &job, Way::Planned, recording, None)).await;
     cancel.disarm();
     outcome
 }

@@ -78,43 +78,33 @@ pub fn run(
     if job.place == Place::Begin {
         begin(lease)?;
     }
-    let is_short = matches!(way, Way::Short);
-    let mut candidate = if producer.is_some() {
-        candidate(sessions, lease, job)?
-    } else {
-        None
-    };
-    if let Some(known) = candidate.take() {
-        candidate = match lease.herd()?.herd().routes().find(&known) {
-            Found::Worker(route, worker) => {
-                recording.is_a(StatementKind::Read.name());
-                registration.start(false)?;
-                let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, lease.session.compression)?;
+    let mut to_learn = None;
+    match way {
+        Way::Short => {
+            registration.start(false)?;
+            if let Some(result) = lease.connection()?.run_short(&job.sql)? {
+                recording.is_a(result.kind.name());
+                let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
                 let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
-                let herd = lease.herd()?;
-                let rows = match way {
-                    Way::Routed(rows) => rows,
-                    _ => RoutedRows::start_blocking(&herd, &route, worker, &job.sql).map(Box::new),
-                };
-                if run_routed(&herd, &route, rows, &mut sink)? {
-                    return finish(sessions, job, sink.summary, started, producer);
-                }
-                lease.herd()?.herd().routes().forget(known);
-                None
+                sink.take_short(result)?;
+                return finish(sessions, job, sink.summary, started, producer);
             }
-            Found::Planned => None,
-            Found::Unknown => Some(known),
-        };
-    }
-    if is_short {
-        registration.start(false)?;
-        if let Some(result) = lease.connection()?.run_short(&job.sql)? {
-            recording.is_a(result.kind.name());
+        }
+        Way::Routed(route, rows) => {
+            recording.is_a(StatementKind::Read.name());
+            registration.start(false)?;
             let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
             let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
-            sink.take_short(result)?;
-            return finish(sessions, job, sink.summary, started, producer);
+            let herd = lease.herd()?;
+            if run_routed(&herd, &route, rows, &mut sink)? {
+                return finish(sessions, job, sink.summary, started, producer);
+            }
+            if let Some(known) = candidate(sessions, lease, job)? {
+                herd.herd().routes().forget(known);
+            }
         }
+        Way::Planned => {}
+        Way::Unknown => to_learn = candidate(sessions, lease, job)?,
     }
     let connection = lease.connection()?;
     let mut statements = match job.parameters {
@@ -172,7 +162,7 @@ pub fn run(
         summary.rows_changed = Some(summary.rows);
     }
     let changed = finish(sessions, job, summary, started, producer)?;
-    if let Some(candidate) = candidate
+    if let Some(candidate) = to_learn
         && statements.is_empty()
         && last.kind() == StatementKind::Read
     {
@@ -220,9 +210,11 @@ fn finish(
 pub enum Way {
     /// It is [short](Lease::is_short).
     Short,
-    /// One worker has been asked for its rows.
-    Routed(Result<Box<RoutedRows>, RemoteError>),
-    /// Nothing is known.
+    /// One worker has its rows, and has been asked for them.
+    Routed(Arc<Route>, Result<Box<RoutedRows>, RemoteError>),
+    /// It has to be planned.
+    Planned,
+    /// It has to be planned, and may be known afterwards.
     Unknown,
 }
 
@@ -231,33 +223,24 @@ pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registr
     if job.parameters.is_none() && job.place != Place::Begin && lease.is_short(&job.sql) {
         return (Way::Short, true);
     }
-    match route(sessions, lease, job, registration).await {
-        Some(mut rows) => {
+    let Ok(Some(candidate)) = candidate(sessions, lease, job) else {
+        return (Way::Planned, false);
+    };
+    let (Ok(herd), Ok(())) = (lease.herd(), lease.apply_settings()) else {
+        return (Way::Planned, false);
+    };
+    match herd.herd().routes().find(&candidate) {
+        Found::Worker(route, worker) if registration.start(false).is_ok() => {
+            let mut rows = RoutedRows::start(&herd, &route, worker, &job.sql).await.map(Box::new);
             let is_whole = match &mut rows {
                 Ok(rows) => rows.read_ahead().await,
                 Err(_) => false,
             };
-            (Way::Routed(rows), is_whole)
+            (Way::Routed(route, rows), is_whole)
         }
-        None => (Way::Unknown, false),
+        Found::Worker(..) | Found::Planned => (Way::Planned, false),
+        Found::Unknown => (Way::Unknown, false),
     }
-}
-
-/// Asks the worker of a statement's rows for them, if it is known which one that is.
-async fn route(
-    sessions: &Sessions,
-    lease: &mut Lease,
-    job: &Job,
-    registration: &Registration,
-) -> Option<Result<Box<RoutedRows>, RemoteError>> {
-    let candidate = candidate(sessions, lease, job).ok().flatten()?;
-    lease.apply_settings().ok()?;
-    let herd = lease.herd().ok()?;
-    let Found::Worker(route, worker) = herd.herd().routes().find(&candidate) else {
-        return None;
-    };
-    registration.start(false).ok()?;
-    Some(RoutedRows::start(&herd, &route, worker, &job.sql).await.map(Box::new))
 }
 
 /// The job, if a worker of the herd might answer it without a plan, on behalf of the extension.

@@ -340,22 +340,6 @@ impl RoutedRows {
         })
     }
 
-    /// As [`RoutedRows::start`]. Blocks: not for the runtime's threads.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn start_blocking(
-        session: &Arc<HerdSession>,
-        route: &Route,
-        worker: WorkerId,
-        sql: &str,
-    ) -> Result<Self, RemoteError> {
-        session
-            .herd()
-            .runtime()?
-            .block_on(Self::start(session, route, worker, sql))
-    }
-
     /// Reads the rows if they are few. Whether these are all.
     pub async fn read_ahead(&mut self) -> bool {
         let mut bytes = 0;
