@@ -39,7 +39,7 @@ hash_t PartitionHash(const vector<Value> &keys) {
 		types.push_back(key.type());
 	}
 	DataChunk chunk;
-	chunk.Initialize(Allocator::DefaultAllocator(), types, 1);
+	chunk.InitializeEmpty(types);
 	for (idx_t i = 0; i < keys.size(); i++) {
 		chunk.data[i].Reference(keys[i], count_t(1));
 	}

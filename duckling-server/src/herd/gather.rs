@@ -312,10 +312,10 @@ impl RoutedRows {
             type_text: type_text(field).unwrap_or_default().to_owned(),
             ..ColumnDescription::default()
         });
-        let columns: Vec<_> = columns.collect();
+        let columns = columns.collect();
         let stage = HerdStage {
             sql: sql.to_owned(),
-            columns: columns.clone(),
+            columns,
             output: OutputKind::Gather.into(),
             ..HerdStage::default()
         };
@@ -323,7 +323,6 @@ impl RoutedRows {
             query_id: uuid::Uuid::new_v4().as_bytes().to_vec().into(),
             worker_id: worker.0.clone(),
             stages: vec![stage],
-            columns,
             coordinator_id: registry.own_id().0,
             ..RunStagesRequest::default()
         };
