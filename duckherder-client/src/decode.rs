@@ -69,6 +69,17 @@ impl Decoder {
     }
 }
 
+/// How many rows the header of a record batch says.
+pub(crate) fn rows_of(header: &[u8]) -> Result<u64, ArrowError> {
+    flatten(contained(|| {
+        let message = message(header)?;
+        let batch = message
+            .header_as_record_batch()
+            .ok_or_else(|| malformed("a message is not a record batch"))?;
+        u64::try_from(batch.length()).map_err(|_| malformed("a record batch has a negative number of rows"))
+    }))
+}
+
 fn flatten<T>(outcome: Result<Result<T, ArrowError>, Panicked>) -> Result<T, ArrowError> {
     outcome.unwrap_or_else(|Panicked(text)| Err(malformed(&text)))
 }

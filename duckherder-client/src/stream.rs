@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 
 use crate::connection::Connection;
 use crate::contain::{contained, contained_async};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, rows_of};
 use crate::error::{Call, ClientError};
 use crate::merge::{Further, Item, Merge};
 use crate::session::Session;
@@ -98,6 +98,14 @@ pub type StagesStream = RowStream<RunStagesSummary>;
 
 /// The rows that one worker of a herd has for another. See [`RowStream`].
 pub type ExchangeStream = RowStream<ExchangeSummary>;
+
+/// A record batch as it was sent.
+pub struct BatchMessage {
+    /// Header and body are Arrow's.
+    pub data: FlightData,
+    /// As its header says.
+    pub rows: u64,
+}
 
 /// Record batches on their way from a duckling, and the summary behind them.
 ///
@@ -179,6 +187,51 @@ impl RowStream<RunStagesSummary> {
         let statement_id = request.statement_id;
         let command = Command::RunStages(request);
         Self::start(call, connection, command, statement_id, Some(session)).await
+    }
+
+    /// The next batch as it was sent, for whoever passes it on: not decoded, and not checked but for its number of rows. `None`
+    /// after the last one.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn next_message(&mut self) -> Result<Option<BatchMessage>, ClientError> {
+        while !self.is_over() {
+            let Some(Messages::One(messages)) = &mut self.messages else {
+                break;
+            };
+            let message = contained_async(messages.message()).await;
+            let message = message.map_err(|panicked| self.call.protocol(panicked.0));
+            let message = message.and_then(|message| message.map_err(|status| self.call.failed(status)));
+            match message.and_then(|message| self.take_message(message)) {
+                Ok(None) => {}
+                outcome => return outcome.map_err(|error| self.fail(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_message(&mut self, message: Option<FlightData>) -> Result<Option<BatchMessage>, ClientError> {
+        let data = message.ok_or_else(|| self.call.protocol("it ends without its summary: rows may be missing"))?;
+        if data.data_header.is_empty() && data.data_body.is_empty() {
+            let item = Item::read(data, &self.decoder, &self.call)?;
+            self.take(item)?;
+            return Ok(None);
+        }
+        let rows = rows_of(&data.data_header).map_err(|error| self.call.undecodable(error))?;
+        self.batches_received += 1;
+        self.rows_received = self.rows_received.saturating_add(rows);
+        self.bytes_received = self.bytes_received.saturating_add(arrow_bytes(&data));
+        Ok(Some(BatchMessage { data, rows }))
+    }
+
+    /// The rows of a message of this stream.
+    ///
+    /// # Errors
+    /// It is not what the protocol says.
+    pub fn decode(&self, message: BatchMessage) -> Result<RecordBatch, ClientError> {
+        self.decoder
+            .batch(message.data)
+            .map_err(|error| self.call.undecodable(error))
     }
 
     /// To be called after the last row: waits until the worker keeps nothing of the query any more.

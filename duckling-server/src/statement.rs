@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use duckherder_client::BatchMessage;
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{BatchMetadata, ColumnDescription, Compression, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
@@ -84,8 +85,8 @@ pub fn run(
             registration.start(false)?;
             if let Some(result) = lease.connection()?.run_short(&job.sql)? {
                 recording.is_a(result.kind.name());
-                let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
-                let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
+                let compression = compression(lease, job);
+                let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
                 sink.take_short(result)?;
                 return finish(sessions, job, sink.summary, started, producer);
             }
@@ -93,8 +94,8 @@ pub fn run(
         Way::Routed(route, rows) => {
             recording.is_a(StatementKind::Read.name());
             registration.start(false)?;
-            let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
-            let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
+            let compression = compression(lease, job);
+            let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
             let herd = lease.herd()?;
             if run_routed(&herd, &route, rows, &mut sink)? {
                 return finish(sessions, job, sink.summary, started, producer);
@@ -137,8 +138,8 @@ pub fn run(
         }
     }
     prepare_workers(sessions, lease, &last)?;
-    let encoder = BatchEncoder::compressed(sessions.limits().message_bytes, compression(lease, job))?;
-    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, encoder);
+    let compression = compression(lease, job);
+    let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
     let outcome = if defines(&last) {
         let sink = RefCell::new(&mut sink);
         let mut run = |connection: &mut Connection, statement: &Statement| {
@@ -281,8 +282,13 @@ fn run_routed(
     rows.accept();
     sink.summary.set_result_kind(ResultKind::Rows);
     sink.begin(&route.schema)?;
-    while let Some(batch) = rows.next()? {
-        sink.batch(batch)?;
+    while let Some(message) = rows.next()? {
+        if sink.is_compressed {
+            let batch = rows.decode(message)?;
+            sink.batch(batch)?;
+        } else {
+            sink.forward(message)?;
+        }
     }
     Ok(true)
 }
@@ -514,6 +520,7 @@ struct Sink<'a> {
     producer: Option<&'a Producer>,
     mapping: Mapping,
     encoder: BatchEncoder,
+    is_compressed: bool,
     /// Set by the first run.
     plain: Option<Plain>,
     summary: StatementSummary,
@@ -527,18 +534,19 @@ impl<'a> Sink<'a> {
         traffic: &'a Traffic,
         producer: Option<&'a Producer>,
         job: &Job,
-        encoder: BatchEncoder,
-    ) -> Self {
-        Self {
+        compression: Compression,
+    ) -> Result<Self, RemoteError> {
+        Ok(Self {
             limits,
             traffic,
             producer,
             mapping: job.mapping,
-            encoder,
+            encoder: BatchEncoder::compressed(limits.message_bytes, compression)?,
+            is_compressed: compression != Compression::None,
             plain: None,
             summary: StatementSummary::default(),
             index: (job.further_streams > 0).then_some(0),
-        }
+        })
     }
 
     /// The result of the next run has this schema: told once, and the same for all.
@@ -634,12 +642,18 @@ impl<'a> Sink<'a> {
         let (traffic, producer, sent) = (self.traffic, self.producer, &mut self.summary.bytes);
         let next_index = &mut self.index;
         self.encoder.encode(&batch, &mut |mut message| {
-            if let Some(index) = next_index {
-                message.app_metadata = BatchMetadata { index: *index }.encode_to_vec().into();
-                *index += 1;
-            }
+            number(&mut message, next_index);
             send(message, traffic, producer, sent)
         })
+    }
+
+    /// A batch that has been encoded elsewhere, for the columns of this result.
+    fn forward(&mut self, batch: BatchMessage) -> Result<(), RemoteError> {
+        self.summary.rows += batch.rows;
+        self.traffic.add_sent(batch.rows, 0);
+        let mut message = Message::of_arrow(batch.data.data_header, vec![batch.data.data_body]);
+        number(&mut message, &mut self.index);
+        send(message, self.traffic, self.producer, &mut self.summary.bytes)
     }
 
     /// The statement is not run at all: an empty result.
@@ -652,6 +666,14 @@ impl<'a> Sink<'a> {
         }
         let columns = connection.plan(statement)?.columns.unwrap_or_else(Schema::empty);
         self.begin(&Arc::new(columns))
+    }
+}
+
+/// Says the place of a batch in its result, if that is to be said.
+fn number(message: &mut Message, next_index: &mut Option<u64>) {
+    if let Some(index) = next_index {
+        message.app_metadata = BatchMetadata { index: *index }.encode_to_vec().into();
+        *index += 1;
     }
 }
 

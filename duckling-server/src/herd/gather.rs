@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{HerdQuery, StageId, Summary};
-use duckherder_client::StagesStream;
+use duckherder_client::{BatchMessage, StagesStream};
 use duckherder_proto::types::type_text;
 use duckherder_proto::v1::{
     ColumnDescription, HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary,
@@ -291,7 +291,7 @@ pub struct RoutedRows {
     stream: StagesStream,
     keeper: Keeper,
     /// What has been read before it was asked for.
-    ahead: VecDeque<Result<Option<RecordBatch>, RemoteError>>,
+    ahead: VecDeque<Result<Option<BatchMessage>, RemoteError>>,
 }
 
 impl RoutedRows {
@@ -344,8 +344,8 @@ impl RoutedRows {
         let mut bytes = 0;
         while bytes < AHEAD_BYTES {
             let next = self.receive().await;
-            if let Ok(Some(batch)) = &next {
-                bytes += batch.get_array_memory_size();
+            if let Ok(Some(message)) = &next {
+                bytes += message.data.data_header.len() + message.data.data_body.len();
             }
             let is_end = !matches!(next, Ok(Some(_)));
             self.ahead.push_back(next);
@@ -356,10 +356,10 @@ impl RoutedRows {
         false
     }
 
-    async fn receive(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+    async fn receive(&mut self) -> Result<Option<BatchMessage>, RemoteError> {
         let session = Arc::clone(&self.session);
         let next = async {
-            self.stream.try_next().await.map_err(|error| {
+            self.stream.next_message().await.map_err(|error| {
                 session.herd().peers().failed(&self.address, &error);
                 named(&self.worker.0, &self.address, error.to_remote_error())
             })
@@ -382,7 +382,7 @@ impl RoutedRows {
     ///
     /// # Errors
     /// The worker's.
-    pub fn next(&mut self) -> Result<Option<RecordBatch>, RemoteError> {
+    pub fn next(&mut self) -> Result<Option<BatchMessage>, RemoteError> {
         let next = match self.ahead.pop_front() {
             Some(next) => next,
             None => self.session.herd().runtime()?.clone().block_on(self.receive()),
@@ -398,6 +398,18 @@ impl RoutedRows {
             Err(error) => self.keeper.ends(&Err(error.clone())),
         }
         next
+    }
+}
+
+impl RoutedRows {
+    /// The rows of a message of these.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(&self, message: BatchMessage) -> Result<RecordBatch, RemoteError> {
+        self.stream
+            .decode(message)
+            .map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error()))
     }
 }
 
