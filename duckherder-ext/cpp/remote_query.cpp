@@ -180,9 +180,8 @@ struct RemoteQueryData : public TableFunctionData {
 		return scan;
 	}
 
-	//! Starts it for whoever executes it in this query.
-	void StartNow(ClientContext &context) const {
-		auto scan = Start(context, RemoteSession::Of(context, statement.catalog)->TypedText(context));
+	//! For whoever executes it in this query.
+	void SetStarted(ClientContext &context, ScanHandle scan) const {
 		lock_guard<mutex> guard(started->lock);
 		started->scan = std::move(scan);
 		started->query_id = context.transaction.GetActiveQuery();
@@ -288,15 +287,25 @@ unique_ptr<FunctionData> RemoteQueryBind(ClientContext &context, TableFunctionBi
 			    return Api().scan_foreseen(statement.catalog.Session(context), Text(statement.sql), foreseen->Slot(), error);
 		    })) {
 			ArrowResultColumns(context, foreseen->Get(), return_types, names);
-			session->ConfirmWith(
-			    [foreseen, to_start = make_shared_ptr<RemoteQueryData>(*data)](ClientContext &context) {
-				    to_start->StartNow(context);
-				    return Api().scan_has_columns_of(to_start->started->scan.Get(), foreseen->Get());
-			    });
+			session->ConfirmWith([foreseen, session = session.get(),
+			                      to_start = make_shared_ptr<RemoteQueryData>(*data)](ClientContext &context) {
+				auto scan = to_start->Start(context, session->TypedText(context));
+				auto is_foreseen = Api().scan_has_columns_of(scan.Get(), foreseen->Get());
+				if (is_foreseen) {
+					to_start->SetStarted(context, std::move(scan));
+				} else {
+					session->Keep(std::move(scan), to_start->statement.sql);
+				}
+				return is_foreseen;
+			});
 			break;
 		}
-		data->StartNow(context);
-		ArrowResultColumns(context, data->started->scan.Get(), return_types, names);
+		auto scan = session->TakeKept(statement.sql);
+		if (!scan) {
+			scan = data->Start(context, session->TypedText(context));
+		}
+		ArrowResultColumns(context, scan.Get(), return_types, names);
+		data->SetStarted(context, std::move(scan));
 		break;
 	}
 	case QueryShape::NOTHING:

@@ -261,6 +261,7 @@ void RemoteSession::QueryEnd() {
 	moment = Moment::BETWEEN_QUERIES;
 	will_confirm = false;
 	confirm = nullptr;
+	kept = ScanHandle();
 	if (std::exchange(has_sent_ahead, false)) {
 		Api().session_drop_ahead(session.Get());
 	}
@@ -278,6 +279,15 @@ bool RemoteSession::WillConfirm() const {
 
 void RemoteSession::ConfirmWith(std::function<bool(ClientContext &)> new_confirm) {
 	confirm = std::move(new_confirm);
+}
+
+void RemoteSession::Keep(ScanHandle scan, const string &sql) {
+	kept = std::move(scan);
+	kept_sql = sql;
+}
+
+ScanHandle RemoteSession::TakeKept(const string &sql) {
+	return kept && kept_sql == sql ? std::move(kept) : ScanHandle();
 }
 
 RebindQueryInfo RemoteSession::OnFinalizePrepare(ClientContext &context, PreparedStatementData &,

@@ -33,6 +33,10 @@ public:
 	bool WillConfirm() const;
 	//! `confirm` waits for the result whose columns were foreseen; whether they are those.
 	void ConfirmWith(std::function<bool(duckdb::ClientContext &)> confirm);
+	//! Keeps a result until the query's end, for whoever binds its statement anew.
+	void Keep(ScanHandle scan, const duckdb::string &sql);
+	//! What was kept of that statement, or null.
+	ScanHandle TakeKept(const duckdb::string &sql);
 
 	void QueryBegin(duckdb::ClientContext &context) override;
 	void QueryEnd() override;
@@ -55,6 +59,8 @@ private:
 	bool has_sent_ahead = false;
 	bool will_confirm = false;
 	std::function<bool(duckdb::ClientContext &)> confirm;
+	ScanHandle kept;
+	duckdb::string kept_sql;
 	//! The query at whose beginning the settings were told.
 	duckdb::transaction_t told_in = duckdb::MAXIMUM_QUERY_ID;
 	//! Where DuckDB keeps these settings, once ICU is loaded.

@@ -78,6 +78,8 @@ def test_columns_that_have_changed(t, other):
     assert make_known(t, sql) == (["k", "v"], [(7, "v7")])
     other.execute("ALTER TABLE dh.t ADD COLUMN w DOUBLE DEFAULT 1.5")
     assert rows(t, sql) == (["k", "v", "w"], [(7, "v7", 1.5)])
+    # It was bound anew, and not run anew.
+    assert reads_on_server(other, "SELECT * FROM t WHERE (k = 7)") == UNTIL_KNOWN + 1
     other.execute("ALTER TABLE dh.t RENAME v TO u")
     assert rows(t, sql) == (["k", "u", "w"], [(7, "v7", 1.5)])
     other.execute("ALTER TABLE dh.t ALTER w TYPE VARCHAR")
