@@ -20,7 +20,7 @@ struct Both {
     herd: Connection,
     plain: Connection,
     workers: Vec<LocalDuckling>,
-    _coordinator: LocalDuckling,
+    coordinator: LocalDuckling,
 }
 
 impl Both {
@@ -38,7 +38,7 @@ impl Both {
             herd,
             plain,
             workers,
-            _coordinator: coordinator,
+            coordinator,
         };
         both.create("t (k SMALLINT, n VARCHAR, v INTEGER)", "k");
         both.create("s (a VARCHAR, b BIGINT, v INTEGER)", "a, b");
@@ -115,6 +115,34 @@ fn look_ups_like_an_earlier_one_are_forwarded() {
     both.forwards(strings, 0..40);
     let empty = "SELECT v, a FROM dh.s WHERE b = 0 AND a = '' ORDER BY v";
     assert_eq!(both.same(empty), "router forward");
+}
+
+#[test]
+fn one_row_and_many_are_forwarded() {
+    let mut both = Both::new();
+    // A worker that finds one row by an index does without DuckDB's executor.
+    both.create("u (k BIGINT PRIMARY KEY, v VARCHAR, d DECIMAL(9, 2))", "k");
+    both.run("INSERT INTO dh.u SELECT range, 'v' || range, range / 7 FROM range(1000)");
+    both.forwards(|k| format!("SELECT d, v FROM dh.u WHERE k = {k}"), 980..1010);
+    both.run("UPDATE dh.u SET v = NULL WHERE k = 990");
+    assert_eq!(both.same("SELECT d, v FROM dh.u WHERE k = 990"), "router forward");
+    // More than is read ahead, and more than one batch.
+    both.create("large (k INTEGER, v BIGINT, s VARCHAR)", "k");
+    both.run("INSERT INTO dh.large SELECT range % 4, range, repeat('x', 100) || range FROM range(200_000)");
+    let large = |k: i64| format!("SELECT v, s FROM dh.large WHERE k = {k} ORDER BY v");
+    both.forwards(large, [0, 1, 2, 3, 4, 1]);
+    // What a client wants compressed.
+    let port = both.coordinator.port();
+    let attach =
+        format!("ATTACH 'packed' (TYPE duckherder, server_host '127.0.0.1', server_port {port}, compression 'lz4')");
+    both.herd.run(&attach).unwrap();
+    for k in [0, 4, 1, 2] {
+        let expected = both.plain.lines(&large(k)).unwrap();
+        let packed = large(k).replace("dh.", "packed.");
+        assert_eq!(both.herd.lines(&packed).unwrap(), expected);
+        let how = HOW.replace("stats()", "stats('packed')");
+        assert_eq!(both.herd.lines(&how).unwrap().concat(), "router forward");
+    }
 }
 
 #[test]
