@@ -1,8 +1,8 @@
 //! Statements that run on the network's threads.
 //!
 //! To hand a statement to a thread that may block, and its answer back, takes about as long as it takes to look a row up:
-//! other threads have to be woken, and may have to wait for a core. So a statement that is known to be short runs where its
-//! request arrived, and its whole answer leaves with one write.
+//! other threads have to be woken, and may have to wait for a core. So a statement that is [known to be
+//! short](crate::session::Lease::is_short) runs where its request arrived, and its whole answer leaves with one write.
 //!
 //! At most one of the network's threads does that at a time, and others are there for everybody else. If a statement has
 //! taken longer than it should, for a slow disk maybe, none is run like that for a while.
@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// What a short statement may take.
@@ -31,17 +32,17 @@ struct State {
 }
 
 impl AtOnce {
-    /// Runs what does not wait for this task: here, if it `is_short` and nothing speaks against it, and else on a thread
-    /// that may block. A panic in it stays there.
-    pub fn run(&self, is_short: bool, work: impl FnOnce() + Send + 'static) {
-        match is_short.then(|| self.take()).flatten() {
-            Some(taken) => {
-                // As on a thread of its own: what `work` owned says that it has not ended well.
-                let _ = catch_unwind(AssertUnwindSafe(work));
-                drop(taken);
-            }
-            None => drop(tokio::task::spawn_blocking(work)),
-        }
+    /// Runs `work` on this thread. `None` if something speaks against it: then it has not been run. A panic in it is an error.
+    pub fn run<T>(&self, work: impl FnOnce() -> Result<T, RemoteError>) -> Option<Result<T, RemoteError>> {
+        let taken = self.take()?;
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        drop(taken);
+        Some(outcome.unwrap_or_else(|_| {
+            Err(RemoteError::new(
+                ExceptionType::Io,
+                "the server failed while running this statement",
+            ))
+        }))
     }
 
     fn take(&self) -> Option<Taken<'_>> {
@@ -85,8 +86,7 @@ fn has_other_threads() -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::mpsc;
-    use std::thread::{self, ThreadId};
+    use std::thread;
 
     use super::*;
 
@@ -98,27 +98,16 @@ mod tests {
             .unwrap()
     }
 
-    /// Runs something that takes so long, in a task; whether it was on the task's own thread.
-    async fn runs_here(at_once: &Arc<AtOnce>, is_short: bool, takes: Duration) -> bool {
+    /// Runs something that takes so long, in a task; whether it was run.
+    async fn runs(at_once: &Arc<AtOnce>, takes: Duration) -> bool {
         let at_once = Arc::clone(at_once);
         let task = tokio::spawn(async move {
-            let (sender, receiver) = mpsc::channel::<ThreadId>();
-            at_once.run(is_short, move || {
+            at_once.run(|| {
                 thread::sleep(takes);
-                sender.send(thread::current().id()).unwrap();
-            });
-            receiver.recv().unwrap() == thread::current().id()
+                Ok(())
+            })
         });
-        task.await.unwrap()
-    }
-
-    #[test]
-    fn what_is_short_runs_here() {
-        runtime(2).block_on(async {
-            let at_once = Arc::new(AtOnce::default());
-            assert!(runs_here(&at_once, true, Duration::ZERO).await);
-            assert!(!runs_here(&at_once, false, Duration::ZERO).await);
-        });
+        task.await.unwrap().is_some()
     }
 
     #[test]
@@ -126,10 +115,10 @@ mod tests {
         runtime(2).block_on(async {
             let at_once = Arc::new(AtOnce::default());
             let takes = Duration::from_millis(200);
-            assert!(runs_here(&at_once, true, takes).await);
-            assert!(!runs_here(&at_once, true, Duration::ZERO).await);
+            assert!(runs(&at_once, takes).await);
+            assert!(!runs(&at_once, Duration::ZERO).await);
             tokio::time::sleep(PAUSE_FACTOR * takes * 2).await;
-            assert!(runs_here(&at_once, true, Duration::ZERO).await);
+            assert!(runs(&at_once, Duration::ZERO).await);
         });
     }
 
@@ -138,7 +127,7 @@ mod tests {
         runtime(3).block_on(async {
             let at_once = Arc::new(AtOnce::default());
             let taken = at_once.take().unwrap();
-            assert!(!runs_here(&at_once, true, Duration::ZERO).await);
+            assert!(!runs(&at_once, Duration::ZERO).await);
             drop(taken);
             assert!(!at_once.lock().is_taken);
         });
@@ -147,17 +136,16 @@ mod tests {
     #[test]
     fn the_only_thread_is_not_taken() {
         runtime(1).block_on(async {
-            assert!(!runs_here(&Arc::default(), true, Duration::ZERO).await);
+            assert!(!runs(&Arc::default(), Duration::ZERO).await);
         });
     }
 
     #[test]
-    fn a_panic_stays_there() {
+    fn a_panic_is_an_error() {
         runtime(2).block_on(async {
-            let at_once = Arc::new(AtOnce::default());
-            let of_task = Arc::clone(&at_once);
-            let task = tokio::spawn(async move { of_task.run(true, || panic!("expected")) });
-            task.await.unwrap();
+            let at_once = AtOnce::default();
+            let outcome = at_once.run::<()>(|| panic!("expected"));
+            assert_eq!(outcome.unwrap().unwrap_err().kind, ExceptionType::Io);
             assert!(!at_once.lock().is_taken);
         });
     }

@@ -1,7 +1,7 @@
 //! What statements and uploads need while they run, whichever protocol asked for them: a turn, a blocking thread, a
 //! stream that cancels.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -158,19 +158,15 @@ async fn begin(
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
-    let (way, is_short) = statement::find_way(&sessions, &mut turn.lease, &job, &turn.registration).await;
-    if is_short {
+    let (way, is_little) = statement::find_way(&sessions, &mut turn.lease, &job, &turn.registration).await;
+    if is_little {
         producer.expect_little();
     }
-    let work = {
-        let sessions = Arc::clone(&sessions);
-        move || {
-            let _entered = span.entered();
-            let outcome = run(&sessions, turn, &job, way, recording, Some(&producer));
-            producer.finish(outcome.map(|_| ()));
-        }
-    };
-    sessions.at_once().run(is_short, work);
+    here_or_aside(is_little, move || {
+        let _entered = span.entered();
+        let outcome = run(&sessions, turn, &job, way, recording, Some(&producer));
+        producer.finish(outcome.map(|_| ()));
+    });
     Some(Box::new(cancel))
 }
 
@@ -289,6 +285,16 @@ pub struct UploadJob {
     pub statement_id: u64,
     /// Asked at the end of the stream: how the upload ended. `None` if it was cut off.
     pub end: Box<dyn FnOnce() -> Option<Upload> + Send>,
+}
+
+/// Runs `work` here, if it `is_little` that remains to be done and does not block, else on a thread that may. A panic in it stays
+/// there: what it owned says that it has not ended well.
+pub fn here_or_aside(is_little: bool, work: impl FnOnce() + Send + 'static) {
+    if is_little {
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    } else {
+        drop(tokio::task::spawn_blocking(work));
+    }
 }
 
 /// Runs `work` on a thread that may block. A panic there is an error here.

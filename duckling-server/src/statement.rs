@@ -81,12 +81,13 @@ pub fn run(
     }
     let mut to_learn = None;
     match way {
-        Way::Short => {
+        Way::Ran(_) | Way::Short => {
             registration.start(false)?;
-            if let Some(result) = lease.connection()?.run_short(&job.sql)? {
+            if let Some(result) = run_short(lease, &job.sql, way)? {
                 recording.is_a(result.kind.name());
                 let compression = compression(lease, job);
                 let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
+                let started = started.checked_sub(result.took).unwrap_or(started);
                 sink.take_short(result)?;
                 return finish(sessions, job, sink.summary, started, producer);
             }
@@ -209,7 +210,9 @@ fn finish(
 
 /// How a job is run, as far as that is known before it begins.
 pub enum Way {
-    /// It is [short](Lease::is_short).
+    /// It is [short](Lease::is_short), and has been run.
+    Ran(Result<ShortResult, RemoteError>),
+    /// It is short.
     Short,
     /// One worker has its rows, and has been asked for them.
     Routed(Arc<Route>, Result<Box<RoutedRows>, RemoteError>),
@@ -219,10 +222,40 @@ pub enum Way {
     Unknown,
 }
 
+/// Runs a statement if it is short, and may be run at once. `None` if it is not short.
+pub fn find_short_way(sessions: &Sessions, lease: &mut Lease, sql: &str, registration: &Registration) -> Option<Way> {
+    if !lease.is_short(sql) {
+        return None;
+    }
+    let ran = sessions.at_once().run(|| {
+        lease.apply_settings()?;
+        registration.start(false)?;
+        lease.connection()?.run_short(sql)
+    });
+    Some(match ran.map(Result::transpose) {
+        Some(Some(ran)) => Way::Ran(ran),
+        Some(None) => Way::Planned,
+        None => Way::Short,
+    })
+}
+
+/// The result of a statement that is short. `None` if it has to be run like any other after all.
+pub fn run_short(lease: &mut Lease, sql: &str, way: Way) -> Result<Option<ShortResult>, RemoteError> {
+    match way {
+        Way::Ran(ran) => ran.map(Some),
+        Way::Short => lease.connection()?.run_short(sql),
+        _ => Ok(None),
+    }
+}
+
 /// Finds out how a job may be run, without blocking. The flag says that it does not block then, and has little to send.
 pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registration: &Registration) -> (Way, bool) {
-    if job.parameters.is_none() && job.place != Place::Begin && lease.is_short(&job.sql) {
-        return (Way::Short, true);
+    if job.parameters.is_none()
+        && job.place != Place::Begin
+        && let Some(way) = find_short_way(sessions, lease, &job.sql, registration)
+    {
+        let has_run = matches!(way, Way::Ran(_));
+        return (way, has_run);
     }
     let Ok(Some(candidate)) = candidate(sessions, lease, job) else {
         return (Way::Planned, false);
@@ -234,8 +267,8 @@ pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registr
         Found::Worker(route, worker) if registration.start(false).is_ok() => {
             let mut rows = RoutedRows::start(&herd, &route, worker, &job.sql).await.map(Box::new);
             let is_whole = match &mut rows {
-                Ok(rows) => rows.read_ahead().await,
-                Err(_) => false,
+                Ok(rows) if rows.schema() == route.schema => rows.read_ahead().await,
+                _ => false,
             };
             (Way::Routed(route, rows), is_whole)
         }

@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -73,6 +74,8 @@ pub struct ShortResult {
     pub schema: SchemaRef,
     /// One row, if there is one.
     pub row: Option<RecordBatch>,
+    /// How long it has taken.
+    pub took: Duration,
 }
 
 /// What runs in the place of a statement without parameters. `None` if it is to run as it is: if its like has not been seen
@@ -128,6 +131,7 @@ impl Connection {
     /// # Errors
     /// DuckDB's, of what is run.
     pub fn run_short(&mut self, sql: &str) -> Result<Option<ShortResult>, RemoteError> {
+        let started = Instant::now();
         let Some(template) = Template::of(sql) else {
             return Ok(None);
         };
@@ -167,7 +171,12 @@ impl Connection {
             Some(record_batch(Arc::clone(&schema), array)?)
         };
         let kind = kind_of(sql);
-        Ok(Some(ShortResult { kind, schema, row }))
+        Ok(Some(ShortResult {
+            kind,
+            schema,
+            row,
+            took: started.elapsed(),
+        }))
     }
 
     fn short_columns(&mut self, text: Text) -> Result<SchemaRef, RemoteError> {

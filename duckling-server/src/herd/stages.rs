@@ -25,9 +25,9 @@ use crate::message::Message;
 use crate::plain::{Mapping, Plain};
 use crate::queue::Producer;
 use crate::routing::may_run_beside;
-use crate::running::{Answer, AnswerStream, Turn, recorded};
+use crate::running::{Answer, AnswerStream, Turn, here_or_aside, recorded};
 use crate::session::{Lease, Place, Sessions};
-use crate::statement::{begin, in_own_transaction};
+use crate::statement::{self, Way, begin, find_short_way, in_own_transaction};
 
 /// Stages of one request, and exchanges that they read.
 const STAGES_MAX: usize = 256;
@@ -86,19 +86,19 @@ pub async fn run(
     let idle_timeout = limits.exchange_idle_timeout;
     let sessions = Arc::clone(sessions);
     let span = info_span!("stages", id = request.statement_id);
-    let is_short = match request.stages.as_slice() {
+    let way = match request.stages.as_slice() {
         [stage] if stage.output() == OutputKind::Gather && !request.begin_transaction => {
-            turn.lease.is_short(&stage.sql)
+            find_short_way(&sessions, &mut turn.lease, &stage.sql, &turn.registration)
         }
-        _ => false,
+        _ => None,
     };
-    if is_short {
+    let has_run = matches!(way, Some(Way::Ran(_)));
+    if has_run {
         producer.expect_little();
     }
-    let at_once = Arc::clone(&sessions);
-    at_once.at_once().run(is_short, move || {
+    here_or_aside(has_run, move || {
         let _entered = span.entered();
-        let outcome = run_turn(&sessions, turn, &request, is_short, &outputs, recording, &producer);
+        let outcome = run_turn(&sessions, turn, &request, way, &outputs, recording, &producer);
         if let Err(error) = &outcome {
             debug!(%error, "failed");
             outputs.fail(error);
@@ -182,24 +182,24 @@ fn check(request: &RunStagesRequest) -> Result<(), RemoteError> {
     Ok(())
 }
 
-/// Runs a request that is no more than a short statement. `None` if it has to be run like any other after all.
+/// Answers a request that is no more than a short statement. `None` if it has to be run like any other after all.
 fn run_short(
     lease: &mut Lease,
     sessions: &Sessions,
     request: &RunStagesRequest,
+    way: Way,
     recording: &Recording,
     producer: &Producer,
 ) -> Result<Option<RunStagesSummary>, RemoteError> {
     let [stage] = request.stages.as_slice() else {
         return Ok(None);
     };
-    let started = Instant::now();
-    let Some(result) = lease.connection()?.run_short(&stage.sql)? else {
+    let Some(result) = statement::run_short(lease, &stage.sql, way)? else {
         return Ok(None);
     };
     recording.is_a(result.kind.name());
     // One thread has done all of it.
-    let elapsed_us = microseconds(started.elapsed());
+    let elapsed_us = microseconds(result.took);
     let mut answer = StageAnswer::new(sessions.limits(), producer, recording.traffic());
     let plain = Plain::new(&result.schema, Mapping::Stored)?;
     answer.begin(plain.schema())?;
@@ -221,7 +221,7 @@ fn run_turn(
     sessions: &Sessions,
     turn: Turn,
     request: &RunStagesRequest,
-    is_short: bool,
+    mut way: Option<Way>,
     outputs: &Arc<Outputs>,
     recording: Recording,
     producer: &Producer,
@@ -237,9 +237,9 @@ fn run_turn(
             begin(&mut lease)?;
         }
         lease.apply_settings()?;
-        if is_short {
+        if let Some(way) = way.take() {
             registration.start(false)?;
-            if let Some(summary) = run_short(&mut lease, sessions, request, &recording, producer)? {
+            if let Some(summary) = run_short(&mut lease, sessions, request, way, &recording, producer)? {
                 return Ok(summary);
             }
         }

@@ -136,6 +136,13 @@ const DIFFERENCES: &[Known] = &[
                 && statement.sql.to_ascii_lowercase().contains("json")
         },
     ),
+    // DuckDB 2.0.0 takes casts of BIGNUM for such as cannot fail, and ends with an internal error where one does: when it is
+    // folded, which PREPARE does sooner or later.
+    ("casts of BIGNUM that are said not to fail", |_, plain, duckherder| {
+        [plain, duckherder]
+            .iter()
+            .any(|outcome| outcome.fails_with("but the function is not marked as fallible"))
+    }),
     // An impossible cast fails with the first row that gets there, which depends on the plan.
     ("casts that do not exist", |_, plain, duckherder| {
         [plain, duckherder]
