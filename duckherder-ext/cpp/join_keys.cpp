@@ -1,10 +1,13 @@
 #include "join_keys.hpp"
 
+#include "join_projections.hpp"
+#include "remote_query.hpp"
 #include "table_scan.hpp"
 
 #include "duckdb/main/client_context.hpp"
 #include "duckdb/main/client_context_state.hpp"
 #include "duckdb/main/settings.hpp"
+#include "duckdb/optimizer/optimizer.hpp"
 #include "duckdb/optimizer/optimizer_extension.hpp"
 
 namespace duckherder {
@@ -63,7 +66,16 @@ bool IsRemoteScan(const LogicalOperator &op) {
 	return TableOfScan(op) != nullptr;
 }
 
+bool IsRemote(const LogicalOperator &op) {
+	return IsRemoteScan(op) || WholeRemoteStatement(op);
+}
+
 void Optimize(OptimizerExtensionInput &input, unique_ptr<LogicalOperator> &plan) {
+	if (!Contains(*plan, IsRemote)) {
+		return;
+	}
+	// Remote scans have no statistics, and so joins are left that DuckDB fails to run, and gives up its database with.
+	duckling::ProjectAboveJoins(input.optimizer.binder, plan);
 	if (Contains(*plan, IsRemoteScan) && Contains(*plan, IsHashJoin)) {
 		input.context.registered_state->GetOrCreate<JoinKeys>("duckherder_join_keys")->Raise(input.context);
 	}
