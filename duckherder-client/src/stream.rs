@@ -197,7 +197,7 @@ impl RowStream<RunStagesSummary> {
     pub async fn next_message(&mut self) -> Result<Option<BatchMessage>, ClientError> {
         while !self.is_over() {
             let Some(Messages::One(messages)) = &mut self.messages else {
-                break;
+                return Err(self.call.protocol("it has several streams, where there is one"));
             };
             let message = contained_async(messages.message()).await;
             let message = message.map_err(|panicked| self.call.protocol(panicked.0));

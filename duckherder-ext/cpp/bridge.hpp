@@ -18,6 +18,10 @@ inline DhText Text(const duckdb::string &text) {
 	return DhText {reinterpret_cast<const uint8_t *>(text.data()), text.size()};
 }
 
+inline DhText NoText() {
+	return DhText {nullptr, 0};
+}
+
 inline duckdb::string String(const DhText &text) {
 	return text.len == 0 ? duckdb::string() : duckdb::string(reinterpret_cast<const char *>(text.ptr), text.len);
 }

@@ -165,8 +165,9 @@ static void Evaluate(DataChunk &arguments, ExpressionState &state, Vector &resul
 	auto sql = "SELECT (" + StringValue::Get(value) + ") FROM range(" + to_string(rows) + ")";
 	ScanHandle scan;
 	Check([&](DhBuffer *error) {
-		return Api().scan_start(catalog.Session(context), Text(sql), DhText {nullptr, 0}, RemoteTransaction::SpansStatements(context, catalog),
-		                        true, InterruptOf(context), scan.Slot(), error);
+		return Api().scan_start(catalog.Session(context), Text(sql), NoText(),
+		                        RemoteTransaction::SpansStatements(context, catalog), true, InterruptOf(context),
+		                        scan.Slot(), error);
 	});
 	auto arriving = MakeArrowScan(context, std::move(scan), {result.GetType()}, sql);
 	idx_t done = 0;

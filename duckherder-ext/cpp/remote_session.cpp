@@ -225,7 +225,8 @@ void RemoteSession::TellSettings(ClientContext &context) {
 void RunToEnd(ClientContext &context, DhSession *session, const string &sql, bool transactional) {
 	ScanHandle scan;
 	CheckSent(context, sql, [&](DhBuffer *error) {
-		return Api().scan_start(session, Text(sql), DhText {nullptr, 0}, transactional, true, InterruptOf(context), scan.Slot(), error);
+		return Api().scan_start(session, Text(sql), NoText(), transactional, true, InterruptOf(context), scan.Slot(),
+		                        error);
 	});
 	GroupHandle group;
 	while (CheckSent(context, sql, [&](DhBuffer *error) {

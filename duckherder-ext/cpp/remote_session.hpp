@@ -29,7 +29,7 @@ public:
 	//! The user's text, of the query that runs; empty if that is not known.
 	duckdb::string TypedText(duckdb::ClientContext &context) const;
 
-	//! Whether `ConfirmColumns` will be asked before the statement that is being bound is executed.
+	//! Whether what `ConfirmWith` gets is called before the statement that is being bound is executed.
 	bool WillConfirm() const;
 	//! `confirm` waits for the result whose columns were foreseen; whether they are those.
 	void ConfirmWith(std::function<bool(duckdb::ClientContext &)> confirm);
@@ -61,7 +61,7 @@ private:
 	std::function<bool(duckdb::ClientContext &)> confirm;
 	ScanHandle kept;
 	duckdb::string kept_sql;
-	//! The query at whose beginning the settings were told.
+	//! The query in which the settings were told.
 	duckdb::transaction_t told_in = duckdb::MAXIMUM_QUERY_ID;
 	//! Where DuckDB keeps these settings, once ICU is loaded.
 	duckdb::optional_idx time_zone_index;

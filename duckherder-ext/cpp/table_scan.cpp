@@ -197,7 +197,7 @@ unique_ptr<GlobalTableFunctionState> TableScanInit(ClientContext &context, Table
 	auto sql = ScanSql(data, input.column_ids, TableFilters(context, data, input), types);
 	ScanHandle scan;
 	CheckSent(context, sql, [&](DhBuffer *error) {
-		return Api().scan_start(data.table->GetRemoteCatalog().Session(context), Text(sql), DhText {nullptr, 0},
+		return Api().scan_start(data.table->GetRemoteCatalog().Session(context), Text(sql), NoText(),
 		                        RemoteTransaction::SpansStatements(context, data.table->GetRemoteCatalog()), false,
 		                        InterruptOf(context), scan.Slot(), error);
 	});

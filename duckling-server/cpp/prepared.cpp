@@ -312,8 +312,8 @@ bool IsSame(const ClientProperties &left, const ClientProperties &right) {
 
 //! Whether somebody wants to know of each query, or how it is executed.
 bool IsWatched(ClientContext &context) {
-	return ClientConfig::GetConfig(context).enable_profiler || Logger::Get(context).ShouldLog(QueryLogType::NAME, QueryLogType::LEVEL) ||
-	       ClientData::Get(context).log_query_writer;
+	return ClientConfig::GetConfig(context).enable_profiler || ClientData::Get(context).log_query_writer ||
+	       Logger::Get(context).ShouldLog(QueryLogType::NAME, QueryLogType::LEVEL);
 }
 
 //! As DuckDB does it when it executes a statement that is prepared.

@@ -195,7 +195,7 @@ impl Producer {
         let _ = self.0.pauses.set(pauses);
     }
 
-    /// From now on [`Producer::send`] does not wait: for a result of one row at most.
+    /// From now on [`Producer::send`] does not wait: for a result of one row at most, or one that is in memory already.
     pub fn expect_little(&self) {
         self.0.lock().is_for_little = true;
     }

@@ -158,6 +158,7 @@ async fn begin(
     let cancel = turn.registration.abandoner();
     let sessions = Arc::clone(sessions);
     let span = info_span!("statement", id = statement_id);
+    recording.runs();
     let (way, is_little) = statement::find_way(&sessions, &mut turn.lease, &job, &turn.registration).await;
     if is_little {
         producer.expect_little();
@@ -184,6 +185,7 @@ pub async fn complete(
     recording.traffic().add_received(0, job.sql.len() as u64);
     let turn = Turn::of_statement(sessions, session, &job, statement_id).await;
     let (recording, turn) = recorded(recording, turn)?;
+    recording.runs();
     let cancel = CancelOnDrop::new(turn.registration.abandoner());
     let sessions = Arc::clone(sessions);
     let outcome = blocking(move || run(&sessions, turn, &job, Way::Planned, recording, None)).await;
@@ -205,7 +207,6 @@ fn run(
         registration,
     } = turn;
     debug!(sql = job.sql, "running");
-    recording.runs();
     let herd = lease.herd()?;
     herd.statement_begins(recording.id(), &job.sql);
     let outcome = statement::run(sessions, &mut lease, job, way, &registration, &recording, producer);

@@ -82,7 +82,9 @@ pub fn run(
     let mut to_learn = None;
     match way {
         Way::Ran(_) | Way::Short => {
-            registration.start(false)?;
+            if matches!(way, Way::Short) {
+                registration.start(false)?;
+            }
             if let Some(result) = run_short(lease, &job.sql, way)? {
                 recording.is_a(result.kind.name());
                 let compression = compression(lease, job);

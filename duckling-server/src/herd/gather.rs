@@ -368,6 +368,16 @@ impl RoutedRows {
         session.unless_cancelled(next).await
     }
 
+    /// The rows of a message of these.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn decode(&self, message: BatchMessage) -> Result<RecordBatch, RemoteError> {
+        self.stream
+            .decode(message)
+            .map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error()))
+    }
+
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
@@ -398,18 +408,6 @@ impl RoutedRows {
             Err(error) => self.keeper.ends(&Err(error.clone())),
         }
         next
-    }
-}
-
-impl RoutedRows {
-    /// The rows of a message of these.
-    ///
-    /// # Errors
-    /// It is malformed.
-    pub fn decode(&self, message: BatchMessage) -> Result<RecordBatch, RemoteError> {
-        self.stream
-            .decode(message)
-            .map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error()))
     }
 }
 

@@ -238,7 +238,9 @@ fn run_turn(
         }
         lease.apply_settings()?;
         if let Some(way) = way.take() {
-            registration.start(false)?;
+            if matches!(way, Way::Short) {
+                registration.start(false)?;
+            }
             if let Some(summary) = run_short(&mut lease, sessions, request, way, &recording, producer)? {
                 return Ok(summary);
             }
