@@ -1,5 +1,6 @@
 #include "remote_insert.hpp"
 
+#include "chunk_pieces.hpp"
 #include "remote_catalog.hpp"
 #include "remote_default.hpp"
 #include "remote_query.hpp"
@@ -90,16 +91,20 @@ void Send(ClientContext &context, RemoteCatalog &catalog, const UploadTarget &ta
 		StartUpload(context, catalog, target, chunk.GetTypes(), state);
 	}
 	StoredChunk stored(chunk);
-	auto &rows = stored.Get();
-	if (!state.appender) {
-		auto properties = ArrowProperties(context);
-		auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, rows.GetTypes());
-		state.appender = make_uniq<ArrowAppender>(rows.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
-	}
-	state.appender->Append(rows, 0, rows.size(), rows.size());
-	if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
-		SendBatch(context, state);
-	}
+	TakeInPieces(stored.Get(), BATCH_BYTES, [&](DataChunk &rows, idx_t bytes) {
+		if (state.appender && state.appender->ByteSize() + bytes > 2 * BATCH_BYTES) {
+			SendBatch(context, state);
+		}
+		if (!state.appender) {
+			auto properties = ArrowProperties(context);
+			auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, rows.GetTypes());
+			state.appender = make_uniq<ArrowAppender>(rows.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
+		}
+		state.appender->Append(rows, 0, rows.size(), rows.size());
+		if (state.appender->ByteSize() >= BATCH_BYTES || state.appender->RowCount() >= BATCH_ROWS) {
+			SendBatch(context, state);
+		}
+	});
 }
 
 bool Appends(const UploadTarget &target) {

@@ -115,15 +115,15 @@ template <class OFFSET>
 struct Strings {
 	using Duck = ArrowVarcharData<string_t, ArrowVarcharConverter, OFFSET>;
 
-	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t input_size) {
+	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t) {
 		UnifiedVectorFormat format;
 		input.ToUnifiedFormat(format);
 		auto appended = format.sel->IsSet()
 		                    ? AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); })
 		                    : AppendTo(column, format, from, to, [](idx_t row) { return row; });
 		if (!appended) {
-			// It says what is wrong.
-			Duck::Append(column, input, from, to, input_size);
+			throw InvalidInputException("A row of the result has more than 2 GiB of text or bytes in one column, which is "
+			                            "more than Arrow's offsets reach: read it in parts, with substring() for example");
 		}
 	}
 

@@ -1,6 +1,7 @@
 #include "arrow_results.hpp"
 
 #include "arrow_append.hpp"
+#include "chunk_pieces.hpp"
 
 #include "duckdb/common/arrow/arrow_appender.hpp"
 #include "duckdb/common/arrow/arrow_format.hpp"
@@ -14,6 +15,9 @@ namespace {
 
 //! Rows of an array if nobody says how many, as in DuckDB's C API.
 constexpr idx_t DEFAULT_BATCH_ROWS = 131072;
+
+//! What an array comes to, about; a single row may have more.
+constexpr idx_t BATCH_BYTES = 16 * 1024 * 1024;
 
 //! What `ArrowFormat::UnpackUnit` takes apart: the same members as those of DuckDB's own class, which is not in a header.
 class ArrowUnit : public ResultUnit {
@@ -125,21 +129,12 @@ public:
 	                  DataChunk &chunk) override {
 		auto &global = global_state.Cast<ArrowFormatGlobalState>();
 		auto &local = local_state.Cast<LocalState>();
-		idx_t done = 0;
-		while (done < chunk.size()) {
-			auto rows = chunk.size() - done;
-			if (!local.batch) {
-				auto capacity = MaxValue(rows, local.row_count);
-				local.batch = make_uniq<Batch>(global.Types(), global.Properties(), global.ExtensionTypes(),
-				                               MinValue(capacity, batch_rows), local.sizes);
-			}
-			rows = MinValue(rows, batch_rows - local.batch->RowCount());
-			local.batch->Append(chunk, done, done + rows);
-			done += rows;
-			if (local.batch->RowCount() >= batch_rows) {
+		duckherder::TakeInPieces(chunk, BATCH_BYTES, [&](DataChunk &rows, idx_t bytes) {
+			if (local.batch && local.batch->ByteSize() + bytes > BATCH_BYTES) {
 				local.Finish();
 			}
-		}
+			Append(global, local, rows);
+		});
 	}
 
 	bool IsUnitFinished(ResultFormatLocalState &local_state) override {
@@ -160,6 +155,24 @@ public:
 	}
 
 private:
+	void Append(ArrowFormatGlobalState &global, LocalState &local, DataChunk &chunk) const {
+		idx_t done = 0;
+		while (done < chunk.size()) {
+			auto rows = chunk.size() - done;
+			if (!local.batch) {
+				auto capacity = MaxValue(rows, local.row_count);
+				local.batch = make_uniq<Batch>(global.Types(), global.Properties(), global.ExtensionTypes(),
+				                               MinValue(capacity, batch_rows), local.sizes);
+			}
+			rows = MinValue(rows, batch_rows - local.batch->RowCount());
+			local.batch->Append(chunk, done, done + rows);
+			done += rows;
+			if (local.batch->RowCount() >= batch_rows) {
+				local.Finish();
+			}
+		}
+	}
+
 	idx_t batch_rows;
 };
 

@@ -1,5 +1,6 @@
 #include "herd_insert.hpp"
 
+#include "chunk_pieces.hpp"
 #include "herd_placement.hpp"
 #include "herd_scan.hpp"
 #include "herd_write.hpp"
@@ -239,18 +240,23 @@ private:
 	void Append(ClientContext &context, InsertGlobalState &global, InsertLocalState &local, idx_t worker,
 	            DataChunk &chunk) const {
 		duckherder::StoredChunk stored(chunk);
-		auto &rows = stored.Get();
 		auto &appender = local.batches[worker].appender;
-		if (!appender) {
-			auto properties = ArrowProperties(context);
-			auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, rows.GetTypes());
-			appender = make_uniq<ArrowAppender>(rows.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
-		}
-		appender->Append(rows, 0, rows.size(), rows.size());
 		auto bytes_max = MaxValue(BATCH_BYTES_MIN, MinValue(BATCH_BYTES_MAX, THREAD_BYTES / local.batches.size()));
-		if (appender->ByteSize() >= bytes_max || appender->RowCount() >= BATCH_ROWS) {
-			Send(context, global, local, worker);
-		}
+		duckherder::TakeInPieces(stored.Get(), bytes_max, [&](DataChunk &rows, idx_t bytes) {
+			if (appender && appender->ByteSize() + bytes > 2 * bytes_max) {
+				Send(context, global, local, worker);
+			}
+			if (!appender) {
+				auto properties = ArrowProperties(context);
+				auto extension_types = ArrowTypeExtensionData::GetExtensionTypes(context, rows.GetTypes());
+				appender =
+				    make_uniq<ArrowAppender>(rows.GetTypes(), STANDARD_VECTOR_SIZE, properties, extension_types);
+			}
+			appender->Append(rows, 0, rows.size(), rows.size());
+			if (appender->ByteSize() >= bytes_max || appender->RowCount() >= BATCH_ROWS) {
+				Send(context, global, local, worker);
+			}
+		});
 	}
 
 	void Send(ClientContext &context, InsertGlobalState &global, InsertLocalState &local, idx_t worker) const {

@@ -1,5 +1,6 @@
 """Large results, which come over several connections."""
 
+import contextlib
 import pathlib
 import signal
 import threading
@@ -9,6 +10,7 @@ import duckdb
 import pytest
 
 from conftest import poll
+from herd import Herd
 
 # For a reaction of people's liking.
 SOON_S = 4
@@ -120,3 +122,25 @@ def test_one_stream_if_that_is_wanted(con, duckling):
     assert connections(duckling) == 1
     with pytest.raises(duckdb.InvalidInputException, match="streams must be a number from 1 to 16, not '0'"):
         duckling.attach(con, "other", more=", streams 0")
+
+
+LONG = """
+    SELECT i, x AS a, [x, NULL, i::VARCHAR] AS b, {'i': i % 3, 's': [x]} AS c, [x, x]::VARCHAR[2] AS d,
+        [i % 2 = 0, NULL, i % 5 = 0]::BOOLEAN[3] AS e, range(i % 50 * 100) AS f, MAP {i: x} AS g
+    FROM (SELECT i, CASE WHEN i % 10 < 9 THEN repeat(chr((97 + i % 26)::INTEGER), (i % 40 * 300)::INTEGER) END AS x
+          FROM range(1500) r(i))
+"""
+
+
+@pytest.mark.parametrize("clauses", ["", " PARTITIONED BY (i) WITH (partitions = 3)"], ids=["plain", "partitioned"])
+def test_rows_that_are_too_long_for_one_message(tmp_path, clauses):
+    """Each upload and result here is of more bytes than a message, in fewer rows than DuckDB has in one chunk."""
+    with contextlib.closing(Herd(tmp_path, 2)) as herd, herd.connect() as con:
+        con.execute(f"CREATE TABLE here AS {LONG}")
+        con.execute(f"CREATE TABLE dh.there{clauses} AS FROM here LIMIT 0")
+        con.execute("INSERT INTO dh.there FROM here")
+        con.execute("CREATE TABLE back AS FROM dh.there")
+        assert con.execute("SELECT count(*), sum(length(a)), sum(length(d[2])) FROM back").fetchall() == con.execute(
+            "SELECT count(*), sum(length(a)), sum(length(d[2])) FROM here"
+        ).fetchall()
+        assert con.execute("SELECT count(*) FROM (FROM here EXCEPT ALL FROM back)").fetchall() == [(0,)]

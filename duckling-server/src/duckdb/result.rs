@@ -474,6 +474,8 @@ fn with_names(schema: &Schema, names: &[String]) -> Schema {
 
 #[cfg(test)]
 mod tests {
+    use arrow::compute::concat_batches;
+
     use super::*;
     use crate::duckdb::{Database, DatabaseOptions};
 
@@ -679,13 +681,48 @@ mod tests {
     }
 
     #[test]
-    fn strings_of_more_than_two_gib_are_refused_as_by_duckdb() {
+    fn arrays_of_long_values_have_few_rows() {
+        let mut connection = connection(":memory:");
+        connection
+            .execute(
+                "CREATE TABLE t AS SELECT i, x AS a, [x, NULL, i::VARCHAR] AS b, {i: i % 3, s: [x]} AS c, [x, x]::VARCHAR[2] AS d,
+                     [i % 2 = 0, NULL, i % 5 = 0]::BOOLEAN[3] AS e, range(i % 50 * 1000) AS f, MAP {i: x} AS g, i % 7 AS h
+                 FROM (SELECT i, CASE WHEN i % 10 < 9 THEN repeat(chr((97 + i % 26)::INTEGER), (i % 40 * 1000)::INTEGER) END AS x
+                       FROM range(2500) r(i))",
+            )
+            .unwrap();
+        // The last one has a row that is larger than an array should be.
+        for sql in [
+            "FROM t",
+            "SELECT * FROM t WHERE i % 3 = 1 ORDER BY i DESC",
+            "SELECT h, a FROM t UNION ALL (SELECT 0, repeat('x', 20_000_000)) UNION ALL SELECT 1, 'y'",
+        ] {
+            let statement = connection.parse(sql).unwrap().remove(0);
+            let expected = by_duckdb(&connection, &statement, 30 * 1024).unwrap();
+            let found = rows(&mut connection.run(&statement, 30 * 1024).unwrap()).unwrap();
+            let schema = expected[0].schema();
+            assert_eq!(
+                concat_batches(&schema, &found).unwrap(),
+                concat_batches(&schema, &expected).unwrap(),
+                "{sql}"
+            );
+            for batch in found {
+                let bytes: usize = batch
+                    .columns()
+                    .iter()
+                    .map(|column| column.to_data().get_slice_memory_size().unwrap())
+                    .sum();
+                assert!(bytes <= 17 << 20 || batch.num_rows() == 1, "{sql}: {bytes} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_more_than_two_gib_is_refused() {
         let mut connection = connection(":memory:");
         let sql = "SELECT repeat(repeat('x', 1000), 2_200_000 + i) FROM range(1) r(i)";
         let statement = connection.parse(sql).unwrap().remove(0);
-        let expected = by_duckdb(&connection, &statement, 0).unwrap_err();
         let error = rows(&mut connection.run(&statement, 0).unwrap()).unwrap_err();
-        assert!(error.message.contains("maximum total string size"), "{error}");
-        assert_eq!(error, expected);
+        assert!(error.message.contains("more than 2 GiB of text or bytes"), "{error}");
     }
 }
