@@ -17,6 +17,7 @@
 #include "duckdb/parser/tableref/basetableref.hpp"
 #include "duckdb/parser/tableref/subqueryref.hpp"
 #include "duckdb/planner/expression/bound_columnref_expression.hpp"
+#include "duckdb/planner/expression/bound_operator_expression.hpp"
 #include "duckdb/planner/expression_iterator.hpp"
 #include "duckdb/planner/filter/expression_filter.hpp"
 #include "duckdb/planner/operator/logical_get.hpp"
@@ -94,6 +95,14 @@ string ScanSql(const TableScanData &data, const vector<column_t> &column_ids, co
 // Filters
 //===--------------------------------------------------------------------===//
 
+//! DuckDB keeps these with the scan, and looks for them there: where one side of a join has no NULLs, it makes `=` of IS NOT DISTINCT
+//! FROM (`NotNullExpressionAnalyzer`), which for a UNION is not the same, and hands the keys of a join only to `=`.
+bool IsNotNullColumn(const Expression &filter) {
+	return filter.GetExpressionType() == ExpressionType::OPERATOR_IS_NOT_NULL &&
+	       filter.Cast<BoundOperatorExpression>().GetChildren()[0]->GetExpressionType() ==
+	           ExpressionType::BOUND_COLUMN_REF;
+}
+
 void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind_data,
                      vector<unique_ptr<Expression>> &filters) {
 	auto &data = bind_data->Cast<TableScanData>();
@@ -106,7 +115,9 @@ void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind
 	};
 	vector<unique_ptr<Expression>> left;
 	for (auto &filter : filters) {
-		auto sql = ExportExpression(context, data.table->GetRemoteCatalog(), *filter, resolve);
+		auto sql = IsNotNullColumn(*filter)
+		               ? optional<string>()
+		               : ExportExpression(context, data.table->GetRemoteCatalog(), *filter, resolve);
 		if (sql) {
 			data.filters.push_back(*sql);
 		} else {

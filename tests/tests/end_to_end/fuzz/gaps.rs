@@ -27,9 +27,6 @@ pub enum Feature {
     /// Subqueries that are correlated by an ARRAY: DuckDB 2.0.0 yields another row's value (`SELECT (SELECT max(i.b) FROM t AS i
     /// WHERE i.b = t.b) FROM t` with several equal `b`).
     CorrelatedArray,
-    /// Subqueries that are correlated by a UNION: its `=` is NULL if its member is, and DuckDB's optimizer has IS NOT DISTINCT FROM in
-    /// its place for a while, which is true; parts of a plan are sent as they are then.
-    CorrelatedUnion,
     /// INSERT OR REPLACE … RETURNING into a table of keys alone: DuckDB 2.0.0 counts rows that were there, and does not return
     /// them; a herd does, and so does a duckling that gets the rows from here.
     ReplacedKeys,
@@ -47,7 +44,6 @@ pub const NOT_GENERATED: &[Feature] = &[
     Feature::ArrayOfText,
     Feature::ArrayInTuple,
     Feature::CorrelatedArray,
-    Feature::CorrelatedUnion,
     Feature::ReplacedKeys,
     Feature::UnionOfText,
 ];

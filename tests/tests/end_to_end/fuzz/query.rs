@@ -238,7 +238,7 @@ impl Generator {
                 let (a, b) = (self.integer(scope, 1), self.integer(scope, 1));
                 format!("{a} {operator} {b}")
             }
-            10 | 11 if depth > 0 && (gaps::has(Feature::CorrelatedUnion) || !data_type.may_have_union()) => {
+            10 | 11 if depth > 0 => {
                 let same = data_type.clone();
                 let Some((table, inner)) = self.pick_column(move |inner| *inner == same) else {
                     return format!("{sql} IS NOT NULL");
@@ -320,9 +320,7 @@ impl Generator {
         let outer = self.pick_where(scope, |_| true);
         let found = match &outer {
             Some(outer)
-                if self.chance(60)
-                    && (gaps::has(Feature::CorrelatedArray) || !outer.data_type.may_have_array())
-                    && (gaps::has(Feature::CorrelatedUnion) || !outer.data_type.may_have_union()) =>
+                if self.chance(60) && (gaps::has(Feature::CorrelatedArray) || !outer.data_type.may_have_array()) =>
             {
                 let same = outer.data_type.clone();
                 self.pick_column(move |inner| *inner == same)
