@@ -16,8 +16,8 @@ namespace {
 //! Buffers of strings have so many bytes more than are used: short strings are written with a length that is a constant.
 constexpr idx_t SPARE_BYTES = 16;
 
-//! Appends validity. DuckDB's function looks at each row.
-void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to) {
+//! Appends validity. DuckDB's function looks at each row. `has_null` may be true if nobody has looked.
+void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, bool has_null = true) {
 	auto rows = to - from;
 	auto &buffer = column.GetValidityBuffer();
 	auto had = buffer.size();
@@ -25,7 +25,7 @@ void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t 
 	if (buffer.size() > had) {
 		memset(buffer.data() + had, 0xFF, buffer.size() - had);
 	}
-	if (format.validity.CannotHaveNull()) {
+	if (!has_null || format.validity.CannotHaveNull()) {
 		return;
 	}
 	if (format.sel->IsSet() || column.row_count % 8 != 0 || from % 8 != 0) {
@@ -142,16 +142,19 @@ private:
 		}
 		auto begin = idx_t(offsets[0]);
 		auto end = begin;
+		auto has_null = false;
 		for (idx_t row = 0; row < rows; row++) {
 			auto source = index(from + row);
+			auto is_valid = validity.RowIsValid(source);
+			has_null |= !is_valid;
 			// What stands in the place of a NULL may be anything.
-			end += validity.RowIsValid(source) ? strings[source].GetSize() : 0;
+			end += is_valid ? strings[source].GetSize() : 0;
 			offsets[row + 1] = OFFSET(end);
 		}
 		if (end > idx_t(std::numeric_limits<OFFSET>::max())) {
 			return false;
 		}
-		AppendValidity(column, format, from, to);
+		AppendValidity(column, format, from, to, has_null);
 		auto &data_buffer = column.GetAuxBuffer();
 		data_buffer.reserve(end + SPARE_BYTES);
 		data_buffer.resize(end);

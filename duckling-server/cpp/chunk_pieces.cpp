@@ -58,6 +58,12 @@ private:
 	static idx_t OfStrings(const UnifiedVectorFormat &values, idx_t from, idx_t to) {
 		auto strings = values.GetData<string_t>();
 		idx_t bytes = 0;
+		if (!values.sel->IsSet() && values.validity.CannotHaveNull()) {
+			for (auto row = from; row < to; row++) {
+				bytes += strings[row].GetSize();
+			}
+			return bytes;
+		}
 		for (auto row = from; row < to; row++) {
 			auto place = values.sel->get_index(row);
 			bytes += values.validity.RowIsValid(place) ? strings[place].GetSize() : 0;

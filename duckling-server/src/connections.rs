@@ -1,6 +1,7 @@
 //! Connections as they come in. A client that connects and says nothing, or cannot be heard any more, must not keep its
 //! place for ever: until HTTP/2 has begun, and its pings with it, a deadline does that here.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::ops::RangeInclusive;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
+
+use crate::in_flight;
 
 /// What a client of HTTP/2 begins with: `PRI * HTTP/2.0` and so on.
 const PREFACE_BYTES: usize = 24;
@@ -57,12 +61,14 @@ const GATHERED_PIECES: RangeInclusive<usize> = 8 * 1024..=32 * 1024;
 /// Pieces are gathered up to this.
 const GATHERED_BYTES: usize = 128 * 1024;
 
+/// Parts of pieces that are given to the system in one call, at most: of all pieces their heads and the rest.
+const PARTS_MAX: usize = 2 * GATHERED_BYTES / *GATHERED_PIECES.start();
+
 /// Pieces that go to the system together. HTTP/2's side flushes after each of them.
 #[derive(Default)]
 struct Gathered {
-    bytes: Vec<u8>,
-    /// Written so far.
-    written: usize,
+    parts: VecDeque<Bytes>,
+    bytes: usize,
     /// More may follow at once: a flush has been put off until the connection's task runs again.
     is_put_off: bool,
     /// The last piece was one of many.
@@ -71,12 +77,15 @@ struct Gathered {
 
 impl Gathered {
     fn takes(&self, length: usize) -> bool {
-        GATHERED_PIECES.contains(&length) && self.bytes.len() + length <= GATHERED_BYTES
+        GATHERED_PIECES.contains(&length) && self.bytes + length <= GATHERED_BYTES
     }
 
     fn take(&mut self, parts: &[IoSlice<'_>]) {
-        for part in parts {
-            self.bytes.extend_from_slice(part);
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let shared = in_flight::find(part);
+            self.parts
+                .push_back(shared.unwrap_or_else(|| Bytes::copy_from_slice(part)));
+            self.bytes += part.len();
         }
         self.is_open = true;
         self.is_put_off = false;
@@ -84,7 +93,7 @@ impl Gathered {
 
     /// Whether a flush is to do nothing: then the task runs again soon.
     fn puts_off(&mut self, context: &Context<'_>) -> bool {
-        let is_full = self.bytes.len() + GATHERED_PIECES.start() > GATHERED_BYTES;
+        let is_full = self.bytes + GATHERED_PIECES.start() > GATHERED_BYTES;
         if !self.is_open || self.is_put_off || is_full {
             return false;
         }
@@ -94,17 +103,32 @@ impl Gathered {
     }
 
     fn poll_write_to(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.bytes.len() {
-            let written = ready!(Pin::new(&mut *stream).poll_write(context, &self.bytes[self.written..]))?;
+        while !self.parts.is_empty() {
+            let mut slices = [IoSlice::new(&[]); PARTS_MAX];
+            let count = self.parts.len().min(PARTS_MAX);
+            for (slice, part) in slices.iter_mut().zip(&self.parts) {
+                *slice = IoSlice::new(part);
+            }
+            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += written;
+            self.advance(written);
         }
-        self.bytes.clear();
-        self.written = 0;
         self.is_open = false;
         Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(part) = self.parts.front_mut() {
+            if written < part.len() {
+                part.advance(written);
+                return;
+            }
+            written -= part.len();
+            self.parts.pop_front();
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower_service::Service;
 
+use crate::in_flight;
 use crate::running::Answer;
 use crate::service::DucklingService;
 
@@ -171,6 +172,7 @@ impl http_body::Body for Messages {
         let frame = this
             .frames
             .pop_front()
+            .map(in_flight::share)
             .or_else(|| (!this.gathered.is_empty()).then(|| this.gathered.split().freeze()));
         match frame {
             Some(frame) => Poll::Ready(Some(Ok(Frame::data(frame)))),

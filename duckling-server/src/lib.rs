@@ -33,6 +33,7 @@ mod flight_sql;
 mod get;
 pub mod herd;
 mod history;
+mod in_flight;
 mod ingest;
 mod memory;
 mod message;

@@ -391,7 +391,9 @@ impl Generator {
             _ => ("INSERT INTO", String::new()),
         };
         let is_of_keys = (0..table.columns.len()).all(|index| table.key.contains(&index));
-        let is_left_out = verb == "INSERT OR REPLACE INTO" && is_of_keys && !gaps::has(Feature::ReplacedKeys);
+        let is_replacing = verb == "INSERT OR REPLACE INTO";
+        let is_left_out = (is_replacing && is_of_keys && !gaps::has(Feature::ReplacedKeys))
+            || ((is_replacing || conflict.contains(" DO UPDATE ")) && !may_return_changes(&table));
         let is_returning = self.chance(15) && !is_left_out;
         let returning = if is_returning {
             self.returning(&table, None)
@@ -608,7 +610,7 @@ impl Generator {
         if self.chance(15) && table.key.is_empty() {
             clauses.push_str(" WHEN NOT MATCHED BY SOURCE THEN DELETE");
         }
-        let is_returning = self.chance(15);
+        let is_returning = self.chance(15) && may_return_changes(&table);
         let returning = if is_returning { " RETURNING merge_action" } else { "" };
         let shape = if is_returning { Shape::Rows } else { Shape::Changes };
         let on = on.replacen(&column_of(&on), &format!("tgt.{}", column_of(&on)), 1);
@@ -1274,6 +1276,11 @@ fn visible(table: &Table, alias: Option<&str>) -> Vec<Visible> {
         data_type: column.data_type.clone(),
     });
     columns.collect()
+}
+
+/// Whether a statement that changes rows of `table` that are there may have RETURNING.
+fn may_return_changes(table: &Table) -> bool {
+    gaps::has(Feature::ReturningOfStructs) || !table.columns.iter().any(|column| column.data_type.may_have_struct())
 }
 
 fn named(values: &[String], columns: &[Column], by_name: bool) -> String {

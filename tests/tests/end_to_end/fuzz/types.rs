@@ -161,14 +161,24 @@ impl Type {
 
     /// An ARRAY, or something with one in it; or it is not known.
     pub fn may_have_array(&self) -> bool {
-        match self {
-            Self::Unknown | Self::Array(..) => true,
-            Self::Scalar(_) | Self::Decimal(..) | Self::Enum(_) => false,
-            Self::List(element) => element.may_have_array(),
-            Self::Map(key, value) => key.may_have_array() || value.may_have_array(),
-            Self::Struct(members) | Self::Union(members) => members.iter().any(|(_, member)| member.may_have_array()),
-            Self::Named(_, inner) => inner.may_have_array(),
-        }
+        self.may_have(&|data_type| matches!(data_type, Self::Array(..)))
+    }
+
+    /// A STRUCT, or something with one in it; or it is not known.
+    pub fn may_have_struct(&self) -> bool {
+        self.may_have(&|data_type| matches!(data_type, Self::Struct(_)))
+    }
+
+    fn may_have(&self, is: &dyn Fn(&Self) -> bool) -> bool {
+        is(self)
+            || match self {
+                Self::Unknown => true,
+                Self::Scalar(_) | Self::Decimal(..) | Self::Enum(_) => false,
+                Self::List(element) | Self::Array(element, _) => element.may_have(is),
+                Self::Map(key, value) => key.may_have(is) || value.may_have(is),
+                Self::Struct(members) | Self::Union(members) => members.iter().any(|(_, member)| member.may_have(is)),
+                Self::Named(_, inner) => inner.may_have(is),
+            }
     }
 
     pub fn is_integer(&self) -> bool {
