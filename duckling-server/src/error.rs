@@ -25,9 +25,6 @@ pub enum ServerError {
     /// What gRPC's server reflection tells does not hold together.
     #[error("cannot describe the service: {0}")]
     Reflection(#[source] tonic_reflection::server::Error),
-    /// The network side failed.
-    #[error("the server's network layer failed")]
-    Transport(#[from] tonic::transport::Error),
     /// The listener could not be used.
     #[error("cannot listen: {0}")]
     Listen(#[source] std::io::Error),

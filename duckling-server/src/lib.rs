@@ -33,6 +33,7 @@ mod flight_sql;
 mod get;
 pub mod herd;
 mod history;
+mod http2;
 mod in_flight;
 mod ingest;
 mod memory;

@@ -5,11 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duckherder_proto::{ExceptionType, RemoteError, limits};
+use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
@@ -27,6 +27,7 @@ use crate::herd::tables::{self, PartitionsTable, WorkersTable};
 use crate::herd::watching::watch_workers;
 use crate::herd::{Herd, JoinConfig, Registry, join};
 use crate::history::{self, HistoryTable};
+use crate::http2;
 use crate::memory;
 use crate::recovery;
 use crate::reflection;
@@ -169,19 +170,16 @@ impl Duckling {
             join::stop(&registry, true).await;
         });
         let connections = incoming(listener, self.sessions.limits().connections_max);
-        let serving = self
-            .router()?
-            .add_service(health_service)
-            .add_service(reflection)
-            .serve_with_incoming_shutdown(connections, wait_for_stop(stopped.clone()));
+        let routes = self.routes()?.add_service(health_service).add_service(reflection);
+        let serving = http2::serve(connections, routes, wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
-        let outcome = tokio::select! {
-            outcome = &mut serving => outcome,
+        tokio::select! {
+            () = &mut serving => {}
             () = self.give_up_draining(stopped.clone()) => {
                 // Interrupted statements end their streams; a client that does not read must not hold us up.
-                tokio::time::timeout(INTERRUPT_GRACE, &mut serving).await.unwrap_or(Ok(()))
+                let _ = tokio::time::timeout(INTERRUPT_GRACE, &mut serving).await;
             }
-        };
+        }
         if *stopped.borrow() {
             // The farewell, which takes a moment at most.
             let _ = signal.await;
@@ -194,7 +192,6 @@ impl Duckling {
             task.abort();
             let _ = task.await;
         }
-        outcome?;
         self.close().await
     }
 
@@ -208,17 +205,10 @@ impl Duckling {
         recovery::watch_database(Arc::clone(&self.sessions), self.has_file, run, health)
     }
 
-    fn router(&self) -> Result<tonic::transport::server::Router, ServerError> {
+    fn routes(&self) -> Result<Routes, ServerError> {
         let service = DucklingService::new(Arc::clone(&self.sessions), Arc::clone(&self.registry))
             .map_err(ServerError::FlightSql)?;
-        Ok(Server::builder()
-            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-            .max_frame_size(Some(limits::FRAME_BYTES_MAX))
-            .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
-            .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
-            .add_service(Flight::new(service)))
+        Ok(Routes::new(Flight::new(service)))
     }
 
     /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.
