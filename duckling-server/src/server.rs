@@ -139,7 +139,7 @@ impl Duckling {
     /// finish within the drain timeout, interrupts the rest, checkpoints and returns.
     ///
     /// # Errors
-    /// If the listener breaks, the herd to join is no address, or the last checkpoint fails (committed data is then in the
+    /// If the listener has no address, the herd to join is no address, or the last checkpoint fails (committed data is then in the
     /// write-ahead log).
     pub async fn serve(
         self,

@@ -1,0 +1,144 @@
+//! HTTP/2 on the connections of a listener.
+//!
+//! What tonic's own server does, but for two things. A connection's requests run in its own task: rows on their way are handed
+//! from one to the other some thousand times a second, and would go from thread to thread each time. And more of a result may
+//! wait for the connection to write it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use duckherder_proto::limits;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{mpsc, watch};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tower_service::Service;
+use tracing::debug;
+
+use crate::connections::Connection;
+
+/// Bytes of a request's answer that may wait for the connection to write them.
+const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Requests of a connection at a time. A herd's nodes read all their exchanges over few connections, and those that wait for each
+/// other must all find room.
+const REQUESTS_MAX: u32 = 16 * 1024;
+
+/// Answers the requests of `connections` with `routes` until `stopped` resolves. Then no more are accepted, and those that are
+/// being answered have as long as they take.
+pub async fn serve(
+    connections: impl Stream<Item = io::Result<Connection>>,
+    routes: Routes,
+    stopped: impl Future<Output = ()>,
+) {
+    let (stop, stopping) = watch::channel(());
+    {
+        // With the listener, which is to be closed before the last requests have ended: who connects then is refused.
+        let mut connections = pin!(connections.take_until(stopped));
+        while let Some(connection) = connections.next().await {
+            // Errors are logged where they come up.
+            if let Ok(connection) = connection {
+                tokio::spawn(serve_one(connection, routes.clone(), stopping.clone()));
+            }
+        }
+    }
+    let _ = stop.send(());
+    drop(stopping);
+    stop.closed().await;
+}
+
+async fn serve_one(connection: Connection, routes: Routes, mut stopping: watch::Receiver<()>) {
+    let service = TowerToHyperService::new(FromClient {
+        client: connection.connect_info(),
+        routes,
+    });
+    // At most REQUESTS_MAX.
+    let (begin, mut begun) = mpsc::unbounded_channel();
+    let mut builder = Builder::new(InTask(begin));
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::FRAME_BYTES_MAX)
+        .max_header_list_size(limits::HEADER_BYTES_MAX)
+        .max_concurrent_streams(REQUESTS_MAX)
+        .max_send_buf_size(UNWRITTEN_BYTES_MAX)
+        .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    let mut requests = FuturesUnordered::new();
+    let mut stop = pin!(stopping.changed());
+    let mut is_stopping = false;
+    let ended = poll_fn(|context| {
+        if !is_stopping && stop.as_mut().poll(context).is_ready() {
+            is_stopping = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        loop {
+            // Requests first: the connection writes what they yield.
+            while let Poll::Ready(Some(())) = requests.poll_next_unpin(context) {}
+            if let Poll::Ready(outcome) = serving.as_mut().poll(context) {
+                return Poll::Ready(outcome);
+            }
+            let before = requests.len();
+            while let Poll::Ready(Some(request)) = begun.poll_recv(context) {
+                requests.push(request);
+            }
+            if requests.len() == before {
+                return Poll::Pending;
+            }
+        }
+    });
+    if let Err(error) = ended.await {
+        debug!(%error, "a connection has failed");
+    }
+}
+
+/// Runs requests in the task of their connection.
+#[derive(Clone)]
+struct InTask(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
+
+impl<F> Executor<F> for InTask
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        // One that panics is gone, and its stream reset; the others go on. Without a connection nobody waits for it.
+        let _ = self.0.send(AssertUnwindSafe(request).catch_unwind().map(drop).boxed());
+    }
+}
+
+/// Tells the service who asks.
+#[derive(Clone)]
+struct FromClient {
+    client: TcpConnectInfo,
+    routes: Routes,
+}
+
+impl Service<Request<Incoming>> for FromClient {
+    type Response = <Routes as Service<Request<Body>>>::Response;
+    type Error = <Routes as Service<Request<Body>>>::Error;
+    type Future = <Routes as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.client.clone());
+        self.routes.call(request)
+    }
+}
