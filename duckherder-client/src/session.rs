@@ -48,7 +48,7 @@ pub struct QueryOptions {
     pub begin_transaction: bool,
     /// The statement's id in the server's history, the bytes of a UUID; without one, the server makes it up.
     pub history_id: Option<HistoryId>,
-    /// UNION and VARIANT columns come as the structs that DuckDB keeps them in. Arrow's union cannot tell a NULL from a
+    /// UNION, VARIANT and INTERVAL columns come as the structs that DuckDB keeps them in. Arrow's union cannot tell a NULL from a
     /// member that is NULL, and Parquet's variant lacks unsigned integers and intervals, for two.
     pub stored_types: bool,
 }

@@ -48,13 +48,64 @@ void CheckUnion(Vector &vector) {
 	}
 }
 
-//! `from` as a vector of `type`, which has the same layout.
+//! The fields of an INTERVAL.
+LogicalType StoredInterval() {
+	return LogicalType::STRUCT(
+	    {{"months", LogicalType::INTEGER}, {"days", LogicalType::INTEGER}, {"micros", LogicalType::BIGINT}});
+}
+
+Vector StoredIntervals(const Vector &from) {
+	auto count = from.size();
+	auto intervals = FlatVector::GetData<interval_t>(from);
+	Vector result(StoredInterval(), capacity_t(MaxValue<idx_t>(count, 1)));
+	auto &fields = StructVector::GetEntries(result);
+	auto months = FlatVector::GetDataMutable<int32_t>(fields[0]);
+	auto days = FlatVector::GetDataMutable<int32_t>(fields[1]);
+	auto micros = FlatVector::GetDataMutable<int64_t>(fields[2]);
+	for (idx_t row = 0; row < count; row++) {
+		months[row] = intervals[row].months;
+		days[row] = intervals[row].days;
+		micros[row] = intervals[row].micros;
+	}
+	return result;
+}
+
+Vector IntervalsOf(const Vector &stored) {
+	auto count = stored.size();
+	auto &fields = StructVector::GetEntries(stored);
+	for (auto &field : fields) {
+		field.Flatten();
+	}
+	auto months = FlatVector::GetData<int32_t>(fields[0]);
+	auto days = FlatVector::GetData<int32_t>(fields[1]);
+	auto micros = FlatVector::GetData<int64_t>(fields[2]);
+	Vector result(LogicalType::INTERVAL, capacity_t(MaxValue<idx_t>(count, 1)));
+	auto intervals = FlatVector::GetDataMutable<interval_t>(result);
+	for (idx_t row = 0; row < count; row++) {
+		intervals[row].months = months[row];
+		intervals[row].days = days[row];
+		intervals[row].micros = micros[row];
+	}
+	return result;
+}
+
+//! `from` as a vector of `type`, which has the same layout, or is what an INTERVAL is stored as, or an INTERVAL.
 Vector Converted(const Vector &from, const LogicalType &type) {
 	if (from.GetType() == type) {
 		return Vector::Ref(from);
 	}
 	from.Flatten();
 	auto count = from.size();
+	if (from.GetType().id() == LogicalTypeId::INTERVAL || type.id() == LogicalTypeId::INTERVAL) {
+		auto is_stored = type.id() == LogicalTypeId::INTERVAL;
+		if ((is_stored ? from.GetType() : type) != StoredInterval()) {
+			throw InvalidInputException("a value of type %s does not have its layout", type.ToString());
+		}
+		auto result = is_stored ? IntervalsOf(from) : StoredIntervals(from);
+		FlatVector::SetValidity(result, FlatVector::Validity(from));
+		FlatVector::SetSize(result, count_t(count));
+		return result;
+	}
 	Vector result(type, capacity_t(MaxValue<idx_t>(count, 1)));
 	switch (type.InternalType()) {
 	case PhysicalType::STRUCT: {
@@ -123,6 +174,8 @@ void Check(Vector &vector) {
 
 LogicalType StoredType(const LogicalType &type) {
 	switch (type.id()) {
+	case LogicalTypeId::INTERVAL:
+		return StoredInterval();
 	case LogicalTypeId::UNION:
 		return LogicalType::STRUCT(StoredUnion(type));
 	case LogicalTypeId::VARIANT:

@@ -341,10 +341,10 @@ fn take_as_insert(
     source.rows()
 }
 
-/// Whether a column has UNION or VARIANT values as the structs that DuckDB keeps them in: their types are in the text only.
+/// Whether a column has UNION, VARIANT or INTERVAL values as the structs that DuckDB keeps them in: their types are in the text only.
 fn is_stored(field: &Field) -> bool {
-    let named = type_text(field).is_some_and(|text| text.contains("UNION") || text.contains("VARIANT"));
-    named && !has_arrow_types(field)
+    let is_named = |text: &str| ["UNION", "VARIANT", "INTERVAL"].iter().any(|name| text.contains(name));
+    type_text(field).is_some_and(is_named) && !has_arrow_types(field)
 }
 
 /// Whether in a field there is one of Arrow's own types for them.
@@ -353,7 +353,7 @@ fn has_arrow_types(field: &Field) -> bool {
         return true;
     }
     match field.data_type() {
-        DataType::Union(..) => true,
+        DataType::Union(..) | DataType::Interval(_) => true,
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::FixedSizeList(item, _)

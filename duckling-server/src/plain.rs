@@ -20,7 +20,7 @@ use crate::exact::{Exact, column_error};
 pub enum Mapping {
     /// A client that speaks our protocol: exact types, type texts, no dictionaries.
     Link,
-    /// The same, and UNION and VARIANT as the structs that DuckDB keeps them in.
+    /// The same, and UNION, VARIANT and INTERVAL as the structs that DuckDB keeps them in.
     Stored,
     /// A client of Arrow Flight SQL: plain types, and dictionaries for ENUM columns.
     Generic,

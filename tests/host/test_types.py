@@ -82,6 +82,23 @@ def test_literals_of_every_type(types):
     ]
 
 
+def test_intervals_that_are_longer_than_those_of_arrow(dh):
+    """Arrow counts nanoseconds, in 64 bits as DuckDB does microseconds."""
+    rows = """
+        SELECT i, v, [v, NULL] AS l, {'a': v, 'b': union_value(x := v)} AS s, MAP {i: v} AS m, [v]::INTERVAL[1] AS a
+        FROM (SELECT i, CASE WHEN i % 4 > 0 THEN to_months(i::INTEGER) + to_days((-i)::INTEGER) + to_hours((i - 20) * 100_000_000) END AS v
+              FROM range(40) r(i))
+    """
+    dh.execute(f"CREATE TABLE here AS {rows}; CREATE TABLE dh.there AS FROM here; CREATE TABLE dh.made AS {rows}")
+    expected = dh.execute("FROM here").fetchall()
+    for table in ("there", "made"):
+        assert dh.execute(f"FROM dh.{table} ORDER BY i").fetchall() == expected
+    changed = "UPDATE {} SET v = v + to_hours(200_000_000) WHERE i = 7 RETURNING v"
+    assert dh.execute(changed.format("dh.there")).fetchall() == dh.execute(changed.format("here")).fetchall()
+    joined = "SELECT h.i FROM here h JOIN dh.there t ON h.v = t.v AND h.s = t.s ORDER BY ALL"
+    assert dh.execute(joined).fetchall() == [(i,) for i in range(40) if i % 4 > 0]
+
+
 # Of each of these types, a literal is one of the type only if it is as large as that.
 INTEGERS = {
     "INTEGER": ["0", "-2147483648"],

@@ -92,8 +92,8 @@ pub struct ExecuteRequest {
     /// The statement's id in the histories of both ends: the 16 bytes of a UUID. The server makes one up for anything else.
     #[prost(bytes = "bytes", tag = "5")]
     pub history_id: ::prost::bytes::Bytes,
-    /// UNION and VARIANT columns come as the structs that DuckDB keeps them in: (tag UTINYINT, then the members as "0", "1" …),
-    /// and (keys, children, values, data). Arrow's own types lose some of their values.
+    /// UNION, VARIANT and INTERVAL columns come as structs: (tag UTINYINT, then the members as "0", "1" …),
+    /// (keys, children, values, data), (months INTEGER, days INTEGER, micros BIGINT). Arrow's own types lose some of their values.
     #[prost(bool, tag = "6")]
     pub stored_types: bool,
     /// Up to so many further streams may read of the result, ReadResultRequest. If it is not 0, each message with a record batch

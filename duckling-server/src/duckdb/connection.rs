@@ -15,7 +15,7 @@ use super::database::Instance;
 use super::error::{check, check_code};
 use super::herd_ddl::check_text;
 use super::parameters::Parameters;
-use super::result::{ArrowResult, ResultTypes, Start, Storing};
+use super::result::{ArrowResult, ResultTypes, Storing};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -115,14 +115,7 @@ impl Connection {
         batch_rows_max: usize,
         types: ResultTypes,
     ) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(
-            &self.handle,
-            statement,
-            parameters,
-            batch_rows_max,
-            types,
-            Start::Freely,
-        )
+        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, types)
     }
 
     /// The columns of [`Connection::plan`] with [`ResultTypes::Stored`].
@@ -140,34 +133,6 @@ impl Connection {
             .map(|(index, field)| storing.type_text(index).unwrap_or_else(|| own(field)))
             .collect();
         Ok(Some(with_type_texts(&columns, &texts)))
-    }
-
-    /// As [`Connection::run`], with [`ResultTypes::Stored`], for a read that must not be started twice, as what it reads is
-    /// there once. That needs to know whether INTERVAL values may be in its rows.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn run_once(
-        &mut self,
-        statement: &Statement,
-        has_intervals: bool,
-        batch_rows_max: usize,
-    ) -> Result<ArrowResult<'_>, RemoteError> {
-        let columns = if has_intervals {
-            self.plan_stored(statement)?
-        } else {
-            None
-        };
-        let start = columns.map_or(Start::Once, |columns| Start::Checked(Arc::new(columns)));
-        let types = ResultTypes::Stored;
-        ArrowResult::start(
-            &self.handle,
-            statement,
-            &Parameters::none(),
-            batch_rows_max,
-            types,
-            start,
-        )
     }
 
     /// What `statement`, which is bound and not run, would yield, and what parameters it takes.

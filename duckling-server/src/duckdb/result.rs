@@ -42,7 +42,7 @@ enum Intervals {
 pub enum ResultTypes {
     /// Arrow's union, and Parquet's variant: both lose some values, or refuse them.
     Arrow,
-    /// The structs that DuckDB keeps UNION and VARIANT in, as told in the type texts. Of reads and writes only: what PREPARE
+    /// The structs that DuckDB keeps UNION, VARIANT and INTERVAL in, as told in the type texts. Of reads and writes only: what PREPARE
     /// and EXECUTE yield stays Arrow's.
     Stored,
 }
@@ -93,17 +93,6 @@ unsafe extern "C" {
     fn duckling_stored_column(connection: *mut c_void, column: usize) -> *const c_char;
 }
 
-/// How a statement may be started.
-#[derive(Debug, PartialEq)]
-pub(super) enum Start {
-    /// As often as it takes.
-    Freely,
-    /// Once.
-    Once,
-    /// Once, and its rows, which have this schema, are looked at before they become Arrow.
-    Checked(SchemaRef),
-}
-
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
 ///
 /// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
@@ -142,7 +131,6 @@ impl ArrowResult<'_> {
         parameters: &Parameters,
         batch_rows_max: usize,
         types: ResultTypes,
-        start: Start,
     ) -> Result<Self, RemoteError> {
         let names = statement.parameters()?;
         if names.len() != parameters.len() {
@@ -169,41 +157,37 @@ impl ArrowResult<'_> {
             .then(|| Storing::start(connection)),
             _connection: PhantomData,
         };
-        let may_start_twice = start == Start::Freely && statement.kind() == StatementKind::Read;
-        if let Start::Checked(schema) = start {
-            result.start_checked(statement, &names, parameters)?;
-            result.schema = Some(schema);
+        let prepares = names.is_empty() && !statement.is_prepared;
+        let execution = prepares.then(|| prepared(connection, statement)).flatten();
+        let mut execute = |statement| {
+            check(|error| {
+                // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
+                // DuckDB copies.
+                unsafe {
+                    duckling_execute_arrow(
+                        connection.raw,
+                        statement,
+                        names.as_ptr(),
+                        parameters.values(),
+                        names.len() as u64,
+                        batch_rows_max as u64,
+                        &raw mut result.raw,
+                        error,
+                    )
+                }
+            })
+        };
+        let outcome = execute(execution.as_ref().unwrap_or(statement).raw);
+        let is_instead = execution.is_some() || statement.is_prepared;
+        if outcome.is_err() && is_instead && is_outdated(connection) {
+            let parsed = parse(connection, statement.text())?;
+            parsed.iter().try_for_each(|statement| execute(statement.raw))?;
         } else {
-            let prepares = names.is_empty() && !statement.is_prepared;
-            let execution = prepares.then(|| prepared(connection, statement)).flatten();
-            let mut execute = |statement| {
-                check(|error| {
-                    // SAFETY: connection and statement are live; names and values are parallel arrays of that length, which
-                    // DuckDB copies.
-                    unsafe {
-                        duckling_execute_arrow(
-                            connection.raw,
-                            statement,
-                            names.as_ptr(),
-                            parameters.values(),
-                            names.len() as u64,
-                            batch_rows_max as u64,
-                            &raw mut result.raw,
-                            error,
-                        )
-                    }
-                })
-            };
-            let outcome = execute(execution.as_ref().unwrap_or(statement).raw);
-            let is_instead = execution.is_some() || statement.is_prepared;
-            if outcome.is_err() && is_instead && is_outdated(connection) {
-                let parsed = parse(connection, statement.text())?;
-                parsed.iter().try_for_each(|statement| execute(statement.raw))?;
-            } else {
-                outcome?;
-            }
-            result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
+            outcome?;
         }
+        // Stored results have none; they are what must not be started twice.
+        let may_start_twice = types == ResultTypes::Arrow && statement.kind() == StatementKind::Read;
+        result.look_for_intervals(may_start_twice.then_some(statement), &names, parameters)?;
         if result.schema.is_some() {
             result.storing = None;
         }

@@ -18,7 +18,7 @@ use tracing::{debug, info_span};
 use super::exchange::{Outputs, Part, query_id};
 use super::running::{RunningQuery, schema_of};
 use crate::config::Limits;
-use crate::duckdb::{ArrowResult, Connection, Statement, StatementKind};
+use crate::duckdb::{ArrowResult, Connection, Parameters, ResultTypes, Statement, StatementKind};
 use crate::encode::BatchEncoder;
 use crate::history::{Recording, Sender};
 use crate::message::Message;
@@ -407,15 +407,13 @@ fn same_types(planned: &SchemaRef, found: &SchemaRef) -> Result<(), RemoteError>
     ))
 }
 
-/// Starts a stage, once: of an exchange there is one reader for each time that the stage reads it.
+/// Starts a stage.
 fn start<'connection>(
     connection: &'connection mut Connection,
-    stage: &HerdStage,
     statement: &Statement,
     limits: &Limits,
 ) -> Result<ArrowResult<'connection>, RemoteError> {
-    let has_intervals = stage.columns.iter().any(|column| column.type_text.contains("INTERVAL"));
-    connection.run_once(statement, has_intervals, limits.batch_rows)
+    connection.run_with(statement, &Parameters::none(), limits.batch_rows, ResultTypes::Stored)
 }
 
 /// Runs stages.
@@ -440,7 +438,7 @@ impl Runner<'_> {
         let started = Instant::now();
         let cpu_time = connection.count_cpu_time();
         let mut summary = if stage.output() == OutputKind::Gather {
-            self.gather(connection, stage, statement)?
+            self.gather(connection, statement)?
         } else {
             self.exchange(connection, stage, statement)?
         };
@@ -451,13 +449,8 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn gather(
-        &mut self,
-        connection: &mut Connection,
-        stage: &HerdStage,
-        statement: &Statement,
-    ) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = start(connection, stage, statement, self.limits)?;
+    fn gather(&mut self, connection: &mut Connection, statement: &Statement) -> Result<HerdStageSummary, RemoteError> {
+        let mut result = start(connection, statement, self.limits)?;
         let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let before = self.answer.bytes;
         self.answer.begin(plain.schema())?;
@@ -482,7 +475,7 @@ impl Runner<'_> {
         stage: &HerdStage,
         statement: &Statement,
     ) -> Result<HerdStageSummary, RemoteError> {
-        let mut result = start(connection, stage, statement, self.limits)?;
+        let mut result = start(connection, statement, self.limits)?;
         let plain = Plain::new(&result.schema()?, Mapping::Stored)?;
         let mut writer = self
             .outputs

@@ -435,6 +435,7 @@ fn scalar(name: &str, rng: &mut Rng) -> String {
             "1 microsecond",
             "-00:00:01",
             "83333333 years",
+            "-100000000 hours",
         ],
         "JSON" => &[
             "{\"a\": [1, null, \"x\"], \"größe\": {\"b\": 1.5}}",
