@@ -7,6 +7,7 @@
 #include "remote_transaction.hpp"
 #include "sql_export.hpp"
 
+#include "duckdb/common/type_visitor.hpp"
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/parser/parser.hpp"
@@ -95,12 +96,15 @@ string ScanSql(const TableScanData &data, const vector<column_t> &column_ids, co
 // Filters
 //===--------------------------------------------------------------------===//
 
-//! DuckDB keeps these with the scan, and looks for them there: where one side of a join has no NULLs, it makes `=` of IS NOT DISTINCT
-//! FROM (`NotNullExpressionAnalyzer`), which for a UNION is not the same, and hands the keys of a join only to `=`.
-bool IsNotNullColumn(const Expression &filter) {
-	return filter.GetExpressionType() == ExpressionType::OPERATOR_IS_NOT_NULL &&
-	       filter.Cast<BoundOperatorExpression>().GetChildren()[0]->GetExpressionType() ==
-	           ExpressionType::BOUND_COLUMN_REF;
+//! Whether DuckDB is to keep a filter with the scan, where it looks for it (`NotNullExpressionAnalyzer`): where one side of a join
+//! has no NULLs it makes `=` of IS NOT DISTINCT FROM, which is not the same for a UNION whose member is NULL.
+bool StaysWithScan(const Expression &filter) {
+	if (filter.GetExpressionType() != ExpressionType::OPERATOR_IS_NOT_NULL) {
+		return false;
+	}
+	auto &column = *filter.Cast<BoundOperatorExpression>().GetChildren()[0];
+	return column.GetExpressionType() == ExpressionType::BOUND_COLUMN_REF &&
+	       TypeVisitor::Contains(column.GetReturnType(), LogicalTypeId::UNION);
 }
 
 void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind_data,
@@ -115,7 +119,7 @@ void PushdownFilters(ClientContext &context, LogicalGet &get, FunctionData *bind
 	};
 	vector<unique_ptr<Expression>> left;
 	for (auto &filter : filters) {
-		auto sql = IsNotNullColumn(*filter)
+		auto sql = StaysWithScan(*filter)
 		               ? optional<string>()
 		               : ExportExpression(context, data.table->GetRemoteCatalog(), *filter, resolve);
 		if (sql) {
