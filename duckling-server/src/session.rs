@@ -600,9 +600,13 @@ impl Registration {
             if session.abandon(statement_id)
                 && let Ok(runtime) = tokio::runtime::Handle::try_current()
             {
+                // A session that is closed meanwhile has to end, and its transaction: a checkpoint waits for that.
+                let session = Arc::downgrade(&session);
                 runtime.spawn(async move {
                     tokio::time::sleep(STOP_GRACE).await;
-                    session.cancel(statement_id);
+                    if let Some(session) = session.upgrade() {
+                        session.cancel(statement_id);
+                    }
                 });
             }
         }

@@ -158,7 +158,8 @@ def test_an_interrupted_statement_ends_on_the_server(t, duckling):
     assert duckling.process.wait(SOON_S) == 0
 
 
-def test_a_client_that_dies_leaves_nothing_running(child, t, duckling):
+@pytest.mark.parametrize("after_s", [0, 0.5], ids=["at once", "later"])
+def test_a_client_that_dies_leaves_nothing_running(child, t, duckling, after_s):
     process = child(
         """
         con = connect()
@@ -172,9 +173,11 @@ def test_a_client_that_dies_leaves_nothing_running(child, t, duckling):
         ENDLESS,
     )
     assert process.line() == "running"
+    time.sleep(after_s)
     process.process.kill()
     process.process.wait(DEADLINE_S)
     assert t.execute("FROM dh.t").fetchall() == [(1,)]
+    # Its transaction, too, or the last checkpoint would wait for it.
     duckling.process.send_signal(signal.SIGTERM)
     assert duckling.process.wait(SOON_S) == 0
 
