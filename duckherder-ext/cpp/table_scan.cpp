@@ -7,8 +7,8 @@
 #include "remote_transaction.hpp"
 #include "sql_export.hpp"
 
-#include "duckdb/common/type_visitor.hpp"
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
+#include "duckdb/common/type_visitor.hpp"
 #include "duckdb/execution/operator/scan/physical_table_scan.hpp"
 #include "duckdb/parser/parser.hpp"
 #include "duckdb/parser/query_node/select_node.hpp"

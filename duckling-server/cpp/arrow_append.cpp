@@ -118,19 +118,16 @@ struct Strings {
 	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t) {
 		UnifiedVectorFormat format;
 		input.ToUnifiedFormat(format);
-		auto appended = format.sel->IsSet()
-		                    ? AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); })
-		                    : AppendTo(column, format, from, to, [](idx_t row) { return row; });
-		if (!appended) {
-			throw InvalidInputException("A row of the result has more than 2 GiB of text or bytes in one column, which is "
-			                            "more than Arrow's offsets reach: read it in parts, with substring() for example");
+		if (format.sel->IsSet()) {
+			AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); });
+		} else {
+			AppendTo(column, format, from, to, [](idx_t row) { return row; });
 		}
 	}
 
 private:
-	//! False if the strings together are too long for the offsets; nothing has been appended then.
 	template <class INDEX>
-	static bool AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index) {
+	static void AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index) {
 		auto rows = to - from;
 		auto strings = format.GetData<string_t>();
 		auto &validity = format.validity;
@@ -152,7 +149,8 @@ private:
 			offsets[row + 1] = OFFSET(end);
 		}
 		if (end > idx_t(std::numeric_limits<OFFSET>::max())) {
-			return false;
+			throw InvalidInputException("A row of the result has more than 2 GiB of text or bytes in one column, which is "
+			                            "more than Arrow's offsets reach: read it in parts, with substring() for example");
 		}
 		AppendValidity(column, format, from, to, has_null);
 		auto &data_buffer = column.GetAuxBuffer();
@@ -164,7 +162,6 @@ private:
 			CopyString(target + offset, strings[index(from + row)], idx_t(offsets[row + 1] - offset));
 		}
 		column.row_count += rows;
-		return true;
 	}
 };
 
