@@ -18,6 +18,7 @@
 #include "duckdb/parser/query_node/merge_query_node.hpp"
 #include "duckdb/parser/query_node/update_query_node.hpp"
 #include "duckdb/parser/tableref/basetableref.hpp"
+#include "duckdb/planner/constraints/bound_check_constraint.hpp"
 #include "duckdb/planner/expression/bound_cast_expression.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/statement/merge_into_statement.hpp"
@@ -38,6 +39,7 @@
 #include "duckdb/planner/operator/logical_merge_into.hpp"
 #include "duckdb/planner/operator/logical_projection.hpp"
 #include "duckdb/planner/operator/logical_update.hpp"
+#include "duckdb/storage/table_storage_info.hpp"
 
 namespace herd {
 
@@ -63,7 +65,7 @@ struct Change {
 	//! JSON.
 	string placement_tag;
 	//! Those of the table that hold values.
-	vector<string> columns;
+	vector<MovedColumn> columns;
 	//! Rows may belong to other partitions afterwards.
 	bool moves = false;
 	bool returning = false;
@@ -735,6 +737,42 @@ bool MovesRows(LogicalOperator &change, const Placement &placement, const TableC
 	return false;
 }
 
+//! Those that hold values. Which of them DuckDB updates in place is as `TableCatalogEntry::BindUpdateConstraints` has it.
+vector<MovedColumn> ColumnsThatMove(ClientContext &context, Binder &binder, TableCatalogEntry &table) {
+	physical_index_set_t not_in_place;
+	for (auto &column : table.GetColumns().Physical()) {
+		if (!column.Type().SupportsRegularUpdate()) {
+			not_in_place.insert(column.Physical());
+		}
+	}
+	for (auto &index : table.GetStorageInfo(context).index_info) {
+		for (auto &column : index.column_set) {
+			not_in_place.insert(PhysicalIndex(column));
+		}
+	}
+	// Columns of a CHECK are updated together.
+	auto constraints = binder.BindConstraints(table.GetConstraints(), table.name, table.GetColumns());
+	auto known = not_in_place.size() + 1;
+	while (known != not_in_place.size()) {
+		known = not_in_place.size();
+		for (auto &constraint : constraints) {
+			if (constraint->type != ConstraintType::CHECK) {
+				continue;
+			}
+			auto &columns = constraint->Cast<BoundCheckConstraint>().bound_columns;
+			if (std::any_of(columns.begin(), columns.end(),
+			                [&](const PhysicalIndex &column) { return not_in_place.count(column) > 0; })) {
+				not_in_place.insert(columns.begin(), columns.end());
+			}
+		}
+	}
+	vector<MovedColumn> result;
+	for (auto &column : table.GetColumns().Physical()) {
+		result.push_back({column.Name().GetIdentifierName(), not_in_place.count(column.Physical()) == 0});
+	}
+	return result;
+}
+
 //===--------------------------------------------------------------------===//
 // MERGE
 //===--------------------------------------------------------------------===//
@@ -874,9 +912,6 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	result.workers = result.placement.workers;
 	result.schema_name = table.schema.name.GetIdentifierName();
 	result.table_name = table.name.GetIdentifierName();
-	for (auto &column : table.GetColumns().Physical()) {
-		result.columns.push_back(column.Name().GetIdentifierName());
-	}
 	result.returning = returning;
 	result.moves = MovesRows(change, result.placement, table);
 	BindValues().VisitOperator(*op);
@@ -913,6 +948,9 @@ bool PlanHerdChange(ClientContext &context, Binder &binder, unique_ptr<LogicalOp
 	if (!result.placement.IsReplicated() && !IsRowWise(*change.children[0], target, through, merge_join.get())) {
 		Refuse(table, "whether a row is changed depends on rows of other workers; CREATE TEMP TABLE with the keys of the "
 		              "rows first, and change those");
+	}
+	if (result.moves) {
+		result.columns = ColumnsThatMove(context, binder, table);
 	}
 	auto bucket = merge_join ? optional<hash_t>() : FixedBucket(target, result.placement.keys);
 	if (bucket) {

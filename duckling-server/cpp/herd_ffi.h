@@ -103,7 +103,7 @@ struct HerdApi {
 	HerdStatus (*change)(const HerdSession *session, HerdText query, HerdSource **source, HerdBuffer *error);
 	//! Sends rows of a table that are on the wrong worker to the right one. Blocks until that is done, or the statement is
 	//! cancelled.
-	//! `columns`: the table's columns that hold values, a JSON list.
+	//! `columns`: the table's columns that hold values, a JSON list of `MovedColumn`.
 	HerdStatus (*move_rows)(const HerdSession *session, HerdText schema, HerdText table, HerdText placement,
 	                        HerdText columns, HerdBuffer *error);
 };

@@ -79,8 +79,10 @@ Source RunReturning(ClientContext &context, const string &query) {
 }
 
 void MoveRows(ClientContext &context, const string &schema, const string &table, const string &placement,
-              const vector<string> &columns) {
-	auto list = JsonList(columns.size(), [&](idx_t i) { return JsonText(columns[i]); });
+              const vector<MovedColumn> &columns) {
+	auto list = JsonList(columns.size(), [&](idx_t i) {
+		return "{\"name\":" + JsonText(columns[i].name) + ",\"in_place\":" + (columns[i].in_place ? "true" : "false") + "}";
+	});
 	Check([&](HerdBuffer *error) {
 		return Api().move_rows(SessionState::Of(context), Text(schema), Text(table), Text(placement), Text(list), error);
 	});

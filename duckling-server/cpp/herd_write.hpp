@@ -44,9 +44,16 @@ duckdb::vector<duckdb::idx_t> ExecuteOn(duckdb::ClientContext &context, const du
 //! Runs a `HerdQuery`, as JSON, that changes rows and returns some.
 Source RunReturning(duckdb::ClientContext &context, const duckdb::string &query);
 
+//! A column of a table whose rows may move.
+struct MovedColumn {
+	duckdb::string name;
+	//! Whether an UPDATE of it leaves rows where they are on their worker. Of other columns DuckDB makes a DELETE and an INSERT.
+	bool in_place;
+};
+
 //! Sends the rows of a table that are on a worker where they do not belong to the one where they do. `columns`: those
 //! that hold values.
 void MoveRows(duckdb::ClientContext &context, const duckdb::string &schema, const duckdb::string &table,
-              const duckdb::string &placement, const duckdb::vector<duckdb::string> &columns);
+              const duckdb::string &placement, const duckdb::vector<MovedColumn> &columns);
 
 } // namespace herd

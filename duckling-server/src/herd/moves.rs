@@ -10,6 +10,7 @@ use duckherder_client::QueryOptions;
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::TryStreamExt;
 use futures::future::try_join_all;
+use serde::Deserialize;
 
 use super::exchange::split::Splitter;
 use super::placements::partition_sql;
@@ -21,17 +22,30 @@ use crate::duckdb::interrupted;
 /// How long a step waits before it looks whether the statement is cancelled.
 const STEP: Duration = Duration::from_millis(20);
 
+/// A column of a table whose rows move.
+#[derive(Debug, Deserialize)]
+pub struct MovedColumn {
+    name: String,
+    /// Whether an UPDATE of it leaves rows where they are on their worker. Of other columns DuckDB makes a DELETE and an
+    /// INSERT.
+    in_place: bool,
+}
+
 /// Takes all rows from where they do not belong, and puts them where they do, in the transaction that the session writes
 /// in. `columns`: those of the table that hold values. Blocks: not for the runtime's threads.
 ///
+/// In DuckDB transactions do not disturb each other if they change different columns of a row, or if one of them deletes it.
+/// One that moves it takes all of it along as it has seen it, and what another has changed meanwhile would be lost. So it
+/// changes all columns first, to what they are: whoever comes second is told of a conflict.
+///
 /// # Errors
-/// A worker's; `Out of Memory` if more rows move than the coordinator may hold.
+/// A worker's, of conflicts for one; `Out of Memory` if more rows move than the coordinator may hold.
 pub fn move_rows(
     session: &Arc<HerdSession>,
     schema: &str,
     table: &str,
     placement: &Placement,
-    columns: &[String],
+    columns: &[MovedColumn],
 ) -> Result<(), RemoteError> {
     let Placement::Hash { keys, partitions, .. } = placement else {
         return Ok(());
@@ -39,20 +53,27 @@ pub fn move_rows(
     let workers = placement.workers();
     let place = |worker: &WorkerId| workers.iter().position(|other| other == worker).unwrap_or_default();
     let buckets: Vec<usize> = partitions.iter().map(place).collect();
-    let list = |names: &[String]| {
-        let quoted: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-        quoted.join(", ")
-    };
+    let names = || columns.iter().map(|column| identifier(&column.name));
+    let returned: Vec<_> = names().collect();
+    let kept: Vec<_> = columns
+        .iter()
+        .zip(names())
+        .filter(|(column, _)| column.in_place)
+        .map(|(_, name)| format!("{name} = {name}"))
+        .collect();
     let bucket = format!("{}::UBIGINT", partition_sql(keys, partitions.len()));
+    let table_sql = format!("{}.{}", identifier(schema), identifier(table));
     let sql = |worker: usize| {
         let own = (0..buckets.len()).filter(|bucket| buckets[*bucket] == worker);
         let own: Vec<_> = own.map(|bucket| bucket.to_string()).collect();
+        let misplaced = format!("{bucket} NOT IN ({})", own.join(", "));
+        let keep = match kept.as_slice() {
+            [] => String::new(),
+            kept => format!("UPDATE {table_sql} SET {} WHERE {misplaced}; ", kept.join(", ")),
+        };
         format!(
-            "DELETE FROM {}.{} WHERE {bucket} NOT IN ({}) RETURNING {}, ({bucket})::UBIGINT",
-            identifier(schema),
-            identifier(table),
-            own.join(", "),
-            list(columns)
+            "{keep}DELETE FROM {table_sql} WHERE {misplaced} RETURNING {}, ({bucket})::UBIGINT",
+            returned.join(", ")
         )
     };
     let writing = session.writing();

@@ -18,7 +18,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::moves::move_rows;
+use super::moves::{MovedColumn, move_rows};
 use super::session::HerdSession;
 use super::write::{Execution, Write, WriteTarget};
 use super::{BatchSource, Herd};
@@ -275,7 +275,7 @@ impl HerdHooks for Planning {
 
     fn move_rows(&self, schema: &str, table: &str, placement: &str, columns: &str) -> Result<(), RemoteError> {
         let placement: Placement = serde_json::from_str(placement).map_err(|error| unreadable("placement", &error))?;
-        let columns: Vec<String> = serde_json::from_str(columns).map_err(|error| unreadable("table", &error))?;
+        let columns: Vec<MovedColumn> = serde_json::from_str(columns).map_err(|error| unreadable("table", &error))?;
         move_rows(&self.0, schema, table, &placement, &columns)
     }
 }

@@ -622,6 +622,52 @@ async fn rows_whose_keys_change_move() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_move_lose_no_change_of_others() {
+    let herd = Herd::start(2).await;
+    let other = herd.client.open_session().await.unwrap();
+    for (more, change) in [
+        ("a VARCHAR", "a = 'changed'"),
+        ("a VARCHAR, b INTEGER, c INTEGER[]", "a = 'changed'"),
+        ("a VARCHAR CHECK (a <> b), b VARCHAR, c INTEGER[]", "a = 'changed'"),
+        ("a VARCHAR, c INTEGER[]", "c = [1]"),
+        ("b VARCHAR[], a VARCHAR CHECK (len(b) < 9)", "a = 'changed'"),
+    ] {
+        let columns = format!("k INTEGER, {more}");
+        herd.run("DROP TABLE IF EXISTS t").await;
+        herd.run(&format!(
+            "CREATE TABLE t ({columns}) PARTITIONED BY (k) WITH (partitions = 8)"
+        ))
+        .await;
+        if more.contains("b INTEGER") {
+            herd.run("CREATE INDEX i ON t (b)").await;
+        }
+        herd.run("INSERT INTO t (k) SELECT * FROM range(20)").await;
+        let change = format!("UPDATE t SET {change}");
+        let all = "SELECT count(*) FROM t";
+
+        // Who moves them comes second, and then first.
+        herd.run("BEGIN").await;
+        assert_eq!(number(&herd.client, all).await, 20);
+        assert_eq!(other.execute(&change).await.unwrap(), 20);
+        let error = herd.error("UPDATE t SET k = k + 1").await;
+        assert!(error.message.contains("Conflict on "), "{columns}: {error}");
+        herd.run("ROLLBACK").await;
+        other.execute("BEGIN").await.unwrap();
+        other.execute(all).await.unwrap();
+        assert_eq!(herd.run("UPDATE t SET k = k + 1").await, 20);
+        let error = remote(other.execute(&change).await.unwrap_err());
+        assert!(error.message.contains("Conflict on "), "{columns}: {error}");
+        other.execute("ROLLBACK").await.unwrap();
+
+        // One after the other.
+        assert_eq!(herd.run("UPDATE t SET k = k + 1").await, 20);
+        assert_eq!(other.execute(&change).await.unwrap(), 20);
+        herd.is_placed("t", "k", 8).await;
+        assert_eq!(number(&herd.client, "SELECT sum(k)::BIGINT FROM t").await, 230);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conflicts_are_found_where_the_keys_are() {
     let herd = Herd::start(3).await;
     herd.run("CREATE TABLE p (k INTEGER PRIMARY KEY, s VARCHAR DEFAULT 'none', n INTEGER) WITH (partitions = 5)")
