@@ -2,6 +2,7 @@
 
 #include "duckdb/common/arrow/appender/fixed_size_list_data.hpp"
 #include "duckdb/common/arrow/appender/list.hpp"
+#include "duckdb/common/vector/dictionary_vector.hpp"
 
 #include <array>
 #include <cstring>
@@ -13,8 +14,11 @@ using namespace duckdb;
 
 namespace {
 
-//! Buffers of strings have so many bytes more than are used: short strings are written with a length that is a constant.
-constexpr idx_t SPARE_BYTES = 16;
+//! Strings of a small dictionary that are no longer are written with this length, which is a constant.
+constexpr idx_t ENTRY_BYTES = 32;
+
+//! Buffers of strings have so many bytes more than are used.
+constexpr idx_t SPARE_BYTES = ENTRY_BYTES;
 
 //! Appends validity. DuckDB's function looks at each row. `has_null` may be true if nobody has looked.
 void AppendValidity(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, bool has_null = true) {
@@ -84,7 +88,7 @@ void AppendFixed(ArrowAppendData &column, const Vector &input, idx_t from, idx_t
 
 using Sixteen = std::array<uint64_t, 2>;
 
-//! Copies `length` bytes, and for short strings more: up to SPARE_BYTES are written in any case.
+//! Copies `length` bytes, and for short strings more: up to 16 may be written.
 inline void CopyString(data_ptr_t target, const string_t &string, idx_t length) {
 	if (length <= string_t::INLINE_LENGTH) {
 		memcpy(target, const_data_ptr_cast(&string) + sizeof(uint32_t), string_t::INLINE_LENGTH);
@@ -110,6 +114,60 @@ inline void CopyString(data_ptr_t target, const string_t &string, idx_t length) 
 	}
 }
 
+//! The strings of a dictionary that is small beside the rows, side by side.
+class SmallDictionary {
+public:
+	//! Whether `input`, of which that many rows are wanted, has one.
+	bool Load(const Vector &input, const UnifiedVectorFormat &format, idx_t rows) {
+		// All entries of one from storage are there, used or not.
+		if (input.GetVectorType() != VectorType::DICTIONARY_VECTOR || !DictionaryVector::CanCacheHashes(input)) {
+			return false;
+		}
+		auto size = DictionaryVector::DictionarySize(input).GetIndex();
+		if (size > ENTRIES_MAX || size * ROWS_PER_ENTRY > rows) {
+			return false;
+		}
+		auto strings = format.GetData<string_t>();
+		for (idx_t i = 0; i < size; i++) {
+			auto &entry = entries[i];
+			entry.is_null = !format.validity.RowIsValid(i);
+			entry.length = 0;
+			if (entry.is_null) {
+				continue;
+			}
+			if (strings[i].GetSize() > ENTRY_BYTES) {
+				return false;
+			}
+			entry.length = UnsafeNumericCast<uint32_t>(strings[i].GetSize());
+			length_max = MaxValue<idx_t>(length_max, entry.length);
+			memcpy(entry.bytes.data(), strings[i].GetData(), entry.length);
+		}
+		return true;
+	}
+
+	struct Entry {
+		std::array<char, ENTRY_BYTES> bytes;
+		uint32_t length;
+		bool is_null;
+	};
+
+	const Entry &operator[](idx_t index) const {
+		return entries[index];
+	}
+
+	//! Of the longest one.
+	idx_t LengthMax() const {
+		return length_max;
+	}
+
+private:
+	static constexpr idx_t ENTRIES_MAX = 64;
+	static constexpr idx_t ROWS_PER_ENTRY = 8;
+
+	std::array<Entry, ENTRIES_MAX> entries;
+	idx_t length_max = 0;
+};
+
 //! `ArrowVarcharData<string_t, ArrowVarcharConverter, OFFSET>`
 template <class OFFSET>
 struct Strings {
@@ -118,7 +176,10 @@ struct Strings {
 	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t) {
 		UnifiedVectorFormat format;
 		input.ToUnifiedFormat(format);
-		if (format.sel->IsSet()) {
+		SmallDictionary dictionary;
+		if (dictionary.Load(input, format, to - from)) {
+			AppendEntries(column, dictionary, format, from, to);
+		} else if (format.sel->IsSet()) {
 			AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); });
 		} else {
 			AppendTo(column, format, from, to, [](idx_t row) { return row; });
@@ -126,19 +187,54 @@ struct Strings {
 	}
 
 private:
+	//! Room for the offsets of rows to come. The first of them is there.
+	static OFFSET *AddOffsets(ArrowAppendData &column, idx_t rows) {
+		auto &buffer = column.GetMainBuffer();
+		buffer.resize((column.row_count + rows + 1) * sizeof(OFFSET));
+		auto offsets = buffer.GetData<OFFSET>() + column.row_count;
+		if (column.row_count == 0) {
+			offsets[0] = 0;
+		}
+		return offsets;
+	}
+
+	static void CheckEnd(idx_t end) {
+		if (end > idx_t(std::numeric_limits<OFFSET>::max())) {
+			throw InvalidInputException("A row of the result has more than 2 GiB of text or bytes in one column, which is "
+			                            "more than Arrow's offsets reach: read it in parts, with substring() for example");
+		}
+	}
+
+	static void AppendEntries(ArrowAppendData &column, const SmallDictionary &dictionary, UnifiedVectorFormat &format,
+	                          idx_t from, idx_t to) {
+		auto rows = to - from;
+		auto offsets = AddOffsets(column, rows);
+		auto end = idx_t(offsets[0]);
+		auto end_max = end + rows * dictionary.LengthMax();
+		CheckEnd(end_max);
+		auto &data_buffer = column.GetAuxBuffer();
+		data_buffer.reserve(end_max + SPARE_BYTES);
+		auto target = data_buffer.data();
+		auto has_null = false;
+		for (idx_t row = 0; row < rows; row++) {
+			auto &entry = dictionary[format.sel->get_index_unsafe(from + row)];
+			memcpy(target + end, entry.bytes.data(), ENTRY_BYTES);
+			has_null |= entry.is_null;
+			end += entry.length;
+			offsets[row + 1] = OFFSET(end);
+		}
+		data_buffer.resize(end);
+		AppendValidity(column, format, from, to, has_null);
+		column.row_count += rows;
+	}
+
 	template <class INDEX>
 	static void AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index) {
 		auto rows = to - from;
 		auto strings = format.GetData<string_t>();
 		auto &validity = format.validity;
-		auto &offset_buffer = column.GetMainBuffer();
-		offset_buffer.resize((column.row_count + rows + 1) * sizeof(OFFSET));
-		auto offsets = offset_buffer.GetData<OFFSET>() + column.row_count;
-		if (column.row_count == 0) {
-			offsets[0] = 0;
-		}
-		auto begin = idx_t(offsets[0]);
-		auto end = begin;
+		auto offsets = AddOffsets(column, rows);
+		auto end = idx_t(offsets[0]);
 		auto has_null = false;
 		for (idx_t row = 0; row < rows; row++) {
 			auto source = index(from + row);
@@ -148,10 +244,7 @@ private:
 			end += is_valid ? strings[source].GetSize() : 0;
 			offsets[row + 1] = OFFSET(end);
 		}
-		if (end > idx_t(std::numeric_limits<OFFSET>::max())) {
-			throw InvalidInputException("A row of the result has more than 2 GiB of text or bytes in one column, which is "
-			                            "more than Arrow's offsets reach: read it in parts, with substring() for example");
-		}
+		CheckEnd(end);
 		AppendValidity(column, format, from, to, has_null);
 		auto &data_buffer = column.GetAuxBuffer();
 		data_buffer.reserve(end + SPARE_BYTES);

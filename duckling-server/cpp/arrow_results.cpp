@@ -16,9 +16,6 @@ namespace {
 //! Rows of an array if nobody says how many, as in DuckDB's C API.
 constexpr idx_t DEFAULT_BATCH_ROWS = 131072;
 
-//! What an array comes to, about; a single row may have more.
-constexpr idx_t BATCH_BYTES = 16 * 1024 * 1024;
-
 //! What `ArrowFormat::UnpackUnit` takes apart: the same members as those of DuckDB's own class, which is not in a header.
 class ArrowUnit : public ResultUnit {
 public:
@@ -63,6 +60,13 @@ public:
 			bytes += column->ByteSize();
 		}
 		return bytes;
+	}
+
+	//! What it comes to with more rows, about: such as there are, but for their strings and lists, which are known to have
+	//! `bytes`.
+	idx_t SizeWith(idx_t rows, idx_t bytes) const {
+		auto size = ByteSize();
+		return size + MaxValue(bytes, size / row_count * rows);
 	}
 
 	ArrowSizes Sizes() {
@@ -118,7 +122,8 @@ public:
 //! DuckDB's format, by its name too, with batches of ours.
 class ResultBatches : public ArrowFormat {
 public:
-	explicit ResultBatches(idx_t batch_rows) : ArrowFormat(batch_rows), batch_rows(batch_rows) {
+	ResultBatches(idx_t batch_rows, idx_t batch_bytes)
+	    : ArrowFormat(batch_rows), batch_rows(batch_rows), batch_bytes(batch_bytes) {
 	}
 
 	unique_ptr<ResultFormatLocalState> InitLocal(ResultFormatGlobalState &) override {
@@ -129,8 +134,8 @@ public:
 	                  DataChunk &chunk) override {
 		auto &global = global_state.Cast<ArrowFormatGlobalState>();
 		auto &local = local_state.Cast<LocalState>();
-		duckherder::TakeInPieces(chunk, BATCH_BYTES, [&](DataChunk &rows, idx_t bytes) {
-			if (local.batch && local.batch->ByteSize() + bytes > BATCH_BYTES) {
+		duckherder::TakeInPieces(chunk, batch_bytes, [&](DataChunk &rows, idx_t bytes) {
+			if (local.batch && local.batch->SizeWith(rows.size(), bytes) > batch_bytes) {
 				local.Finish();
 			}
 			Append(global, local, rows);
@@ -174,6 +179,7 @@ private:
 	}
 
 	idx_t batch_rows;
+	idx_t batch_bytes;
 };
 
 } // namespace
@@ -190,12 +196,12 @@ ArrowArray ToArrow(ClientContext &context, const vector<LogicalType> &types, Dat
 DUCKDB_V2_ERROR duckling_execute_arrow(duckdb_v2_connection_handle connection, duckdb_v2_sql_statement_handle statement,
                                        const duckdb_v2_identifier_t *parameter_names,
                                        const duckdb_v2_value_handle *parameter_values, uint64_t parameter_count,
-                                       uint64_t batch_rows, duckdb_v2_arrow_result_handle *result,
+                                       uint64_t batch_rows, uint64_t batch_bytes, duckdb_v2_arrow_result_handle *result,
                                        duckdb_v2_error_info_handle *error) {
 	using namespace duckdb::capiv2;
 	return WithErrorHandler(error, [&]() {
 		auto format = duckdb::make_shared_ptr<duckling::ResultBatches>(
-		    batch_rows == 0 ? duckling::DEFAULT_BATCH_ROWS : batch_rows);
+		    batch_rows == 0 ? duckling::DEFAULT_BATCH_ROWS : batch_rows, batch_bytes);
 		auto wrapper = ExecuteStatementV2(Convert(connection)->context, *Convert(statement), parameter_names,
 		                                  parameter_values, parameter_count, __func__, std::move(format));
 		*result = ConvertArrowResult(wrapper.release());

@@ -2,6 +2,7 @@
 
 #include "duckdb/common/type_visitor.hpp"
 #include "duckdb/common/types/string_type.hpp"
+#include "duckdb/common/vector/dictionary_vector.hpp"
 #include "duckdb/common/vector/unified_vector_format.hpp"
 
 namespace duckherder {
@@ -26,16 +27,41 @@ bool Varies(const LogicalType &type) {
 class Lengths {
 public:
 	explicit Lengths(const Vector &vector) : varies(Varies(vector.GetType())) {
-		if (varies) {
-			Vector::RecursiveToUnifiedFormat(vector, format);
+		if (!varies) {
+			return;
 		}
+		Vector::RecursiveToUnifiedFormat(vector, format);
+		is_short = vector.GetVectorType() == VectorType::DICTIONARY_VECTOR && HasShortEntries(vector);
 	}
 
+	//! That, or somewhat more.
 	idx_t Of(idx_t from, idx_t to) const {
+		if (is_short) {
+			return (to - from) * length_max;
+		}
 		return varies ? Of(format, from, to) : 0;
 	}
 
 private:
+	//! Whether strings come from a dictionary that is small beside the rows, and are short: they are not measured.
+	bool HasShortEntries(const Vector &vector) {
+		// All entries of one from storage are there, used or not.
+		if (!DictionaryVector::CanCacheHashes(vector)) {
+			return false;
+		}
+		auto size = DictionaryVector::DictionarySize(vector).GetIndex();
+		if (size * ROWS_PER_ENTRY > vector.size()) {
+			return false;
+		}
+		auto strings = format.unified.GetData<string_t>();
+		for (idx_t i = 0; i < size; i++) {
+			if (format.unified.validity.RowIsValid(i)) {
+				length_max = MaxValue<idx_t>(length_max, strings[i].GetSize());
+			}
+		}
+		return length_max <= SHORT_BYTES;
+	}
+
 	static idx_t Of(const RecursiveUnifiedVectorFormat &values, idx_t from, idx_t to) {
 		auto physical = values.logical_type.InternalType();
 		if (physical == PhysicalType::VARCHAR) {
@@ -89,7 +115,13 @@ private:
 		return entry.length * width + Of(child, entry.offset, entry.offset + entry.length);
 	}
 
+	static constexpr idx_t ROWS_PER_ENTRY = 8;
+	static constexpr idx_t SHORT_BYTES = 32;
+
 	bool varies;
+	bool is_short = false;
+	//! Of a dictionary's entries.
+	idx_t length_max = 0;
 	RecursiveUnifiedVectorFormat format;
 };
 

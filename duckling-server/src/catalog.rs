@@ -14,7 +14,7 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::duckdb::{Connection, ResultTypes, for_each_row};
+use crate::duckdb::{BatchSize, Connection, ResultTypes, for_each_row};
 use crate::herd;
 
 /// Schemas and tables of the session's database.
@@ -338,7 +338,7 @@ pub fn rows_with(
     let statements = connection.parse(sql)?;
     for statement in &statements {
         for_each_row(connection, &values, |connection, parameters| {
-            let mut result = connection.run_with(statement, &parameters, 0, ResultTypes::Arrow)?;
+            let mut result = connection.run_with(statement, &parameters, BatchSize::default(), ResultTypes::Arrow)?;
             while let Some(batch) = result.next_batch(&|| false)? {
                 append_rows(&batch, &mut rows)?;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use duckherder_proto::history;
 
-use crate::duckdb::DatabaseOptions;
+use crate::duckdb::{BatchSize, DatabaseOptions};
 use crate::herd::JoinConfig;
 
 /// The path that means a database without a file.
@@ -99,6 +99,16 @@ pub struct Limits {
     pub worker_down_after: Duration,
 }
 
+impl Limits {
+    /// What a statement yields at a time: a message, as a rule. What it comes to is known about.
+    pub(crate) fn batch_size(&self) -> BatchSize {
+        BatchSize {
+            rows: self.batch_rows,
+            bytes: self.message_bytes / 8 * 7,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -113,7 +123,8 @@ impl Default for Limits {
             transaction_buffer_bytes: 1024 * 1024 * 1024,
             // A quarter of DuckDB's row group.
             batch_rows: 30 * 1024,
-            message_bytes: 2 * 1024 * 1024,
+            // Messages have their price, for clients too; all of them accept 4 MiB.
+            message_bytes: 15 * 256 * 1024,
             result_endpoints: 3,
             history_statements_max: history::STATEMENTS_MAX,
             history_bytes_max: history::BYTES_MAX,

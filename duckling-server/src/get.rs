@@ -1,10 +1,9 @@
 //! `DoGet`, with messages that are handed to HTTP/2 as they are.
 //!
-//! tonic's codec copies every message into a buffer of its own; most of what a server sends are record batches of about
-//! 2 MiB. So this one method is answered here, as [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)
-//! has it, and all others go on to tonic's service.
+//! tonic's codec copies every message into a buffer of its own; most of what a server sends are record batches of some
+//! MiB. So this one method is answered here, as [gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md)
+//! has it, and all others go on to tonic's services. A message is one piece of data for HTTP/2, whose frames are full then.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::task::{Context, Poll};
 
 use arrow_flight::Ticket;
 use arrow_flight::flight_service_server::FlightServiceServer;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use duckherder_proto::limits::MESSAGE_BYTES_MAX;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -23,11 +22,12 @@ use prost::Message as _;
 use tonic::body::Body;
 use tonic::codec::{DecodeBuf, Decoder, Streaming};
 use tonic::metadata::MetadataMap;
-use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::in_flight;
+use crate::message::Parts;
 use crate::running::Answer;
 use crate::service::DucklingService;
 
@@ -36,48 +36,77 @@ const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 /// So many bytes of small messages leave together.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 
-/// All of Arrow Flight.
+/// Arrow Flight, and other services beside it.
 #[derive(Clone)]
-pub struct Flight {
-    service: Arc<DucklingService>,
-    others: FlightServiceServer<DucklingService>,
+pub struct Services {
+    flight: Arc<DucklingService>,
+    others: Routes,
 }
 
-impl Flight {
-    pub fn new(service: DucklingService) -> Self {
-        let service = Arc::new(service);
+impl Services {
+    pub fn new(flight: DucklingService, others: Routes) -> Self {
+        let flight = Arc::new(flight);
+        let server = FlightServiceServer::from_arc(Arc::clone(&flight))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
         Self {
-            others: FlightServiceServer::from_arc(Arc::clone(&service))
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-            service,
+            flight,
+            others: others.add_service(server),
         }
     }
 }
 
-impl NamedService for Flight {
-    const NAME: &'static str = <FlightServiceServer<DucklingService> as NamedService>::NAME;
-}
-
-impl Service<Request<Body>> for Flight {
-    type Response = Response<Body>;
+impl Service<Request<Body>> for Services {
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = BoxFuture<'static, Result<Response<AnswerBody>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Request<Body>>::poll_ready(&mut self.others, context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if request.uri().path() != PATH {
-            return self.others.call(request);
+            let answer = self.others.call(request);
+            return async move { Ok(answer.await?.map(AnswerBody::Other)) }.boxed();
         }
-        let service = Arc::clone(&self.service);
-        async move { Ok(answer(&service, request).await.unwrap_or_else(Status::into_http)) }.boxed()
+        let flight = Arc::clone(&self.flight);
+        async move {
+            let answer = answer(&flight, request).await;
+            Ok(answer.unwrap_or_else(|status| status.into_http().map(AnswerBody::Other)))
+        }
+        .boxed()
     }
 }
 
-async fn answer(service: &DucklingService, request: Request<Body>) -> Result<Response<Body>, Status> {
+/// What a request is answered with.
+pub enum AnswerBody {
+    Messages(Messages),
+    Other(Body),
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Parts;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Parts>, Status>>> {
+        match self.get_mut() {
+            Self::Messages(messages) => messages.poll_frame(context).map(|frame| frame.map(Ok)),
+            Self::Other(body) => Pin::new(body)
+                .poll_frame(context)
+                .map_ok(|frame| frame.map_data(|data| Parts::from_iter([data]))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Messages(messages) => messages.is_end_stream(),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+}
+
+async fn answer(service: &DucklingService, request: Request<Body>) -> Result<Response<AnswerBody>, Status> {
     let (parts, body) = request.into_parts();
     let mut tickets = Streaming::new_request(TicketDecoder, body, None, Some(MESSAGE_BYTES_MAX));
     let ticket = tickets
@@ -87,7 +116,7 @@ async fn answer(service: &DucklingService, request: Request<Body>) -> Result<Res
     let headers = MetadataMap::from_headers(parts.headers);
     let request = tonic::Request::from_parts(headers, parts.extensions, ticket);
     let (headers, answer, extensions) = service.get(request).await?.into_parts();
-    let mut response = Response::new(Body::new(Messages::new(answer)));
+    let mut response = Response::new(AnswerBody::Messages(Messages::new(answer)));
     *response.headers_mut() = headers.into_headers();
     response
         .headers_mut()
@@ -109,11 +138,11 @@ impl Decoder for TicketDecoder {
     }
 }
 
-/// The body of an answer.
-struct Messages {
+/// An answer of `DoGet`.
+pub struct Messages {
     /// `None` after its end.
     answer: Option<Answer>,
-    frames: VecDeque<Bytes>,
+    pieces: Vec<Bytes>,
     gathered: BytesMut,
     trailers: Option<HeaderMap>,
 }
@@ -122,15 +151,15 @@ impl Messages {
     fn new(answer: Answer) -> Self {
         Self {
             answer: Some(answer),
-            frames: VecDeque::new(),
+            pieces: Vec::new(),
             gathered: BytesMut::new(),
             trailers: None,
         }
     }
 
-    /// Reads messages until there are frames to send, or nothing more comes at once.
+    /// Reads messages until there is enough to send, or nothing more comes at once.
     fn read(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.frames.is_empty() && self.gathered.len() < GATHERED_BYTES_MAX {
+        while self.pieces.is_empty() && self.gathered.len() < GATHERED_BYTES_MAX {
             let Some(answer) = &mut self.answer else {
                 return Poll::Ready(());
             };
@@ -139,7 +168,7 @@ impl Messages {
             };
             match item {
                 Some(Ok(message)) if message.encoded_bytes() <= MESSAGE_BYTES_MAX => {
-                    message.encode(&mut self.gathered, &mut self.frames);
+                    message.encode(&mut self.gathered, &mut self.pieces);
                 }
                 Some(Ok(message)) => self.end(&Status::out_of_range(format!(
                     "a message of {} bytes exceeds the limit of {MESSAGE_BYTES_MAX}: one row is too large",
@@ -160,47 +189,39 @@ impl Messages {
         }
         self.trailers = Some(trailers);
     }
-}
 
-impl http_body::Body for Messages {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.get_mut();
-        let pending = this.frames.is_empty() && this.read(context).is_pending();
-        let frame = this
-            .frames
-            .pop_front()
-            .map(in_flight::share)
-            .or_else(|| (!this.gathered.is_empty()).then(|| this.gathered.split().freeze()));
-        match frame {
-            Some(frame) => Poll::Ready(Some(Ok(Frame::data(frame)))),
-            None if pending => Poll::Pending,
-            None => Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Parts>>> {
+        let pending = self.read(context).is_pending();
+        let rest = self.gathered.split().freeze();
+        let parts: Parts = self.pieces.drain(..).map(in_flight::share).chain([rest]).collect();
+        if parts.has_remaining() {
+            return Poll::Ready(Some(Frame::data(parts)));
         }
+        if pending {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.trailers.take().map(Frame::trailers))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.answer.is_none() && self.frames.is_empty() && self.gathered.is_empty() && self.trailers.is_none()
+        self.answer.is_none() && self.gathered.is_empty() && self.trailers.is_none()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures::stream;
-    use http_body::Body as _;
 
     use super::*;
     use crate::message::Message;
 
-    /// The sizes of the frames of data, and the status in the trailers.
-    async fn frames(messages: Vec<Result<Message, Status>>) -> (Vec<usize>, String) {
-        let mut body = Box::pin(Messages::new(stream::iter(messages).boxed()));
+    /// The sizes of what is sent at once, and the status in the trailers.
+    async fn sizes(messages: Vec<Result<Message, Status>>) -> (Vec<usize>, String) {
+        let mut body = Messages::new(stream::iter(messages).boxed());
         let (mut sizes, mut status) = (Vec::new(), String::new());
-        while let Some(frame) = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await {
-            match frame.unwrap().into_data() {
-                Ok(data) => sizes.push(data.len()),
+        while let Some(frame) = std::future::poll_fn(|context| body.poll_frame(context)).await {
+            match frame.into_data() {
+                Ok(data) => sizes.push(data.remaining()),
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap();
                     status = trailers["grpc-status"].to_str().unwrap().to_owned();
@@ -211,27 +232,30 @@ mod tests {
         (sizes, status)
     }
 
+    /// The prefix, a field's tag and length, and ten bytes.
+    const SMALL_BYTES: usize = 5 + 2 + 10;
+
     fn small() -> Result<Message, Status> {
         Ok(Message::of_metadata(vec![7; 10]))
     }
 
     #[tokio::test]
-    async fn small_messages_leave_together_and_large_pieces_as_they_are() {
+    async fn small_messages_leave_together_and_large_ones_with_those_before() {
         assert_eq!(
-            frames(vec![small(), small()]).await,
-            (vec![2 * (5 + 2 + 10)], "0".to_owned())
+            sizes(vec![small(), small()]).await,
+            (vec![2 * SMALL_BYTES], "0".to_owned())
         );
         let large = Message::of_arrow(Bytes::new(), vec![vec![1; 1 << 20].into(), vec![2; 8].into()]);
-        let (sizes, _) = frames(vec![small(), Ok(large), small()]).await;
-        assert_eq!(sizes.len(), 3);
-        assert_eq!(sizes[1], 1 << 20);
-        assert_eq!(frames(Vec::new()).await, (vec![], "0".to_owned()));
+        let large_bytes = 5 + large.encoded_bytes();
+        let (sent, _) = sizes(vec![small(), Ok(large), small()]).await;
+        assert_eq!(sent, [SMALL_BYTES + large_bytes, SMALL_BYTES]);
+        assert_eq!(sizes(Vec::new()).await, (vec![], "0".to_owned()));
     }
 
     #[tokio::test]
     async fn an_error_is_the_last_thing() {
         let error = Err(Status::new(Code::Aborted, "over"));
-        let (sizes, status) = frames(vec![small(), error, small()]).await;
-        assert_eq!((sizes.len(), status.as_str()), (1, "10"));
+        let (sent, status) = sizes(vec![small(), error, small()]).await;
+        assert_eq!((sent.len(), status.as_str()), (1, "10"));
     }
 }

@@ -22,12 +22,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
 use tracing::debug;
 
 use crate::connections::Connection;
+use crate::get::Services;
 
 /// Bytes of a request's answer that may wait for the connection to write them.
 const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
@@ -36,11 +36,11 @@ const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 /// other must all find room.
 const REQUESTS_MAX: u32 = 16 * 1024;
 
-/// Answers the requests of `connections` with `routes` until `stopped` resolves. Then no more are accepted, and those that are
+/// Answers the requests of `connections` with `services` until `stopped` resolves. Then no more are accepted, and those that are
 /// being answered have as long as they take.
 pub async fn serve(
     connections: impl Stream<Item = io::Result<Connection>>,
-    routes: Routes,
+    services: Services,
     stopped: impl Future<Output = ()>,
 ) {
     let (stop, stopping) = watch::channel(());
@@ -50,7 +50,7 @@ pub async fn serve(
         while let Some(connection) = connections.next().await {
             // Errors are logged where they come up.
             if let Ok(connection) = connection {
-                tokio::spawn(serve_one(connection, routes.clone(), stopping.clone()));
+                tokio::spawn(serve_one(connection, services.clone(), stopping.clone()));
             }
         }
     }
@@ -59,10 +59,10 @@ pub async fn serve(
     stop.closed().await;
 }
 
-async fn serve_one(connection: Connection, routes: Routes, mut stopping: watch::Receiver<()>) {
+async fn serve_one(connection: Connection, services: Services, mut stopping: watch::Receiver<()>) {
     let service = TowerToHyperService::new(FromClient {
         client: connection.connect_info(),
-        routes,
+        services,
     });
     // At most REQUESTS_MAX.
     let (begin, mut begun) = mpsc::unbounded_channel();
@@ -124,21 +124,21 @@ where
 #[derive(Clone)]
 struct FromClient {
     client: TcpConnectInfo,
-    routes: Routes,
+    services: Services,
 }
 
 impl Service<Request<Incoming>> for FromClient {
-    type Response = <Routes as Service<Request<Body>>>::Response;
-    type Error = <Routes as Service<Request<Body>>>::Error;
-    type Future = <Routes as Service<Request<Body>>>::Future;
+    type Response = <Services as Service<Request<Body>>>::Response;
+    type Error = <Services as Service<Request<Body>>>::Error;
+    type Future = <Services as Service<Request<Body>>>::Future;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::<Request<Body>>::poll_ready(&mut self.routes, context)
+        self.services.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.client.clone());
-        self.routes.call(request)
+        self.services.call(request)
     }
 }

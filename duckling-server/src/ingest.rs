@@ -258,8 +258,7 @@ pub fn broken_off() -> RemoteError {
 
 /// Makes or drops a table, in the transaction that is open, on the workers too if it is one of the herd's.
 fn define(connection: &mut Connection, herd: &Arc<HerdSession>, statement: &Statement) -> Result<(), RemoteError> {
-    let mut run =
-        |connection: &mut Connection, statement: &Statement| connection.run(statement, 0)?.drain().map(|_| ());
+    let mut run = |connection: &mut Connection, statement: &Statement| connection.run(statement)?.drain().map(|_| ());
     let mut in_transaction = |connection: &mut Connection, work: &mut ddl::Work<'_>| work(connection);
     if ddl::run(connection, herd, statement, &mut in_transaction, &mut run)? {
         return Ok(());

@@ -1,7 +1,10 @@
 //! Flight messages on their way to clients.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
 use arrow_flight::FlightData;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 /// Pieces of a body that are smaller are copied together: a frame of HTTP/2 has its price too.
@@ -79,9 +82,9 @@ impl Message {
             + field(TAG_DATA_BODY, self.body_bytes)
     }
 
-    /// Appends the message as gRPC has it, prefix included, to `frames`: what is small to `gathered`, which goes before
+    /// Appends the message as gRPC has it, prefix included, to `pieces`: what is small to `gathered`, which goes before
     /// what is large, and is left with what comes last. The message must be shorter than 4 GiB.
-    pub fn encode(self, gathered: &mut BytesMut, frames: &mut impl Extend<Bytes>) {
+    pub fn encode(self, gathered: &mut BytesMut, pieces: &mut impl Extend<Bytes>) {
         let encoded_bytes = self.encoded_bytes();
         gathered.reserve(
             PREFIX_BYTES + self.header.len() + self.app_metadata.len() + 3 * (VARINT_BYTES_MAX + TAG_DATA_BODY.len()),
@@ -104,12 +107,56 @@ impl Message {
             if piece.len() < PIECE_BYTES_MIN {
                 gathered.extend_from_slice(&piece);
             } else {
-                frames.extend(
-                    [gathered.split().freeze(), piece]
-                        .into_iter()
-                        .filter(|frame| !frame.is_empty()),
-                );
+                pieces.extend([gathered.split().freeze(), piece]);
             }
+        }
+    }
+}
+
+/// Bytes in several pieces, to be sent one after the other.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// None of them empty.
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl FromIterator<Bytes> for Parts {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
+        let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        Self {
+            bytes: pieces.iter().map(Bytes::len).sum(),
+            pieces,
+        }
+    }
+}
+
+impl Buf for Parts {
+    fn remaining(&self) -> usize {
+        self.bytes
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+        }
+        slices.len().min(self.pieces.len())
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.bytes, "there are {} bytes, not {count}", self.bytes);
+        self.bytes -= count;
+        while let Some(piece) = self.pieces.front_mut() {
+            if count < piece.len() {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.pieces.pop_front();
         }
     }
 }
@@ -163,6 +210,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn parts_are_what_they_are_of(pieces in pieces(), steps in proptest::collection::vec(0..20_000_usize, 0..8)) {
+            let mut expected: &[u8] = &pieces.concat();
+            let mut parts: Parts = pieces.into_iter().collect();
+            for step in steps {
+                let step = step.min(expected.len());
+                let mut slices = [IoSlice::new(&[]); 2];
+                let count = parts.chunks_vectored(&mut slices);
+                let seen = slices[..count].concat();
+                prop_assert!(expected.starts_with(&seen) && seen.is_empty() == expected.is_empty());
+                prop_assert!(seen.starts_with(parts.chunk()));
+                parts.advance(step);
+                expected = &expected[step..];
+                prop_assert_eq!(parts.remaining(), expected.len());
+            }
+            prop_assert_eq!(parts.copy_to_bytes(expected.len()), expected);
+        }
+
+        #[test]
         fn messages_are_encoded_as_protocol_buffers_are(
             header in bytes(300),
             app_metadata in bytes(20),
@@ -171,11 +236,11 @@ mod tests {
         ) {
             let message = Message { app_metadata, ..Message::of_arrow(header, body) };
             let expected = FlightData::from(message.clone());
-            let (mut gathered, mut frames) = (BytesMut::from(&*before), Vec::new());
+            let (mut gathered, mut pieces) = (BytesMut::from(&*before), Vec::new());
             prop_assert_eq!(message.encoded_bytes(), expected.encoded_len());
-            message.encode(&mut gathered, &mut frames);
-            frames.push(gathered.freeze());
-            let all = frames.concat();
+            message.encode(&mut gathered, &mut pieces);
+            pieces.push(gathered.freeze());
+            let all = pieces.concat();
             let (found_before, rest) = all.split_at(before.len());
             prop_assert_eq!(found_before, &*before);
             let (prefix, rest) = rest.split_at(PREFIX_BYTES);

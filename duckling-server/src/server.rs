@@ -20,7 +20,7 @@ use crate::config::{DucklingConfig, IN_MEMORY, Limits};
 use crate::connections::incoming;
 use crate::duckdb::{Connection, Database, HAS_ICU, TableSource, return_freed_blocks};
 use crate::error::ServerError;
-use crate::get::Flight;
+use crate::get::Services;
 use crate::herd::registry::Place;
 use crate::herd::statistics::{self, Statistics, StatisticsTable};
 use crate::herd::tables::{self, PartitionsTable, WorkersTable};
@@ -170,8 +170,8 @@ impl Duckling {
             join::stop(&registry, true).await;
         });
         let connections = incoming(listener, self.sessions.limits().connections_max);
-        let routes = self.routes()?.add_service(health_service).add_service(reflection);
-        let serving = http2::serve(connections, routes, wait_for_stop(stopped.clone()));
+        let services = self.services(Routes::new(health_service).add_service(reflection))?;
+        let serving = http2::serve(connections, services, wait_for_stop(stopped.clone()));
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => {}
@@ -205,10 +205,10 @@ impl Duckling {
         recovery::watch_database(Arc::clone(&self.sessions), self.has_file, run, health)
     }
 
-    fn routes(&self) -> Result<Routes, ServerError> {
+    fn services(&self, others: Routes) -> Result<Services, ServerError> {
         let service = DucklingService::new(Arc::clone(&self.sessions), Arc::clone(&self.registry))
             .map_err(ServerError::FlightSql)?;
-        Ok(Routes::new(Flight::new(service)))
+        Ok(Services::new(service, others))
     }
 
     /// Resolves when the drain timeout has passed after the stop, with all statements interrupted.

@@ -491,7 +491,7 @@ impl FlightService for DucklingService {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        // The trait asks for it. On the network, `get::Flight` answers before it comes to this.
+        // The trait asks for it. On the network, `get::Services` answers before it comes to this.
         let answer = self.get(request).await?;
         Ok(answer.map(|messages| messages.map_ok(FlightData::from).boxed()))
     }

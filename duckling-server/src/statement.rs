@@ -329,7 +329,7 @@ fn run_routed(
 }
 
 fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {
-    connection.run(statement, 0)?.drain().map(|_| ())
+    connection.run(statement)?.drain().map(|_| ())
 }
 
 /// Whether a statement may be one that changes the definition of a herd's table.
@@ -611,7 +611,7 @@ impl<'a> Sink<'a> {
             Mapping::Stored => ResultTypes::Stored,
             _ => ResultTypes::Arrow,
         };
-        let mut result = connection.run_with(statement, parameters, self.limits.batch_rows, types)?;
+        let mut result = connection.run_with(statement, parameters, self.limits.batch_size(), types)?;
         if self.producer.is_none() {
             return self.drop_rows(result, statement.kind());
         }

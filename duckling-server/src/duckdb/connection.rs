@@ -15,7 +15,7 @@ use super::database::Instance;
 use super::error::{check, check_code};
 use super::herd_ddl::check_text;
 use super::parameters::Parameters;
-use super::result::{ArrowResult, ResultTypes, Storing};
+use super::result::{ArrowResult, BatchSize, ResultTypes, Storing};
 use super::schema::SchemaHandle;
 use super::statement::{Statement, parse};
 use super::view;
@@ -96,15 +96,15 @@ impl Connection {
         parse(&self.handle, sql)
     }
 
-    /// Starts `statement`; arrays have at most `batch_rows_max` rows. Nothing runs before the result is fetched from.
+    /// Starts `statement`. Nothing runs before the result is fetched from.
     ///
     /// # Errors
     /// DuckDB's binder and catalog errors.
-    pub fn run(&mut self, statement: &Statement, batch_rows_max: usize) -> Result<ArrowResult<'_>, RemoteError> {
-        self.run_with(statement, &Parameters::none(), batch_rows_max, ResultTypes::Arrow)
+    pub fn run(&mut self, statement: &Statement) -> Result<ArrowResult<'_>, RemoteError> {
+        self.run_with(statement, &Parameters::none(), BatchSize::default(), ResultTypes::Arrow)
     }
 
-    /// As [`Connection::run`], with values for the statement's parameters, and with columns of `types`.
+    /// As [`Connection::run`], with values for the statement's parameters, in batches of that size, and with columns of `types`.
     ///
     /// # Errors
     /// Those, and another number of values than there are parameters.
@@ -112,10 +112,10 @@ impl Connection {
         &mut self,
         statement: &Statement,
         parameters: &Parameters,
-        batch_rows_max: usize,
+        batch_size: BatchSize,
         types: ResultTypes,
     ) -> Result<ArrowResult<'_>, RemoteError> {
-        ArrowResult::start(&self.handle, statement, parameters, batch_rows_max, types)
+        ArrowResult::start(&self.handle, statement, parameters, batch_size, types)
     }
 
     /// The columns of [`Connection::plan`] with [`ResultTypes::Stored`].
@@ -202,7 +202,7 @@ impl Connection {
     pub fn execute(&mut self, sql: &str) -> Result<u64, RemoteError> {
         let mut rows_changed = 0;
         for statement in self.statements(sql)? {
-            rows_changed = self.run(&statement, 0)?.drain()?;
+            rows_changed = self.run(&statement)?.drain()?;
         }
         Ok(rows_changed)
     }
@@ -215,7 +215,7 @@ impl Connection {
         let statements = self.statements(sql)?;
         let mut collected = (SchemaRef::new(Schema::empty()), Vec::new());
         for statement in &statements {
-            let mut result = self.run(statement, 0)?;
+            let mut result = self.run(statement)?;
             let schema = result.schema()?;
             let mut batches = Vec::new();
             while let Some(batch) = result.next_batch(&|| false)? {

@@ -37,7 +37,7 @@ pub use linked::{HAS_ICU, register_linked_extensions};
 pub use monitor::HeldMemory;
 pub use parameters::{Parameters, for_each_row};
 pub use prepared::ShortResult;
-pub use result::{ArrowResult, ResultTypes, interrupted, rows_changed};
+pub use result::{ArrowResult, BatchSize, ResultTypes, interrupted, rows_changed};
 pub use statement::{Statement, StatementKind};
 pub use table_function::{Cell, ColumnType, TableSource};
 pub use tokenizer::Split;

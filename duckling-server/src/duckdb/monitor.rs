@@ -53,6 +53,8 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::super::database::{Database, DatabaseOptions};
+    use super::super::parameters::Parameters;
+    use super::super::result::{BatchSize, ResultTypes};
 
     #[test]
     fn tables_are_not_held_by_statements_and_unread_results_are() {
@@ -69,7 +71,14 @@ mod tests {
         assert_eq!(before.limit, 1 << 30);
         assert!(before.held < 8 << 20, "{before:?}");
         let sorted = connection.parse("SELECT * FROM t ORDER BY a").unwrap();
-        let mut result = connection.run(&sorted[0], 2048).unwrap();
+        let mut result = connection
+            .run_with(
+                &sorted[0],
+                &Parameters::none(),
+                BatchSize::of_rows(2048),
+                ResultTypes::Arrow,
+            )
+            .unwrap();
         assert!(result.next_batch(&|| false).unwrap().is_some());
         let during = database.held_memory().unwrap();
         assert!(during.held > before.held + (16 << 20), "{before:?} {during:?}");

@@ -86,11 +86,37 @@ unsafe extern "C" {
         parameter_values: *const ffi::duckdb_v2_value_handle,
         parameter_count: u64,
         batch_rows: u64,
+        batch_bytes: u64,
         result: *mut ffi::duckdb_v2_arrow_result_handle,
         error: *mut ffi::duckdb_v2_error_info_handle,
     ) -> Code;
     fn duckling_store_results(connection: *mut c_void, stores: bool);
     fn duckling_stored_column(connection: *mut c_void, column: usize) -> *const c_char;
+}
+
+/// How large the record batches of a result become.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchSize {
+    /// At most; 0 for as many as DuckDB's own.
+    pub rows: usize,
+    /// Arrow bytes, about; a single row may have more.
+    pub bytes: usize,
+}
+
+impl BatchSize {
+    /// So many rows, unless they are long.
+    pub fn of_rows(rows: usize) -> Self {
+        Self {
+            rows,
+            bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self::of_rows(0)
+    }
 }
 
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
@@ -129,7 +155,7 @@ impl ArrowResult<'_> {
         connection: &Arc<ConnectionHandle>,
         statement: &Statement,
         parameters: &Parameters,
-        batch_rows_max: usize,
+        batch_size: BatchSize,
         types: ResultTypes,
     ) -> Result<Self, RemoteError> {
         let names = statement.parameters()?;
@@ -170,7 +196,8 @@ impl ArrowResult<'_> {
                         names.as_ptr(),
                         parameters.values(),
                         names.len() as u64,
-                        batch_rows_max as u64,
+                        batch_size.rows as u64,
+                        batch_size.bytes as u64,
                         &raw mut result.raw,
                         error,
                     )
@@ -570,7 +597,17 @@ mod tests {
     fn assert_same(connection: &mut Connection, sql: &str, batch_rows: usize) {
         let statement = connection.parse(sql).unwrap().remove(0);
         let expected = by_duckdb(connection, &statement, batch_rows).unwrap();
-        let found = rows(&mut connection.run(&statement, batch_rows).unwrap()).unwrap();
+        let found = rows(
+            &mut connection
+                .run_with(
+                    &statement,
+                    &Parameters::none(),
+                    BatchSize::of_rows(batch_rows),
+                    ResultTypes::Arrow,
+                )
+                .unwrap(),
+        )
+        .unwrap();
         let sizes = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>();
         assert_eq!(sizes(&found), sizes(&expected), "{sql}");
         assert!(!found.is_empty(), "{sql}");
@@ -647,7 +684,9 @@ mod tests {
                      CREATE OR REPLACE TABLE t AS
                      SELECT i, CASE WHEN i % 11 <> 3 THEN 'customer number ' || (i * 7919 % 10007) END AS a,
                          CASE WHEN i // 3000 % 2 = 0 THEN repeat(chr((97 + i % 26)::INTEGER), (i % 300)::INTEGER) END AS b,
-                         'mode ' || (i % 7) AS c, '' AS d, NULL::VARCHAR AS e
+                         'mode ' || (i % 7) AS c, '' AS d, NULL::VARCHAR AS e,
+                         CASE WHEN i % 13 <> 5 THEN repeat('x', (30 + i % 3)::INTEGER) END AS f,
+                         repeat('y', (31 + i // 50_000 + i % 2)::INTEGER) AS g
                      FROM range(130_000) r(i);
                      CHECKPOINT"
                 ))
@@ -683,7 +722,17 @@ mod tests {
         ] {
             let statement = connection.parse(sql).unwrap().remove(0);
             let expected = by_duckdb(&connection, &statement, 30 * 1024).unwrap();
-            let found = rows(&mut connection.run(&statement, 30 * 1024).unwrap()).unwrap();
+            let found = rows(
+                &mut connection
+                    .run_with(
+                        &statement,
+                        &Parameters::none(),
+                        BatchSize::of_rows(30 * 1024),
+                        ResultTypes::Arrow,
+                    )
+                    .unwrap(),
+            )
+            .unwrap();
             let schema = expected[0].schema();
             assert_eq!(
                 concat_batches(&schema, &found).unwrap(),
@@ -706,7 +755,7 @@ mod tests {
         let mut connection = connection(":memory:");
         let sql = "SELECT repeat(repeat('x', 1000), 2_200_000 + i) FROM range(1) r(i)";
         let statement = connection.parse(sql).unwrap().remove(0);
-        let error = rows(&mut connection.run(&statement, 0).unwrap()).unwrap_err();
+        let error = rows(&mut connection.run(&statement).unwrap()).unwrap_err();
         assert!(error.message.contains("more than 2 GiB of text or bytes"), "{error}");
     }
 }

@@ -137,7 +137,7 @@ pub fn run(
         let last = parts.len() - 1;
         for (place, part) in parts.iter().enumerate() {
             let mut quietly =
-                |connection: &mut Connection, statement: &Statement| connection.run(statement, 0)?.drain().map(|_| ());
+                |connection: &mut Connection, statement: &Statement| connection.run(statement)?.drain().map(|_| ());
             let run: &mut Run<'_> = if place == last { run } else { &mut quietly };
             let mut already = |connection: &mut Connection, work: &mut Work<'_>| work(connection);
             if !runner.run(connection, part, &mut already, run)? {
@@ -269,7 +269,7 @@ impl Runner<'_> {
         in_transaction(connection, &mut |connection| {
             connection.changing_definitions(|connection| {
                 if create.from_query {
-                    connection.run(&shadow, 0)?.drain().map(|_| ())
+                    connection.run(&shadow)?.drain().map(|_| ())
                 } else {
                     run(connection, &shadow)
                 }

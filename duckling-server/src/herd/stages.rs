@@ -413,7 +413,7 @@ fn start<'connection>(
     statement: &Statement,
     limits: &Limits,
 ) -> Result<ArrowResult<'connection>, RemoteError> {
-    connection.run_with(statement, &Parameters::none(), limits.batch_rows, ResultTypes::Stored)
+    connection.run_with(statement, &Parameters::none(), limits.batch_size(), ResultTypes::Stored)
 }
 
 /// Runs stages.

@@ -12,8 +12,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Summary;
 
-/// Rows of a batch, and batches that the database may be ahead of what is printed.
-const BATCH_ROWS: usize = 32_768;
+/// Batches that the database may be ahead of what is printed.
 const BATCHES_AHEAD: usize = 2;
 
 /// An open database.
@@ -179,10 +178,10 @@ fn answer(connection: &mut Connection, job: &Job) -> Result<Summary, RemoteError
         .split_last()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, "there is no SQL statement to run"))?;
     for statement in first {
-        connection.run(statement, 0)?.drain()?;
+        connection.run(statement)?.drain()?;
     }
     let gone = || RemoteError::new(ExceptionType::Interrupt, "Interrupted!");
-    let mut result = connection.run(last, BATCH_ROWS)?;
+    let mut result = connection.run(last)?;
     let schema = result.schema()?;
     summary.kind = result.result_kind()?;
     job.events.blocking_send(Event::Schema(schema)).map_err(|_| gone())?;
