@@ -217,7 +217,7 @@ mod tests {
                 let step = step.min(expected.len());
                 let mut slices = [IoSlice::new(&[]); 2];
                 let count = parts.chunks_vectored(&mut slices);
-                let seen = slices[..count].concat();
+                let seen: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
                 prop_assert!(expected.starts_with(&seen) && seen.is_empty() == expected.is_empty());
                 prop_assert!(seen.starts_with(parts.chunk()));
                 parts.advance(step);
