@@ -597,14 +597,14 @@ mod tests {
     fn assert_same(connection: &mut Connection, sql: &str, batch_rows: usize) {
         let statement = connection.parse(sql).unwrap().remove(0);
         let expected = by_duckdb(connection, &statement, batch_rows).unwrap();
+        // DuckDB's have no bound for their bytes.
+        let batch_size = BatchSize {
+            rows: batch_rows,
+            bytes: 1 << 30,
+        };
         let found = rows(
             &mut connection
-                .run_with(
-                    &statement,
-                    &Parameters::none(),
-                    BatchSize::of_rows(batch_rows),
-                    ResultTypes::Arrow,
-                )
+                .run_with(&statement, &Parameters::none(), batch_size, ResultTypes::Arrow)
                 .unwrap(),
         )
         .unwrap();
