@@ -29,7 +29,7 @@ use tracing::debug;
 use crate::connections::Connection;
 use crate::get::Services;
 
-/// Bytes of a request's answer that may wait for the connection to write them.
+/// Bytes of a request's answer that may wait for the connection to write them. With fewer, one message more is taken.
 const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Requests of a connection at a time. A herd's nodes read all their exchanges over few connections, and those that wait for each
