@@ -205,6 +205,22 @@ private:
 		}
 	}
 
+	//! Copies `WIDTH` bytes of each entry, which is not longer, and writes where it ends. Whether one is NULL.
+	template <idx_t WIDTH>
+	static bool CopyEntries(const SmallDictionary &dictionary, const SelectionVector &sel, idx_t from, idx_t rows,
+	                        data_ptr_t target, OFFSET *offsets) {
+		auto end = idx_t(offsets[0]);
+		auto has_null = false;
+		for (idx_t row = 0; row < rows; row++) {
+			auto &entry = dictionary[sel.get_index_unsafe(from + row)];
+			memcpy(target + end, entry.bytes.data(), WIDTH);
+			has_null |= entry.is_null;
+			end += entry.length;
+			offsets[row + 1] = OFFSET(end);
+		}
+		return has_null;
+	}
+
 	static void AppendEntries(ArrowAppendData &column, const SmallDictionary &dictionary, UnifiedVectorFormat &format,
 	                          idx_t from, idx_t to) {
 		auto rows = to - from;
@@ -215,14 +231,11 @@ private:
 		auto &data_buffer = column.GetAuxBuffer();
 		data_buffer.reserve(end_max + SPARE_BYTES);
 		auto target = data_buffer.data();
-		auto has_null = false;
-		for (idx_t row = 0; row < rows; row++) {
-			auto &entry = dictionary[format.sel->get_index_unsafe(from + row)];
-			memcpy(target + end, entry.bytes.data(), ENTRY_BYTES);
-			has_null |= entry.is_null;
-			end += entry.length;
-			offsets[row + 1] = OFFSET(end);
-		}
+		auto width = dictionary.LengthMax();
+		auto has_null = width <= 8    ? CopyEntries<8>(dictionary, *format.sel, from, rows, target, offsets)
+		                : width <= 16 ? CopyEntries<16>(dictionary, *format.sel, from, rows, target, offsets)
+		                              : CopyEntries<ENTRY_BYTES>(dictionary, *format.sel, from, rows, target, offsets);
+		end = idx_t(offsets[rows]);
 		data_buffer.resize(end);
 		AppendValidity(column, format, from, to, has_null);
 		column.row_count += rows;

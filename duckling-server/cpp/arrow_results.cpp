@@ -99,24 +99,37 @@ private:
 	idx_t row_count = 0;
 };
 
+struct BatchSizes {
+	idx_t row_count = 0;
+	ArrowSizes sizes;
+};
+
 //! Of one thread.
 class LocalState : public ResultFormatLocalState {
 public:
 	unique_ptr<Batch> batch;
 	deque<unique_ptr<ArrowUnit>> finished;
-	//! The latest batch's: the next one is likely to be as large.
-	idx_t row_count = 0;
-	ArrowSizes sizes;
+
+	//! How large the next batch is likely to be: as the latest, or as the one before it, where the latest is the rest of a row
+	//! group. What is taken for more rows than come is kept until the batch has been read.
+	const BatchSizes &Expected() const {
+		return before.row_count > latest.row_count ? before : latest;
+	}
 
 	void Finish() {
-		row_count = batch->RowCount();
-		sizes = batch->Sizes();
+		auto row_count = batch->RowCount();
+		before = std::move(latest);
+		latest = {row_count, batch->Sizes()};
 		auto byte_size = batch->ByteSize();
 		auto array = make_uniq<ArrowArrayWrapper>();
 		array->arrow_array = batch->Finish();
 		batch.reset();
 		finished.push_back(make_uniq<ArrowUnit>(row_count, byte_size, std::move(array)));
 	}
+
+private:
+	BatchSizes latest;
+	BatchSizes before;
 };
 
 //! DuckDB's format, by its name too, with batches of ours.
@@ -165,9 +178,10 @@ private:
 		while (done < chunk.size()) {
 			auto rows = chunk.size() - done;
 			if (!local.batch) {
-				auto capacity = MaxValue(rows, local.row_count);
-				local.batch = make_uniq<Batch>(global.Types(), global.Properties(), global.ExtensionTypes(),
-				                               MinValue(capacity, batch_rows), local.sizes);
+				auto &expected = local.Expected();
+				auto capacity = MinValue(MaxValue(rows, expected.row_count), batch_rows);
+				local.batch = make_uniq<Batch>(global.Types(), global.Properties(), global.ExtensionTypes(), capacity,
+				                               expected.sizes);
 			}
 			rows = MinValue(rows, batch_rows - local.batch->RowCount());
 			local.batch->Append(chunk, done, done + rows);

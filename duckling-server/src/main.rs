@@ -94,6 +94,8 @@ fn run_server(args: ServeArgs) -> ExitCode {
     #[cfg(target_os = "linux")]
     if args.memory_limit.is_some() {
         allocator::return_freed_memory();
+    } else {
+        allocator::keep_freed_memory();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
