@@ -23,13 +23,10 @@ bool Varies(const LogicalType &type) {
 	});
 }
 
-//! What values take beside their columns' fixed part.
+//! What values of a type that varies take beside their columns' fixed part.
 class Lengths {
 public:
-	explicit Lengths(const Vector &vector) : varies(Varies(vector.GetType())) {
-		if (!varies) {
-			return;
-		}
+	explicit Lengths(const Vector &vector) {
 		Vector::RecursiveToUnifiedFormat(vector, format);
 		is_short = vector.GetVectorType() == VectorType::DICTIONARY_VECTOR && HasShortEntries(vector);
 	}
@@ -39,7 +36,7 @@ public:
 		if (is_short) {
 			return (to - from) * length_max;
 		}
-		return varies ? Of(format, from, to) : 0;
+		return Of(format, from, to);
 	}
 
 private:
@@ -118,7 +115,6 @@ private:
 	static constexpr idx_t ROWS_PER_ENTRY = 8;
 	static constexpr idx_t SHORT_BYTES = 32;
 
-	bool varies;
 	bool is_short = false;
 	//! Of a dictionary's entries.
 	idx_t length_max = 0;
@@ -128,8 +124,11 @@ private:
 class Pieces {
 public:
 	Pieces(DataChunk &chunk, idx_t bytes_max, const TakePiece &take) : chunk(chunk), bytes_max(bytes_max), take(take) {
+		columns.reserve(chunk.ColumnCount());
 		for (auto &column : chunk.data) {
-			columns.emplace_back(column);
+			if (Varies(column.GetType())) {
+				columns.emplace_back(column);
+			}
 		}
 	}
 
@@ -162,6 +161,7 @@ private:
 	DataChunk &chunk;
 	idx_t bytes_max;
 	const TakePiece &take;
+	//! Of columns whose type varies.
 	vector<Lengths> columns;
 };
 
