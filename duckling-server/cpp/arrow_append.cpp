@@ -1,8 +1,9 @@
 #include "arrow_append.hpp"
 
+#include "small_dictionary.hpp"
+
 #include "duckdb/common/arrow/appender/fixed_size_list_data.hpp"
 #include "duckdb/common/arrow/appender/list.hpp"
-#include "duckdb/common/vector/dictionary_vector.hpp"
 
 #include <array>
 #include <cstring>
@@ -14,8 +15,8 @@ using namespace duckdb;
 
 namespace {
 
-//! Strings of a small dictionary that are no longer are written with this length, which is a constant.
-constexpr idx_t ENTRY_BYTES = 32;
+//! Strings of a small dictionary are written with this length at most, which is a constant.
+constexpr idx_t ENTRY_BYTES = duckherder::SHORT_STRING_BYTES;
 
 //! Buffers of strings have so many bytes more than are used.
 constexpr idx_t SPARE_BYTES = ENTRY_BYTES;
@@ -119,16 +120,12 @@ class SmallDictionary {
 public:
 	//! Whether `input`, of which that many rows are wanted, has one.
 	bool Load(const Vector &input, const UnifiedVectorFormat &format, idx_t rows) {
-		// All entries of one from storage are there, used or not.
-		if (input.GetVectorType() != VectorType::DICTIONARY_VECTOR || !DictionaryVector::CanCacheHashes(input)) {
-			return false;
-		}
-		auto size = DictionaryVector::DictionarySize(input).GetIndex();
-		if (size > ENTRIES_MAX || size * ROWS_PER_ENTRY > rows) {
+		auto size = duckherder::SmallDictionarySize(input, rows);
+		if (!size.IsValid() || size.GetIndex() > ENTRIES_MAX) {
 			return false;
 		}
 		auto strings = format.GetData<string_t>();
-		for (idx_t i = 0; i < size; i++) {
+		for (idx_t i = 0; i < size.GetIndex(); i++) {
 			auto &entry = entries[i];
 			entry.is_null = !format.validity.RowIsValid(i);
 			entry.length = 0;
@@ -162,7 +159,6 @@ public:
 
 private:
 	static constexpr idx_t ENTRIES_MAX = 64;
-	static constexpr idx_t ROWS_PER_ENTRY = 8;
 
 	std::array<Entry, ENTRIES_MAX> entries;
 	idx_t length_max = 0;

@@ -1,8 +1,9 @@
 #include "chunk_pieces.hpp"
 
+#include "small_dictionary.hpp"
+
 #include "duckdb/common/type_visitor.hpp"
 #include "duckdb/common/types/string_type.hpp"
-#include "duckdb/common/vector/dictionary_vector.hpp"
 #include "duckdb/common/vector/unified_vector_format.hpp"
 
 namespace duckherder {
@@ -28,7 +29,7 @@ class Lengths {
 public:
 	explicit Lengths(const Vector &vector) {
 		Vector::RecursiveToUnifiedFormat(vector, format);
-		is_short = vector.GetVectorType() == VectorType::DICTIONARY_VECTOR && HasShortEntries(vector);
+		is_short = HasShortEntries(vector);
 	}
 
 	//! That, or somewhat more.
@@ -42,21 +43,17 @@ public:
 private:
 	//! Whether strings come from a dictionary that is small beside the rows, and are short: they are not measured.
 	bool HasShortEntries(const Vector &vector) {
-		// All entries of one from storage are there, used or not.
-		if (!DictionaryVector::CanCacheHashes(vector)) {
-			return false;
-		}
-		auto size = DictionaryVector::DictionarySize(vector).GetIndex();
-		if (size * ROWS_PER_ENTRY > vector.size()) {
+		auto size = SmallDictionarySize(vector, vector.size());
+		if (!size.IsValid()) {
 			return false;
 		}
 		auto strings = format.unified.GetData<string_t>();
-		for (idx_t i = 0; i < size; i++) {
+		for (idx_t i = 0; i < size.GetIndex(); i++) {
 			if (format.unified.validity.RowIsValid(i)) {
 				length_max = MaxValue<idx_t>(length_max, strings[i].GetSize());
 			}
 		}
-		return length_max <= SHORT_BYTES;
+		return length_max <= SHORT_STRING_BYTES;
 	}
 
 	static idx_t Of(const RecursiveUnifiedVectorFormat &values, idx_t from, idx_t to) {
@@ -111,9 +108,6 @@ private:
 		auto width = GetTypeIdSize(child.logical_type.InternalType());
 		return entry.length * width + Of(child, entry.offset, entry.offset + entry.length);
 	}
-
-	static constexpr idx_t ROWS_PER_ENTRY = 8;
-	static constexpr idx_t SHORT_BYTES = 32;
 
 	bool is_short = false;
 	//! Of a dictionary's entries.

@@ -1,7 +1,6 @@
 //! Connections as they come in. A client that connects and says nothing, or cannot be heard any more, must not keep its
 //! place for ever: until HTTP/2 has begun, and its pings with it, a deadline does that here.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::ops::RangeInclusive;
@@ -20,6 +19,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
 use crate::in_flight;
+use crate::message::Parts;
 
 /// What a client of HTTP/2 begins with: `PRI * HTTP/2.0` and so on.
 const PREFACE_BYTES: usize = 24;
@@ -67,8 +67,7 @@ const PARTS_MAX: usize = 2 * GATHERED_BYTES / *GATHERED_PIECES.start();
 /// Pieces that go to the system together. HTTP/2's side flushes after each of them.
 #[derive(Default)]
 struct Gathered {
-    parts: VecDeque<Bytes>,
-    bytes: usize,
+    parts: Parts,
     /// More may follow at once: a flush has been put off until the connection's task runs again.
     is_put_off: bool,
     /// The last piece was one of many.
@@ -77,15 +76,13 @@ struct Gathered {
 
 impl Gathered {
     fn takes(&self, length: usize) -> bool {
-        GATHERED_PIECES.contains(&length) && self.bytes + length <= GATHERED_BYTES
+        GATHERED_PIECES.contains(&length) && self.parts.remaining() + length <= GATHERED_BYTES
     }
 
     fn take(&mut self, parts: &[IoSlice<'_>]) {
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let shared = in_flight::find(part);
-            self.parts
-                .push_back(shared.unwrap_or_else(|| Bytes::copy_from_slice(part)));
-            self.bytes += part.len();
+            self.parts.push(shared.unwrap_or_else(|| Bytes::copy_from_slice(part)));
         }
         self.is_open = true;
         self.is_put_off = false;
@@ -93,7 +90,7 @@ impl Gathered {
 
     /// Whether a flush is to do nothing: then the task runs again soon.
     fn puts_off(&mut self, context: &Context<'_>) -> bool {
-        let is_full = self.bytes + GATHERED_PIECES.start() > GATHERED_BYTES;
+        let is_full = self.parts.remaining() + GATHERED_PIECES.start() > GATHERED_BYTES;
         if !self.is_open || self.is_put_off || is_full {
             return false;
         }
@@ -103,32 +100,17 @@ impl Gathered {
     }
 
     fn poll_write_to(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.parts.is_empty() {
+        while self.parts.has_remaining() {
             let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-            let count = self.parts.len().min(PARTS_MAX);
-            for (slice, part) in slices.iter_mut().zip(&self.parts) {
-                *slice = IoSlice::new(part);
-            }
+            let count = self.parts.chunks_vectored(&mut slices);
             let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.advance(written);
+            self.parts.advance(written);
         }
         self.is_open = false;
         Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        while let Some(part) = self.parts.front_mut() {
-            if written < part.len() {
-                part.advance(written);
-                return;
-            }
-            written -= part.len();
-            self.parts.pop_front();
-        }
     }
 }
 

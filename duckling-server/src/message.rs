@@ -121,13 +121,23 @@ pub struct Parts {
     bytes: usize,
 }
 
+impl Parts {
+    /// Adds a piece behind the others.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+}
+
 impl FromIterator<Bytes> for Parts {
     fn from_iter<I: IntoIterator<Item = Bytes>>(pieces: I) -> Self {
-        let pieces: VecDeque<_> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        Self {
-            bytes: pieces.iter().map(Bytes::len).sum(),
-            pieces,
+        let mut parts = Self::default();
+        for piece in pieces {
+            parts.push(piece);
         }
+        parts
     }
 }
 
