@@ -99,6 +99,7 @@ private:
 	idx_t row_count = 0;
 };
 
+//! What a batch has come to.
 struct BatchSizes {
 	idx_t row_count = 0;
 	ArrowSizes sizes;
