@@ -52,6 +52,7 @@ pub struct Sessions {
     /// The number of the session opened last.
     opened: AtomicU64,
     by_id: Mutex<HashMap<SessionId, Arc<Session>>>,
+    cookie_seal: flight_sql::CookieSeal,
 }
 
 impl Sessions {
@@ -74,12 +75,30 @@ impl Sessions {
             at_once: AtOnce::default(),
             queues,
             by_id: Mutex::default(),
+            cookie_seal: flight_sql::CookieSeal::new(),
         }
     }
 
     pub fn open(&self, settings: Settings, compression: Compression) -> Result<Arc<Session>, RemoteError> {
+        self.open_as(*uuid::Uuid::new_v4().as_bytes(), settings, compression)
+    }
+
+    /// The session of that id, opened if there is none. It has to be an id that the server has given out.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn open_as(
+        &self,
+        id: SessionId,
+        settings: Settings,
+        compression: Compression,
+    ) -> Result<Arc<Session>, RemoteError> {
         let connection = self.database.connect()?;
         let mut by_id = lock(&self.by_id);
+        if let Some(session) = by_id.get(&id) {
+            session.touch();
+            return Ok(Arc::clone(session));
+        }
         if by_id.len() >= self.limits.sessions_max {
             return Err(RemoteError::new(
                 ExceptionType::Connection,
@@ -90,6 +109,7 @@ impl Sessions {
             ));
         }
         let session = Arc::new(Session::new(
+            id,
             self.opened.fetch_add(1, Ordering::Relaxed) + 1,
             connection,
             (settings, compression),
@@ -105,6 +125,17 @@ impl Sessions {
         let session = SessionId::try_from(id)
             .ok()
             .and_then(|id| lock(&self.by_id).get(&id).cloned());
+        Self::found(session)
+    }
+
+    /// The session of that id, which a client has come back for.
+    pub fn claim(&self, id: &SessionId) -> Result<Arc<Session>, RemoteError> {
+        let by_id = lock(&self.by_id);
+        let session = by_id.get(id).cloned();
+        if let Some(session) = &session {
+            session.confirmed.store(true, Ordering::SeqCst);
+        }
+        drop(by_id);
         Self::found(session)
     }
 
@@ -138,9 +169,28 @@ impl Sessions {
             .ok()
             .and_then(|id| lock(&self.by_id).remove(&id));
         if let Some(session) = session {
-            session.interrupt_all();
-            self.herd.exchanges().release_session(&session.id);
+            self.end(&session);
         }
+    }
+
+    /// Closes a session, unless a client has come back for it or would miss something.
+    pub fn close_unclaimed(&self, session: &Session) {
+        let mut by_id = lock(&self.by_id);
+        if session.is_confirmed() || session.holds_something() {
+            return;
+        }
+        // Another one may have been opened under its id since.
+        let is_open = by_id.get(&session.id).is_some_and(|open| open.number == session.number);
+        if is_open {
+            by_id.remove(&session.id);
+            drop(by_id);
+            self.end(session);
+        }
+    }
+
+    fn end(&self, session: &Session) {
+        session.interrupt_all();
+        self.herd.exchanges().release_session(&session.id);
     }
 
     /// Closes sessions that nobody has used for the idle timeout.
@@ -187,6 +237,11 @@ impl Sessions {
     /// Which statements run on the network's threads.
     pub fn at_once(&self) -> &AtOnce {
         &self.at_once
+    }
+
+    /// What tells the ids that it has given out in cookies.
+    pub fn cookie_seal(&self) -> &flight_sql::CookieSeal {
+        &self.cookie_seal
     }
 
     /// What results wait in.
@@ -261,6 +316,7 @@ pub struct Session {
 
 impl Session {
     fn new(
+        id: SessionId,
         number: u64,
         connection: Connection,
         (settings, compression): (Settings, Compression),
@@ -269,7 +325,7 @@ impl Session {
         limits: Arc<Limits>,
     ) -> Result<Self, RemoteError> {
         Ok(Self {
-            id: *uuid::Uuid::new_v4().as_bytes(),
+            id,
             number,
             compression,
             database,
@@ -299,12 +355,7 @@ impl Session {
         self.confirmed.store(false, Ordering::SeqCst);
     }
 
-    /// The client has come back.
-    pub fn set_confirmed(&self) {
-        self.confirmed.store(true, Ordering::SeqCst);
-    }
-
-    pub fn is_confirmed(&self) -> bool {
+    fn is_confirmed(&self) -> bool {
         self.confirmed.load(Ordering::SeqCst)
     }
 

@@ -111,6 +111,7 @@ fn flight_sql() -> Vec<Vec<u8>> {
         b"Basic dXM6cA".as_slice(),
         b"Bearer 0102030405060708090a0b0c0d0e0f10",
         b"a=b; arrow_flight_session_id=\"s-0102030405060708090a0b0c0d0e0f10\"",
+        b"arrow_flight_session_id=n-0102030405060708090a0b0c0d0e0f10-ffeeddccbbaa99887766554433221100",
         &[4; 25],
     ];
     let wrapped = [

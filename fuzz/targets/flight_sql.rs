@@ -2,6 +2,9 @@
 
 #![no_main]
 
+#[path = "../../duckling-server/src/flight_sql/cookie.rs"]
+#[allow(dead_code)]
+mod cookie;
 #[path = "../../duckling-server/src/flight_sql/handle.rs"]
 #[allow(dead_code)]
 mod handle;
@@ -52,7 +55,11 @@ fn read_headers(bytes: &[u8]) {
         if let Ok(value) = MetadataValue::try_from(bytes) {
             let mut headers = MetadataMap::new();
             headers.insert(name, value);
-            let _ = headers::Presented::read(&headers);
+            if let Ok(headers::Presented::Cookie(cookie)) = headers::Presented::read(&headers) {
+                let header = cookie.header();
+                let value = header.split(['=', ';']).nth(1).unwrap();
+                assert_eq!(cookie::Cookie::read(value), Some(cookie));
+            }
         }
     }
     let mut headers = MetadataMap::new();

@@ -18,8 +18,8 @@ use std::panic::AssertUnwindSafe;
 
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
-use duckherder_proto::ipc::check_message;
 use duckherder_fuzz::{expect_panics, messages};
+use duckherder_proto::ipc::check_message;
 use futures::{FutureExt, StreamExt, stream};
 use libfuzzer_sys::fuzz_target;
 

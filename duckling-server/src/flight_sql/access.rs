@@ -4,9 +4,6 @@
 //! answer. One that sends neither is served too: what it names by handle (a ticket, a prepared statement, a
 //! transaction) says which session is meant, and everything else gets a session that is closed as soon as it holds
 //! nothing.
-//!
-//! The cookie's first letter says whether the session holds anything: `n`, for new, is given out with the first answer
-//! and promises nothing; `s` names a session that the client would miss.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +13,9 @@ use duckherder_proto::{ExceptionType, RemoteError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Response, Status};
 
+use super::cookie::{COOKIE, Cookie};
 use super::handle::Handle;
-use super::headers::{AUTHORIZATION, Authorization, BASIC_BYTES_MAX, COOKIE, Presented, unauthenticated};
+use super::headers::{AUTHORIZATION, Authorization, BASIC_BYTES_MAX, Presented, unauthenticated};
 use crate::running::blocking;
 use crate::session::{Session, SessionId, Sessions};
 use crate::settings::Settings;
@@ -35,8 +33,8 @@ enum Credentials {
         session: Arc<Session>,
         fresh: bool,
     },
-    /// The cookie of a session that held nothing.
-    FreshCookie,
+    /// The cookie of a session that held nothing and was closed, with its id, if this server has given it out.
+    FreshCookie(Option<SessionId>),
     None,
 }
 
@@ -74,7 +72,7 @@ impl Caller {
     pub fn known(&self) -> Option<&Arc<Session>> {
         match &self.credentials {
             Credentials::Bearer(session) | Credentials::Cookie { session, .. } => Some(session),
-            Credentials::Basic | Credentials::FreshCookie | Credentials::None => None,
+            Credentials::Basic | Credentials::FreshCookie(_) | Credentials::None => None,
         }
     }
 
@@ -90,8 +88,16 @@ impl Caller {
             return Ok(Arc::clone(&visit.session));
         }
         let sessions = Arc::clone(&self.sessions);
-        let session = blocking(move || sessions.open(default_settings(), Compression::None)).await?;
-        if !matches!(self.credentials, Credentials::FreshCookie) {
+        let known = match self.credentials {
+            Credentials::FreshCookie(session) => session,
+            _ => None,
+        };
+        let session = blocking(move || match known {
+            Some(id) => sessions.open_as(id, default_settings(), Compression::None),
+            None => sessions.open(default_settings(), Compression::None),
+        })
+        .await?;
+        if !matches!(self.credentials, Credentials::FreshCookie(_)) {
             // Whether anybody comes back for it is not known.
             session.set_unconfirmed();
         }
@@ -133,19 +139,24 @@ impl Caller {
     /// The answer, with the cookie that the client is to send from now on.
     pub fn answer<T>(&self, mut response: Response<T>) -> Response<T> {
         if let Some(cookie) = self.cookie() {
-            set_cookie(response.metadata_mut(), &cookie);
+            set_cookie(response.metadata_mut(), &cookie.header());
         }
         response
     }
 
-    fn cookie(&self) -> Option<String> {
+    fn cookie(&self) -> Option<Cookie> {
         match &self.credentials {
             Credentials::Bearer(_) | Credentials::Cookie { fresh: false, .. } => None,
-            Credentials::Cookie { session, fresh: true } => Some(cookie('s', session)),
-            Credentials::FreshCookie => self.lock().as_ref().map(|visit| cookie('s', &visit.session)),
+            Credentials::Cookie { session, fresh: true } => Some(Cookie::Session(session.id)),
+            Credentials::FreshCookie(_) => self.lock().as_ref().map(|visit| Cookie::Session(visit.session.id)),
             Credentials::Basic | Credentials::None => self.lock().as_ref().map(|visit| {
-                let keeps = visit.session.holds_something();
-                cookie(if keeps { 's' } else { 'n' }, &visit.session)
+                let session = visit.session.id;
+                if visit.session.holds_something() {
+                    Cookie::Session(session)
+                } else {
+                    let seal = self.sessions.cookie_seal().of(&session);
+                    Cookie::New { session, seal }
+                }
             }),
         }
     }
@@ -163,19 +174,13 @@ pub struct Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        if !self.session.is_confirmed() && !self.session.holds_something() {
-            self.sessions.close(&self.session.id);
-        }
+        self.sessions.close_unclaimed(&self.session);
     }
 }
 
 /// Settings that sessions of Flight SQL clients begin with: what a client gets must not depend on the server's place.
 fn default_settings() -> Settings {
     Settings::from([("TimeZone".to_owned(), "UTC".to_owned())])
-}
-
-fn cookie(kind: char, session: &Session) -> String {
-    format!("{COOKIE}={kind}-{}; Path=/; HttpOnly", token(session))
 }
 
 /// Adds a cookie to an answer's headers.
@@ -197,13 +202,13 @@ fn token(session: &Session) -> String {
 fn credentials(sessions: &Sessions, headers: &MetadataMap) -> Result<Credentials, Status> {
     match Presented::read(headers)? {
         Presented::Bearer(session) => bearer(sessions, session).map(Credentials::Bearer),
-        Presented::Cookie { session, fresh } => match sessions.get(&session) {
-            Ok(session) => {
-                session.set_confirmed();
-                Ok(Credentials::Cookie { session, fresh })
-            }
+        Presented::Cookie(Cookie::New { session: id, seal }) => Ok(match sessions.claim(&id) {
+            Ok(session) => Credentials::Cookie { session, fresh: true },
             // It promised nothing.
-            Err(_) if fresh => Ok(Credentials::FreshCookie),
+            Err(_) => Credentials::FreshCookie((sessions.cookie_seal().of(&id) == seal).then_some(id)),
+        }),
+        Presented::Cookie(Cookie::Session(id)) => match sessions.claim(&id) {
+            Ok(session) => Ok(Credentials::Cookie { session, fresh: false }),
             Err(error) => {
                 let mut status = Status::from(error);
                 expire_cookie(status.metadata_mut());
@@ -260,7 +265,7 @@ mod tests {
         #[test]
         fn hostile_headers_never_panic(
             name in prop::sample::select(vec![AUTHORIZATION, "cookie"]),
-            value in "((Basic|Bearer|arrow_flight_session_id=[ns]-) ?)?[ -~]{0,80}",
+            value in "((Basic|Bearer|arrow_flight_session_id=([ns]-([0-9a-f]{32}-?)?)?) ?)?[ -~]{0,80}",
         ) {
             // One database for all cases: opening it is what takes time.
             static SESSIONS: std::sync::LazyLock<Arc<Sessions>> = std::sync::LazyLock::new(|| {

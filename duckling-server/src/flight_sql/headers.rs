@@ -6,8 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use tonic::Status;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
-/// The name that other Flight servers use too.
-pub const COOKIE: &str = "arrow_flight_session_id";
+use super::cookie::{COOKIE, Cookie};
 
 pub const AUTHORIZATION: &str = "authorization";
 
@@ -28,12 +27,7 @@ pub const BASIC_BYTES_MAX: usize = 8 * 1024;
 pub enum Presented {
     /// A bearer token, of this session if it is one of ours.
     Bearer(Option<[u8; 16]>),
-    /// The cookie of this session.
-    Cookie {
-        session: [u8; 16],
-        /// The client was not told yet that the session would be kept.
-        fresh: bool,
-    },
+    Cookie(Cookie),
     /// No session, but a name and a password: nobody checks them yet.
     Basic,
     Nothing,
@@ -69,13 +63,7 @@ fn cookie(headers: &MetadataMap) -> Option<Presented> {
         .flat_map(|header| header.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(name, _)| *name == COOKIE)?;
-    let (kind, token) = value.trim_matches('"').split_once('-')?;
-    let session = session_id(token)?;
-    match kind {
-        "n" => Some(Presented::Cookie { session, fresh: true }),
-        "s" => Some(Presented::Cookie { session, fresh: false }),
-        _ => None,
-    }
+    Cookie::read(value).map(Presented::Cookie)
 }
 
 /// What an `authorization` header holds.
@@ -117,7 +105,7 @@ fn check_basic(value: &str) -> Result<(), Status> {
     text.split_once(':').map(|_| ()).ok_or_else(malformed)
 }
 
-fn session_id(token: &str) -> Option<[u8; 16]> {
+pub fn session_id(token: &str) -> Option<[u8; 16]> {
     uuid::Uuid::try_parse(token).ok().map(|uuid| *uuid.as_bytes())
 }
 
@@ -150,17 +138,13 @@ mod tests {
 
     #[test]
     fn a_login_may_come_with_a_cookie() {
-        let id = "0102030405060708090a0b0c0d0e0f10";
+        let session = std::array::from_fn(|index| index as u8 + 1);
         let mut headers = MetadataMap::new();
         headers.insert(AUTHORIZATION, "Basic dTpw".parse().unwrap());
         assert_eq!(Presented::read(&headers).unwrap(), Presented::Basic);
-        for (kind, fresh) in [("n", true), ("s", false)] {
-            headers.insert("cookie", format!("a=b; {COOKIE}=\"{kind}-{id}\"").parse().unwrap());
-            let cookie = Presented::Cookie {
-                session: std::array::from_fn(|index| index as u8 + 1),
-                fresh,
-            };
-            assert_eq!(Presented::read(&headers).unwrap(), cookie);
+        for cookie in [Cookie::Session(session), Cookie::New { session, seal: 7 }] {
+            headers.insert("cookie", format!("a=b; {}", cookie.header()).parse().unwrap());
+            assert_eq!(Presented::read(&headers).unwrap(), Presented::Cookie(cookie));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! GetSchema, PollFlightInfo, ListFlights and session options: `UNIMPLEMENTED`.
 
 mod access;
+mod cookie;
 mod handle;
 mod headers;
 mod messages;
@@ -39,6 +40,7 @@ use futures::stream::{self, BoxStream};
 use tonic::{Response, Status};
 
 pub use access::Caller;
+pub use cookie::CookieSeal;
 pub use state::State;
 
 use crate::catalog::identifier;

@@ -46,6 +46,11 @@ fn cookie<T>(response: &Response<T>) -> Option<String> {
     Some(header.split(';').next().unwrap().to_owned())
 }
 
+/// The id in a cookie, `name=kind-id` or `name=kind-id-seal`.
+fn session_of(cookie: &str) -> String {
+    cookie.split('-').nth(1).unwrap().to_owned()
+}
+
 /// A statement with a cookie, or none, and the cookie that comes back.
 async fn update_with(raw: &mut Raw, cookie_sent: Option<&str>, sql: &str) -> Result<Option<String>, Status> {
     let command = CommandStatementUpdate {
@@ -143,9 +148,44 @@ async fn the_cookie_of_a_session_that_was_lost_is_an_error_once() {
     assert_eq!(status.code(), Code::Unavailable);
     let expired = status.metadata().get("set-cookie").unwrap().to_str().unwrap();
     assert!(expired.contains("Max-Age=0"), "{expired}");
-    // One that promised nothing is replaced.
-    let fresh = format!("arrow_flight_session_id=n-{}", "0".repeat(32));
-    assert!(update_with(&mut raw, Some(&fresh), "SELECT 1").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_first_cookie_is_good_for_as_long_as_a_client_keeps_to_it() {
+    let duckling = LocalDuckling::start().unwrap();
+    let mut raw = Raw::anonymous(&duckling).await;
+    let first = update_with(&mut raw, None, "SELECT 1").await.unwrap().unwrap();
+    assert!(first.contains("=n-"), "{first}");
+    // The session that it came with is closed; this client does not see the cookie of the next answer.
+    let missed = update_with(&mut raw, Some(&first), "CREATE TEMP TABLE t AS SELECT 5::BIGINT AS n").await;
+    assert!(missed.unwrap().unwrap().contains("=s-"));
+    let mut same = Raw::anonymous(&duckling).await.with("cookie", first.clone());
+    assert_eq!(sum(&same.fetch(&statement("FROM t")).await.unwrap()), 5);
+    // Requests at once get one session.
+    let second = update_with(&mut raw, None, "SELECT 1").await.unwrap().unwrap();
+    let seen = futures::future::join_all((0..8).map(async |_| {
+        let mut raw = Raw::anonymous(&duckling).await;
+        update_with(&mut raw, Some(&second), "SELECT 1").await.unwrap().unwrap()
+    }));
+    let seen = seen.await;
+    assert!(seen.iter().all(|cookie| *cookie == seen[0]), "{seen:?}");
+    assert_eq!(session_of(&seen[0]), session_of(&second));
+}
+
+#[tokio::test]
+async fn no_client_chooses_the_id_of_its_session() {
+    let duckling = LocalDuckling::start().unwrap();
+    let mut raw = Raw::anonymous(&duckling).await;
+    let mut seen = vec!["0".repeat(32)];
+    for seal in [String::new(), "-".to_owned() + &"0".repeat(32)] {
+        let chosen = format!("arrow_flight_session_id=n-{}{seal}", "0".repeat(32));
+        for _ in 0..2 {
+            let given = update_with(&mut raw, Some(&chosen), "SELECT 1").await.unwrap().unwrap();
+            let id = session_of(&given);
+            assert!(!seen.contains(&id), "{given}");
+            seen.push(id);
+        }
+    }
 }
 
 #[tokio::test]
