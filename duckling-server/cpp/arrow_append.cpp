@@ -221,18 +221,16 @@ private:
 	                          idx_t from, idx_t to) {
 		auto rows = to - from;
 		auto offsets = AddOffsets(column, rows);
-		auto end = idx_t(offsets[0]);
-		auto end_max = end + rows * dictionary.LengthMax();
+		auto length_max = dictionary.LengthMax();
+		auto end_max = idx_t(offsets[0]) + rows * length_max;
 		CheckEnd(end_max);
 		auto &data_buffer = column.GetAuxBuffer();
 		data_buffer.reserve(end_max + SPARE_BYTES);
 		auto target = data_buffer.data();
-		auto width = dictionary.LengthMax();
-		auto has_null = width <= 8    ? CopyEntries<8>(dictionary, *format.sel, from, rows, target, offsets)
-		                : width <= 16 ? CopyEntries<16>(dictionary, *format.sel, from, rows, target, offsets)
-		                              : CopyEntries<ENTRY_BYTES>(dictionary, *format.sel, from, rows, target, offsets);
-		end = idx_t(offsets[rows]);
-		data_buffer.resize(end);
+		auto has_null = length_max <= 8    ? CopyEntries<8>(dictionary, *format.sel, from, rows, target, offsets)
+		                : length_max <= 16 ? CopyEntries<16>(dictionary, *format.sel, from, rows, target, offsets)
+		                                   : CopyEntries<ENTRY_BYTES>(dictionary, *format.sel, from, rows, target, offsets);
+		data_buffer.resize(idx_t(offsets[rows]));
 		AppendValidity(column, format, from, to, has_null);
 		column.row_count += rows;
 	}
