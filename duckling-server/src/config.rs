@@ -54,6 +54,9 @@ pub struct Limits {
     pub sessions_max: usize,
     /// A session that nobody has used or kept alive for so long is closed, its transaction rolled back.
     pub session_idle_timeout: Duration,
+    /// A session that is in a transaction, idle, and whose client's connections have all been closed for so long is closed, too:
+    /// others would meet conflicts with a client that has died.
+    pub gone_client_timeout: Duration,
     /// Statements running at once; more wait.
     pub statements_max: usize,
     /// How long a statement waits for its turn, or for its session's connection, before it fails.
@@ -115,6 +118,7 @@ impl Default for Limits {
             connections_max: 4096,
             sessions_max: 4096,
             session_idle_timeout: Duration::from_secs(15 * 60),
+            gone_client_timeout: Duration::from_secs(30),
             statements_max: 256,
             statement_wait_timeout: Duration::from_secs(60),
             session_statements_max: 16,

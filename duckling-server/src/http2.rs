@@ -28,6 +28,7 @@ use tracing::debug;
 
 use crate::connections::Connection;
 use crate::get::Services;
+use crate::presence::on_connection;
 
 /// Bytes of a request's answer that may wait for the connection to write them. With fewer, one message more is taken.
 const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
@@ -50,7 +51,8 @@ pub async fn serve(
         while let Some(connection) = connections.next().await {
             // Errors are logged where they come up.
             if let Ok(connection) = connection {
-                tokio::spawn(serve_one(connection, services.clone(), stopping.clone()));
+                let requests = serve_one(connection, services.clone(), stopping.clone());
+                tokio::spawn(on_connection(requests));
             }
         }
     }

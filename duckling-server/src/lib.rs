@@ -40,6 +40,7 @@ mod memory;
 mod message;
 mod parts;
 mod plain;
+mod presence;
 mod queue;
 mod recovery;
 mod reflection;

@@ -35,7 +35,7 @@ use crate::service::DucklingService;
 use crate::session::Sessions;
 
 /// How often idle sessions are looked for.
-const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long interrupted statements get to notice before the server stops anyway.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(5);

@@ -24,6 +24,7 @@ use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
 use crate::history::History;
 use crate::parts::{Part, Parts};
+use crate::presence::Presence;
 use crate::queue::{Hurry, Queues};
 use crate::routing::may_run_beside;
 use crate::settings::{Settings, SettledConnection};
@@ -193,15 +194,15 @@ impl Sessions {
         self.herd.exchanges().release_session(&session.id);
     }
 
-    /// Closes sessions that nobody has used for the idle timeout.
+    /// Closes sessions that nobody has used for the idle timeout, or that a client has left in a transaction.
     pub fn close_idle(&self) {
         let mut closed = Vec::new();
         lock(&self.by_id).retain(|_, session| {
-            let stays = session.is_busy() || session.idle_for() < session.idle_timeout();
-            if !stays {
+            let is_abandoned = session.is_abandoned();
+            if is_abandoned {
                 closed.push(session.id);
             }
-            stays
+            !is_abandoned
         });
         for id in &closed {
             self.herd.exchanges().release_session(id);
@@ -308,6 +309,7 @@ pub struct Session {
     stateful: AtomicBool,
     running: Mutex<HashMap<u64, Running>>,
     last_used: Mutex<Instant>,
+    presence: Presence,
     /// Whether a client has shown that it comes back for the session.
     confirmed: AtomicBool,
     /// What a Flight SQL client has besides.
@@ -339,6 +341,7 @@ impl Session {
             stateful: AtomicBool::new(false),
             running: Mutex::default(),
             last_used: Mutex::new(Instant::now()),
+            presence: Presence::default(),
             confirmed: AtomicBool::new(true),
             flight_sql: flight_sql::State::default(),
             herd,
@@ -346,8 +349,10 @@ impl Session {
         })
     }
 
-    fn touch(&self) {
+    /// A client uses the session.
+    pub fn touch(&self) {
         *lock(&self.last_used) = Instant::now();
+        self.presence.touch();
     }
 
     /// A session that is open for one request, as nobody may come back for it.
@@ -374,8 +379,14 @@ impl Session {
         }
     }
 
-    fn idle_for(&self) -> Duration {
-        lock(&self.last_used).elapsed()
+    /// Whether nobody has used it for too long.
+    fn is_abandoned(&self) -> bool {
+        if self.is_busy() {
+            return false;
+        }
+        let gone_client_timeout = self.limits.gone_client_timeout;
+        lock(&self.last_used).elapsed() >= self.idle_timeout()
+            || self.in_transaction() && self.presence.gone_for() >= Some(gone_client_timeout)
     }
 
     fn is_busy(&self) -> bool {

@@ -97,6 +97,7 @@ impl Caller {
             None => sessions.open(default_settings(), Compression::None),
         })
         .await?;
+        session.touch();
         if !matches!(self.credentials, Credentials::FreshCookie(_)) {
             // Whether anybody comes back for it is not known.
             session.set_unconfirmed();

@@ -1,14 +1,18 @@
 //! Transactions by id.
 
+use std::time::Duration;
+
 use arrow_flight::sql::{
     ActionBeginSavepointRequest, ActionBeginTransactionRequest, ActionBeginTransactionResult,
     ActionEndTransactionRequest, CommandStatementQuery, CommandStatementUpdate, EndTransaction, ProstMessageExt,
 };
 use bytes::Bytes;
 use duckherder_proto::Message;
+use duckherder_tests::duckling::{LocalDuckling, config};
 use tonic::{Code, Status};
 
 use super::support::{Client, Raw, assert_code, log_in, number, query, start, status, sum, update};
+use crate::support::{DEADLINE, within};
 
 async fn insert(client: &mut Client, transaction: &Bytes) -> i64 {
     let sql = "INSERT INTO t VALUES (1)".to_owned();
@@ -29,6 +33,40 @@ async fn commit_and_rollback() {
         let over = client.end_transaction(transaction, action).await;
         assert_code(over.map_err(status), Code::Aborted);
     }
+}
+
+#[tokio::test]
+async fn that_of_a_client_that_is_gone_is_rolled_back() {
+    async fn add(client: &mut Client, row: i32) -> Bytes {
+        let transaction = client.begin_transaction().await.unwrap();
+        let sql = format!("UPDATE t SET i = i + 10 WHERE i = {row}");
+        client.execute_update(sql, Some(transaction.clone())).await.unwrap();
+        transaction
+    }
+
+    let mut config = config();
+    config.limits.gone_client_timeout = Duration::from_millis(100);
+    let duckling = LocalDuckling::start_with(config).unwrap();
+    let mut other = log_in(&duckling).await;
+    update(&mut other, "CREATE TABLE t AS SELECT unnest([1, 2]) AS i").await;
+    let mut gone = log_in(&duckling).await;
+    add(&mut gone, 1).await;
+    let mut idle = log_in(&duckling).await;
+    let transaction = add(&mut idle, 2).await;
+    let change = "UPDATE t SET i = 5 WHERE i = 1";
+    let conflict = other.execute_update(change.to_owned(), None).await;
+    let message = assert_code(conflict.map_err(status), Code::Aborted);
+    assert!(message.contains("Conflict"), "{message}");
+    drop(gone);
+    within(DEADLINE, async {
+        while other.execute_update(change.to_owned(), None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // One that does nothing, and is there, goes on.
+    idle.end_transaction(transaction, EndTransaction::Commit).await.unwrap();
+    assert_eq!(number(&mut other, "SELECT sum(i) FROM t").await, 5 + 12);
 }
 
 #[tokio::test]
