@@ -650,8 +650,8 @@ impl HerdSession {
             return Ok(Vec::new());
         }
         let runtime = self.herd.runtime()?;
-        if transaction.is_doubtful {
-            // Before any of them commits.
+        if transaction.is_doubtful || writers.len() > 1 {
+            // A worker that has lost its part must be found before any of them commits.
             let outcomes = runtime.block_on(self.control(writers.clone(), "SELECT 1"));
             if let Some((_, error)) = outcomes.into_iter().find_map(|outcome| outcome.result.err()) {
                 self.roll_back(writers.into_iter().chain(readers).collect());

@@ -255,3 +255,57 @@ async fn a_coordinator_that_goes_before_its_commit_has_changed_nothing() {
     }
     assert_eq!(rows, 100_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_the_coordinator_loses_in_a_transaction_rolls_it_back() {
+    let limits = Limits {
+        gone_client_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let herd = Herd::start_with(DucklingConfig {
+        limits,
+        ..DucklingConfig::default()
+    })
+    .await;
+    let session = herd.client.open_session().await.unwrap();
+    session.execute("BEGIN").await.unwrap();
+    session.execute("UPDATE t SET v = 0").await.unwrap();
+    herd.proxy.spares(0);
+    herd.proxy.cut();
+    let direct = Client::connect(herd.workers[0].options()).await.unwrap();
+    let mut conflicts = 0;
+    within(DEADLINE, async {
+        while let Err(error) = direct.execute("UPDATE t SET v = v").await {
+            let error = remote(error);
+            assert!(error.message.contains("Conflict"), "{error}");
+            conflicts += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(conflicts > 0, "the worker has not waited for the coordinator");
+    herd.proxy.becomes(Link::Good);
+    // It is found before the others commit.
+    let error = remote(session.execute("COMMIT").await.unwrap_err());
+    assert!(error.message.starts_with(&herd.behind_proxy()), "{error}");
+    assert_eq!(number(&herd.client, "SELECT count(*) FROM t WHERE v < 2").await, 2);
+    herd.works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_on_a_worker_that_goes_before_the_commit_is_committed_nowhere() {
+    let mut herd = Herd::start().await;
+    let session = herd.client.open_session().await.unwrap();
+    session.execute("BEGIN").await.unwrap();
+    session.execute("DELETE FROM t").await.unwrap();
+    let gone = herd.workers.remove(1);
+    let name = gone.herd().registry().own_id().0;
+    gone.stop().await.unwrap();
+    let error = remote(session.execute("COMMIT").await.unwrap_err());
+    assert!(error.message.contains(&name), "{error}");
+    assert!(!error.message.contains("on a part of the workers"), "{error}");
+    for worker in &herd.workers {
+        let direct = Client::connect(worker.options()).await.unwrap();
+        assert!(number(&direct, COUNT).await > 30_000);
+    }
+}
