@@ -19,7 +19,7 @@ use duckherder_proto::v1::{
 use duckherder_proto::version::PROTOCOL_VERSION;
 use duckherder_proto::{ExceptionType, RemoteError};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, RwLock};
 use tracing::{info, warn};
 
 use super::join::{self, JoinConfig, Joining};
@@ -34,6 +34,9 @@ use crate::running::blocking;
 
 /// How often those who wait for a worker to go look whether it has.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a worker that is unregistered may take to hear of it.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where a duckling's server is: known once it serves.
 #[derive(Debug, Clone)]
@@ -104,6 +107,8 @@ pub struct Registry {
     placing: Arc<Mutex<Placing>>,
     /// Held while what is kept changes.
     changing: AsyncMutex<()>,
+    /// Read while a worker is asked how it is.
+    probing: RwLock<()>,
     place: OnceLock<Place>,
     joining: Joining,
 }
@@ -144,6 +149,7 @@ impl Registry {
             members: Mutex::new(members),
             placing: Arc::default(),
             changing: AsyncMutex::default(),
+            probing: RwLock::default(),
             place: OnceLock::new(),
             joining: Joining::default(),
             limits,
@@ -412,13 +418,25 @@ impl Registry {
         self.members().find(&Moment::now(), &id.0).is_some()
     }
 
-    /// Asks a duckling to be a worker of this one, or how it is.
-    pub(super) async fn claim(&self, node: &Node) -> Result<ClaimWorkerResponse, RemoteError> {
+    /// Asks a duckling to be a worker of this one.
+    async fn claim(&self, node: &Node) -> Result<ClaimWorkerResponse, RemoteError> {
         let request = ClaimWorkerRequest {
             coordinator_id: self.own_id().0,
             coordinator_is_lasting: self.is_lasting,
         };
         node.request(&request).await.map_err(|error| error.to_remote_error())
+    }
+
+    /// Asks a worker how it is.
+    ///
+    /// # Errors
+    /// It does not answer, or has been unregistered: it would be claimed again.
+    pub(super) async fn probe(&self, worker: &WorkerInfo, node: &Node) -> Result<ClaimWorkerResponse, RemoteError> {
+        let _probing = self.probing.read().await;
+        if !self.is_member(&worker.id) {
+            return Err(invalid(format!("worker {} has been unregistered", worker.id.0)));
+        }
+        self.claim(node).await
     }
 
     /// A worker has answered when it was asked how it is.
@@ -585,9 +603,9 @@ impl Registry {
         .await?;
         self.members().remove(&worker.id);
         info!(worker = worker.id.0, address = worker.address, "worker unregistered");
-        if worker.state.is_usable()
-            && let Err(error) = self.release(&worker.address).await
-        {
+        // It may be back, and not have been heard yet. Who asks it how it is now claims it.
+        drop(self.probing.write().await);
+        if let Err(error) = self.release(&worker.address).await {
             warn!(
                 worker = worker.id.0,
                 %error, "the worker could not be told that it is unregistered"
@@ -599,16 +617,22 @@ impl Registry {
         })
     }
 
+    /// Lets go of a worker, if it is there.
     async fn release(&self, address: &str) -> Result<(), RemoteError> {
-        let node = Node::connect(&self.peer(address)?).await;
         let request = ReleaseWorkerRequest {
             coordinator_id: self.own_id().0,
         };
-        let released = match node {
-            Ok(node) => node.request(&request).await,
-            Err(error) => Err(error),
-        };
-        released.map(|_| ()).map_err(|error| error.to_remote_error())
+        let peer = self.peer(address)?;
+        let released = tokio::time::timeout(RELEASE_TIMEOUT, async {
+            Node::connect(&peer).await?.request(&request).await
+        });
+        match released.await {
+            Ok(released) => released.map(|_| ()).map_err(|error| error.to_remote_error()),
+            Err(_) => Err(RemoteError::new(
+                ExceptionType::Connection,
+                format!("no answer within {} s", RELEASE_TIMEOUT.as_secs()),
+            )),
+        }
     }
 
     // What a worker is asked.

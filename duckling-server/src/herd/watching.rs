@@ -85,7 +85,7 @@ async fn ask(registry: &Registry, worker: &WorkerInfo, node: Option<Node>) -> Re
                 .request_timeout(timeout)
         }
     };
-    let answer = registry.claim(&node).await?;
+    let answer = registry.probe(worker, &node).await?;
     registry.answered(worker, &answer).await?;
     Ok(node)
 }

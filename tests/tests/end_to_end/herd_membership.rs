@@ -259,6 +259,22 @@ async fn a_worker_has_one_coordinator() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_back_and_was_not_heard_yet_can_be_unregistered() {
+    let directory = tempfile::tempdir().unwrap();
+    let coordinator = LocalDuckling::start_with(in_file(config(), &directory.path().join("coordinator"))).unwrap();
+    let database = directory.path().join("worker");
+    let worker = LocalDuckling::start_with(in_file(config(), &database)).unwrap();
+    let port = worker.port();
+    register(coordinator.port(), port).await.unwrap();
+    worker.stop().await.unwrap();
+    let worker = LocalDuckling::start_at(in_file(config(), &database), port).unwrap();
+    assert!(worker.herd().registry().coordinator().is_some());
+    let address = format!("127.0.0.1:{port}");
+    unregister(coordinator.port(), &address).await.unwrap();
+    assert_eq!(worker.herd().registry().coordinator(), None);
+}
+
+#[tokio::test]
 async fn a_coordinator_without_a_file_is_given_up() {
     let worker = LocalDuckling::start_with(impatient()).unwrap();
     let first = LocalDuckling::start_with(impatient()).unwrap();
