@@ -1,5 +1,6 @@
 """`duckling sql`: arguments, scripts, formats, and the prompt on a terminal."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -239,6 +240,8 @@ class Prompt:
             os.execve(DUCKLING, [DUCKLING, "sql", *arguments], environment)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self.seen = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.unfinished = ""
 
     def until(self, text, deadline_s=DEADLINE_S):
         """Reads until `text` has come; returns all up to and with it."""
@@ -248,11 +251,14 @@ class Prompt:
             assert left > 0, f"{text!r} did not come: {self.seen!r}"
             if select.select([self.fd], [], [], left)[0]:
                 try:
-                    chunk = os.read(self.fd, 65536).decode(errors="replace")
+                    piece = os.read(self.fd, 65536)
                 except OSError:
-                    chunk = ""
-                assert chunk, f"ended before {text!r}: {self.seen!r}"
-                chunk = chunk.replace("\x1b[?2004h", READS).replace("\x1b[?2004l", ACCEPTED)
+                    piece = b""
+                assert piece, f"ended before {text!r}: {self.seen!r}"
+                # A character or a sequence may come in two pieces.
+                chunk = self.unfinished + self.decoder.decode(piece)
+                self.unfinished = re.search(r"(\x1b(\[[?0-9;]*)?)?\Z", chunk)[0]
+                chunk = chunk.removesuffix(self.unfinished).replace("\x1b[?2004h", READS).replace("\x1b[?2004l", ACCEPTED)
                 self.seen += re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", chunk)
         index = self.seen.index(text) + len(text)
         read, self.seen = self.seen[:index], self.seen[index:]
