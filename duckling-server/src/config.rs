@@ -54,8 +54,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// A session that nobody has used or kept alive for so long is closed, its transaction rolled back.
     pub session_idle_timeout: Duration,
-    /// A session that is in a transaction, idle, and whose client's connections have all been closed for so long is closed, too:
-    /// others would meet conflicts with a client that has died.
+    /// A session in a transaction is closed, too, so long after its client's connections were found to be closed: others would
+    /// meet conflicts with a client that has died.
     pub gone_client_timeout: Duration,
     /// Statements running at once; more wait.
     pub statements_max: usize,

@@ -22,7 +22,8 @@ pub struct Presence(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Those that were open when the last one came. None for a session that is not used over the network.
+    /// Those that were open when the latest came, so no more than `Limits::connections_max`. None for a session that is not
+    /// used over the network.
     connections: Vec<Weak<Open>>,
     gone_since: Option<Instant>,
 }

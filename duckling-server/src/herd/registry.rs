@@ -603,7 +603,7 @@ impl Registry {
         .await?;
         self.members().remove(&worker.id);
         info!(worker = worker.id.0, address = worker.address, "worker unregistered");
-        // It may be back, and not have been heard yet. Who asks it how it is now claims it.
+        // A probe under way would claim it once more. It is told also if it counts as down: it may be back, and not heard yet.
         drop(self.probing.write().await);
         if let Err(error) = self.release(&worker.address).await {
             warn!(
