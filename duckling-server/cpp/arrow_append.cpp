@@ -172,13 +172,24 @@ struct Strings {
 	static void Append(ArrowAppendData &column, const Vector &input, idx_t from, idx_t to, idx_t) {
 		UnifiedVectorFormat format;
 		input.ToUnifiedFormat(format);
+		auto same = [](idx_t row) {
+			return row;
+		};
+		auto selected = [&](idx_t row) {
+			return format.sel->get_index_unsafe(row);
+		};
+		auto is_valid = [&](idx_t source) {
+			return format.validity.RowIsValid(source);
+		};
 		SmallDictionary dictionary;
 		if (dictionary.Load(input, format, to - from)) {
 			AppendEntries(column, dictionary, format, from, to);
 		} else if (format.sel->IsSet()) {
-			AppendTo(column, format, from, to, [&](idx_t row) { return format.sel->get_index_unsafe(row); });
+			AppendTo(column, format, from, to, selected, is_valid);
+		} else if (format.validity.CheckAllValid(to)) {
+			AppendTo(column, format, from, to, same, [](idx_t) { return true; });
 		} else {
-			AppendTo(column, format, from, to, [](idx_t row) { return row; });
+			AppendTo(column, format, from, to, same, is_valid);
 		}
 	}
 
@@ -235,20 +246,20 @@ private:
 		column.row_count += rows;
 	}
 
-	template <class INDEX>
-	static void AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index) {
+	template <class INDEX, class VALID>
+	static void AppendTo(ArrowAppendData &column, UnifiedVectorFormat &format, idx_t from, idx_t to, INDEX index,
+	                     VALID is_valid) {
 		auto rows = to - from;
 		auto strings = format.GetData<string_t>();
-		auto &validity = format.validity;
 		auto offsets = AddOffsets(column, rows);
 		auto end = idx_t(offsets[0]);
 		auto has_null = false;
 		for (idx_t row = 0; row < rows; row++) {
 			auto source = index(from + row);
-			auto is_valid = validity.RowIsValid(source);
-			has_null |= !is_valid;
+			auto is_null = !is_valid(source);
+			has_null |= is_null;
 			// What stands in the place of a NULL may be anything.
-			end += is_valid ? strings[source].GetSize() : 0;
+			end += is_null ? 0 : strings[source].GetSize();
 			offsets[row + 1] = OFFSET(end);
 		}
 		CheckEnd(end);

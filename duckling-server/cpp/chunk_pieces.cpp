@@ -78,7 +78,7 @@ private:
 	static idx_t OfStrings(const UnifiedVectorFormat &values, idx_t from, idx_t to) {
 		auto strings = values.GetData<string_t>();
 		idx_t bytes = 0;
-		if (!values.sel->IsSet() && values.validity.CannotHaveNull()) {
+		if (!values.sel->IsSet() && values.validity.CheckAllValid(to)) {
 			for (auto row = from; row < to; row++) {
 				bytes += strings[row].GetSize();
 			}

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,14 +17,10 @@ use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
-use crate::in_flight;
-use crate::message::Parts;
+use crate::frames::{FrameCutter, Opening};
 
-/// What a client of HTTP/2 begins with: `PRI * HTTP/2.0` and so on.
-const PREFACE_BYTES: usize = 24;
-
-/// How long it may take to send that.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to say the first that HTTP/2 has it say.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection that the server ends stays half open.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,7 +37,7 @@ pub fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<It
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let connection = Connection::new(stream, place, PREFACE_TIMEOUT);
+                    let connection = Connection::new(stream, place, OPENING_TIMEOUT);
                     return Some((Ok(connection), (listener, places)));
                 }
                 Err(error) => {
@@ -54,85 +49,28 @@ pub fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<It
     })
 }
 
-/// HTTP/2's frames, where a client takes no larger ones: 16 KiB, and a head. What is written in such pieces is gathered;
-/// smaller ones are not parts of something large, larger ones are worth a call of the system each.
-const GATHERED_PIECES: RangeInclusive<usize> = 8 * 1024..=32 * 1024;
-
-/// Pieces are gathered up to this.
-const GATHERED_BYTES: usize = 128 * 1024;
-
-/// Parts of pieces that are given to the system in one call, at most: of all pieces their heads and the rest.
-const PARTS_MAX: usize = 2 * GATHERED_BYTES / *GATHERED_PIECES.start();
-
-/// Pieces that go to the system together. HTTP/2's side flushes after each of them.
-#[derive(Default)]
-struct Gathered {
-    parts: Parts,
-    /// More may follow at once: a flush has been put off until the connection's task runs again.
-    is_put_off: bool,
-    /// The last piece was one of many.
-    is_open: bool,
-}
-
-impl Gathered {
-    fn takes(&self, length: usize) -> bool {
-        GATHERED_PIECES.contains(&length) && self.parts.remaining() + length <= GATHERED_BYTES
-    }
-
-    fn take(&mut self, parts: &[IoSlice<'_>]) {
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            let shared = in_flight::find(part);
-            self.parts.push(shared.unwrap_or_else(|| Bytes::copy_from_slice(part)));
-        }
-        self.is_open = true;
-        self.is_put_off = false;
-    }
-
-    /// Whether a flush is to do nothing: then the task runs again soon.
-    fn puts_off(&mut self, context: &Context<'_>) -> bool {
-        let is_full = self.parts.remaining() + GATHERED_PIECES.start() > GATHERED_BYTES;
-        if !self.is_open || self.is_put_off || is_full {
-            return false;
-        }
-        self.is_put_off = true;
-        context.waker().wake_by_ref();
-        true
-    }
-
-    fn poll_write_to(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.parts.has_remaining() {
-            let mut slices = [IoSlice::new(&[]); PARTS_MAX];
-            let count = self.parts.chunks_vectored(&mut slices);
-            let written = ready!(Pin::new(&mut *stream).poll_write_vectored(context, &slices[..count]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.parts.advance(written);
-        }
-        self.is_open = false;
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// A client's connection.
 pub struct Connection {
     stream: TcpStream,
-    gathered: Gathered,
-    /// Until HTTP/2 has begun: the bytes that are still to come, and their deadline.
-    preface: Option<(usize, Pin<Box<Sleep>>)>,
+    /// Until HTTP/2 has begun: what the client has said, and its deadline.
+    opening: Option<(Opening, Pin<Box<Sleep>>)>,
+    /// Then: the part of it that is still to be read here.
+    opened: Bytes,
+    cutter: FrameCutter,
     /// Since the server has ended it.
     linger: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit, preface_timeout: Duration) -> Self {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit, opening_timeout: Duration) -> Self {
         // Small answers must not wait for larger ones; a socket that refuses still works.
         let _ = stream.set_nodelay(true);
         Self {
             stream,
-            gathered: Gathered::default(),
-            preface: Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(preface_timeout)))),
+            opening: Some((Opening::default(), Box::pin(tokio::time::sleep(opening_timeout)))),
+            opened: Bytes::new(),
+            cutter: FrameCutter::default(),
             linger: None,
             _place: place,
         }
@@ -147,23 +85,49 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// Takes in what the client says first.
+    fn poll_open(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some((opening, deadline)) = &mut self.opening else {
+            return Poll::Ready(Ok(()));
+        };
+        if deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let mut bytes = [0; 256];
+        while opening.missing() > 0 {
+            let missing = opening.missing().min(bytes.len());
+            let mut buffer = ReadBuf::new(&mut bytes[..missing]);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                break;
+            }
+            opening.push(buffer.filled());
+        }
+        let (opened, frame_bytes_max) = std::mem::take(opening).finish();
+        self.opening = None;
+        self.opened = opened;
+        self.cutter.set_frame_bytes_max(frame_bytes_max);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The rest of what was written.
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, cutter, .. } = self;
+        cutter.poll_finish(|parts| Pin::new(&mut *stream).poll_write_vectored(context, parts))
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some((_, deadline)) = &mut this.preface
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        ready!(this.poll_open(context))?;
+        if this.opened.has_remaining() {
+            let bytes = this.opened.split_to(this.opened.len().min(buffer.remaining()));
+            buffer.put_slice(&bytes);
+            return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if let Some((missing, _)) = &mut this.preface {
-            *missing = missing.saturating_sub(buffer.filled().len() - before);
-            if *missing == 0 {
-                this.preface = None;
-            }
-        }
-        outcome
+        Pin::new(&mut this.stream).poll_read(context, buffer)
     }
 }
 
@@ -177,16 +141,10 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let length = parts.iter().map(|part| part.len()).sum();
-        if !this.gathered.takes(length) {
-            ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
-        }
-        if this.gathered.takes(length) {
-            this.gathered.take(parts);
-            return Poll::Ready(Ok(length));
-        }
-        Pin::new(&mut this.stream).poll_write_vectored(context, parts)
+        let Self { stream, cutter, .. } = self.get_mut();
+        cutter.poll_write(parts, |parts| {
+            Pin::new(&mut *stream).poll_write_vectored(context, parts)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -195,10 +153,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.gathered.puts_off(context) {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
+        ready!(this.poll_finish(context))?;
         Pin::new(&mut this.stream).poll_flush(context)
     }
 
@@ -207,7 +162,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.linger.is_none() {
-            ready!(this.gathered.poll_write_to(&mut this.stream, context))?;
+            ready!(this.poll_finish(context))?;
             ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
         }
         let linger = this
@@ -241,19 +196,25 @@ mod tests {
     }
 
     /// A client, and its connection here.
-    async fn connect(preface_timeout: Duration) -> (TcpStream, Connection) {
+    async fn connect(opening_timeout: Duration) -> (TcpStream, Connection) {
         let (listener, address) = listener().await;
         let client = TcpStream::connect(address).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-        (client, Connection::new(stream, place, preface_timeout))
+        (client, Connection::new(stream, place, opening_timeout))
     }
+
+    /// The preface, and no settings.
+    const OPENING: &[u8; 33] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// As HTTP/2's side is to read it.
+    const OPENED_BYTES: usize = OPENING.len() + 6;
 
     #[tokio::test]
     async fn who_says_too_little_is_let_go() {
         let (mut client, mut connection) = connect(Duration::from_millis(20)).await;
-        client.write_all(&[7; PREFACE_BYTES - 1]).await.unwrap();
-        let read = connection.read_exact(&mut [0; PREFACE_BYTES]).await;
+        client.write_all(&OPENING[..OPENING.len() - 1]).await.unwrap();
+        let read = connection.read_exact(&mut [0; OPENED_BYTES]).await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
@@ -261,8 +222,8 @@ mod tests {
     async fn who_has_begun_has_time() {
         let timeout = Duration::from_millis(200);
         let (mut client, mut connection) = connect(timeout).await;
-        client.write_all(&[7; PREFACE_BYTES]).await.unwrap();
-        connection.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        client.write_all(OPENING).await.unwrap();
+        connection.read_exact(&mut [0; OPENED_BYTES]).await.unwrap();
         let mut byte = [0];
         let read = tokio::time::timeout(2 * timeout, connection.read_exact(&mut byte));
         assert!(read.await.is_err(), "it waits for more");
@@ -271,18 +232,56 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_of_all_sizes_arrive_in_order() {
+    async fn what_is_not_http2_is_passed_on() {
         let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
-        let sizes = [9, 16_393, 16_393, 5, 1 << 20, 16_393, 100_000, 8192, 32_768, 32_769, 1];
-        let sizes = sizes.into_iter().chain(std::iter::repeat_n(16_393, 200)).chain([3]);
-        let pieces: Vec<_> = sizes
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        connection.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"GET / HTTP/1.1\r\n");
+    }
+
+    #[tokio::test]
+    async fn who_ends_early_is_passed_on() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        client.write_all(&OPENING[..30]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        connection.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, OPENING[..30]);
+    }
+
+    /// One of DATA.
+    fn frame(length: usize, fill: u8) -> Vec<u8> {
+        let [.., high, middle, low] = length.to_be_bytes();
+        let mut frame = vec![high, middle, low, 0, 0, 0, 0, 0, 1];
+        frame.resize(9 + length, fill);
+        frame
+    }
+
+    #[tokio::test]
+    async fn frames_of_all_sizes_arrive_in_order() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        let sizes = [9, 16_384, 131_072, 0, 1 << 20, 16_385, 100_000];
+        let sizes = sizes.into_iter().chain(std::iter::repeat_n(131_072, 50)).chain([3]);
+        let frames: Vec<_> = sizes
             .enumerate()
-            .map(|(number, size)| vec![u8::try_from(number % 251).unwrap(); size])
+            .map(|(fill, size)| (size, u8::try_from(fill).unwrap()))
             .collect();
-        let expected = pieces.concat();
+        let expected: Vec<u8> = frames
+            .iter()
+            .flat_map(|(size, fill)| {
+                let pieces = (0..*size).step_by(16_384).map(|from| (*size - from).min(16_384));
+                let pieces: Vec<_> = if *size == 0 { vec![0] } else { pieces.collect() };
+                pieces
+                    .into_iter()
+                    .flat_map(|length| frame(length, *fill))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         let server = tokio::spawn(async move {
-            for piece in &pieces {
-                connection.write_all(piece).await.unwrap();
+            for (size, fill) in frames {
+                connection.write_all(&frame(size, fill)).await.unwrap();
                 connection.flush().await.unwrap();
             }
             connection
@@ -297,24 +296,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flush_is_put_off_once() {
-        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
-        let piece = [7; 16_393];
-        connection.write_all(&piece).await.unwrap();
-        // As HTTP/2's side does, whose task is woken by the first.
-        connection.flush().await.unwrap();
-        let none = tokio::time::timeout(Duration::from_millis(50), client.readable()).await;
-        assert!(none.is_err(), "more may follow");
-        connection.flush().await.unwrap();
-        client.read_exact(&mut [0; 16_393]).await.unwrap();
-    }
-
-    #[tokio::test]
     async fn an_end_loses_nothing_of_what_was_sent() {
         let (client, mut connection) = connect(Duration::from_secs(10)).await;
         let (mut from_server, mut to_server) = client.into_split();
-        let sent = vec![7; 1 << 20];
-        let expected = sent.len();
+        let sent = frame(1 << 20, 7);
+        // With the heads of the frames that it is cut into.
+        let expected = sent.len() + 63 * 9;
         let server = tokio::spawn(async move {
             connection.write_all(&sent).await.unwrap();
             // Drops it afterwards.

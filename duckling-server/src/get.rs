@@ -26,7 +26,6 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service;
 
-use crate::in_flight;
 use crate::message::Parts;
 use crate::running::Answer;
 use crate::service::DucklingService;
@@ -193,7 +192,7 @@ impl Messages {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Parts>>> {
         let pending = self.read(context).is_pending();
         let rest = self.gathered.split().freeze();
-        let parts: Parts = self.pieces.drain(..).map(in_flight::share).chain([rest]).collect();
+        let parts: Parts = self.pieces.drain(..).chain([rest]).collect();
         if parts.has_remaining() {
             return Poll::Ready(Some(Frame::data(parts)));
         }

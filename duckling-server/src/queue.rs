@@ -1,7 +1,8 @@
 //! The queue between the thread that runs a statement and the stream that answers it.
 //!
-//! Bounded by bytes: a little at first, as most of a result may never be read, and more with what has been. The producer blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream, or several that
-//! take turns). A consumer that goes away is noticed by the producer at once, and the statement is interrupted.
+//! Bounded by bytes: a little at first, as most of a result may never be read, and more with what has been. The producer
+//! blocks (it is a DuckDB thread), the consumer awaits (it is a gRPC stream, or several that take turns). A consumer that goes
+//! away is noticed by the producer at once, and the statement is interrupted.
 //!
 //! All queues of a server share a bound as well. When that is reached each holds no more than one message, so that every
 //! statement goes on as fast as its client reads, and none needs more memory for it.

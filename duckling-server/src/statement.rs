@@ -155,9 +155,6 @@ pub fn run(
     };
     note_effects(sessions, lease, &last, outcome.is_ok());
     let is_given_up = last.kind() == StatementKind::Read && producer.is_some_and(Producer::is_closed);
-    if is_given_up && outcome.is_err() {
-        lease.herd()?.doubts();
-    }
     end_on_workers(lease, outcome, is_given_up)?;
     let schema = sink.plain.as_ref().map(|plain| Arc::clone(plain.schema()));
     let mut summary = sink.summary;

@@ -68,7 +68,10 @@ fn requests() -> Vec<Vec<u8>> {
         settings: [("TimeZone".to_owned(), "UTC".to_owned())].into(),
         ..HelloRequest::default()
     };
+    // A frame of settings, with one of them.
+    let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x05\0\0\x40\0";
     vec![
+        opening.to_vec(),
         Command::Execute(execute).encode().to_vec(),
         Command::Ingest(ingest).encode().to_vec(),
         hello.encode_to_vec(),

@@ -1,6 +1,7 @@
 //! A DuckDB instance with one database.
 
 use std::mem;
+use std::num::NonZero;
 use std::ptr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::thread;
@@ -25,6 +26,11 @@ pub struct DatabaseOptions {
     /// Whether extensions that nobody has signed may be loaded.
     pub allow_unsigned_extensions: bool,
 }
+
+/// What DuckDB's threads hold of a result that nobody has fetched yet, for each of them; 10 MB at most, as DuckDB has it. The
+/// server's own queue is behind it, and with few threads more here is only older when it is sent, and in no cache any more.
+const STREAM_BYTES_PER_THREAD: usize = 2 * 1024 * 1024;
+const STREAM_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// How often an instance that is to close is looked at.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(10);
@@ -52,7 +58,11 @@ enum State {
 }
 
 /// A DuckDB instance.
-pub(super) struct Instance(ffi::duckdb_v2_instance_handle);
+pub(super) struct Instance {
+    handle: ffi::duckdb_v2_instance_handle,
+    /// DuckDB's, when it was opened.
+    threads: usize,
+}
 
 // SAFETY: an instance may be used from any thread; DuckDB locks inside (`duckdb_v2_connection_create` and `destroy`).
 unsafe impl Send for Instance {}
@@ -62,7 +72,7 @@ unsafe impl Sync for Instance {}
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: the handle came from `instance_create_with_options` and is destroyed only here.
-        unsafe { ffi::duckdb_v2_instance_destroy(&raw mut self.0) };
+        unsafe { ffi::duckdb_v2_instance_destroy(&raw mut self.handle) };
     }
 }
 
@@ -203,12 +213,22 @@ impl Instance {
                 )
             }
         })?;
-        let instance = Self(handle);
+        let threads = options
+            .threads
+            .unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
+        let instance = Self { handle, threads };
         let path = view(path);
         check(|error| {
             // SAFETY: the instance is live; a null name means "derived from the path", null options mean defaults.
             unsafe {
-                ffi::duckdb_v2_instance_attach(instance.0, ptr::null(), &raw const path, ptr::null_mut(), true, error)
+                ffi::duckdb_v2_instance_attach(
+                    instance.handle,
+                    ptr::null(),
+                    &raw const path,
+                    ptr::null_mut(),
+                    true,
+                    error,
+                )
             }
         })?;
         Ok(instance)
@@ -217,8 +237,11 @@ impl Instance {
     fn connect(self: &Arc<Self>) -> Result<Connection, RemoteError> {
         let mut handle: ffi::duckdb_v2_connection_handle = ptr::null_mut();
         // SAFETY: the instance is live.
-        check(|error| unsafe { ffi::duckdb_v2_connection_create(self.0, &raw mut handle, error) })?;
-        Connection::new(handle, Arc::clone(self))
+        check(|error| unsafe { ffi::duckdb_v2_connection_create(self.handle, &raw mut handle, error) })?;
+        let mut connection = Connection::new(handle, Arc::clone(self))?;
+        let ahead = (STREAM_BYTES_PER_THREAD * self.threads).min(STREAM_BYTES_MAX);
+        connection.execute(&format!("SET max_streaming_buffer_size = '{}KiB'", ahead >> 10))?;
+        Ok(connection)
     }
 }
 

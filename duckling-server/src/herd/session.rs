@@ -89,8 +89,6 @@ struct Transaction {
     /// All workers are to begin with the transaction's first statement.
     begins_everywhere: bool,
     joined: BTreeMap<WorkerId, Joined>,
-    /// A query was given up in the middle: a worker may have lost its part by that.
-    is_doubtful: bool,
     /// A worker's part has been lost: it cannot be committed.
     broken: Option<RemoteError>,
 }
@@ -650,8 +648,8 @@ impl HerdSession {
             return Ok(Vec::new());
         }
         let runtime = self.herd.runtime()?;
-        if transaction.is_doubtful || writers.len() > 1 {
-            // A worker that has lost its part must be found before any of them commits.
+        if writers.len() > 1 {
+            // One that has lost its part, to a query that was given up for one, must be found before any of them commits.
             let outcomes = runtime.block_on(self.control(writers.clone(), "SELECT 1"));
             if let Some((_, error)) = outcomes.into_iter().find_map(|outcome| outcome.result.err()) {
                 self.roll_back(writers.into_iter().chain(readers).collect());
@@ -660,11 +658,6 @@ impl HerdSession {
         }
         let (outcomes, _) = runtime.block_on(join(self.control(writers, "COMMIT"), self.control(readers, "ROLLBACK")));
         judge(outcomes)
-    }
-
-    /// A query of the open transaction was given up in the middle.
-    pub fn doubts(&self) {
-        lock(&self.transaction).is_doubtful = true;
     }
 
     /// Rolls back on every worker that has joined. Never fails: a worker that cannot be told rolls back when it misses the
