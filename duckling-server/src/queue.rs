@@ -122,6 +122,13 @@ impl Shared {
         !state.is_for_little && is_full()
     }
 
+    /// Whether a producer that waits is to go on. In a queue that does not grow any more it would stop and go for each message,
+    /// which wakes threads each time; so it goes on when half of it has been read.
+    fn has_room(&self, state: &State) -> bool {
+        let grows = state.bytes_max < state.limit;
+        !self.is_full(state) && (grows || state.bytes <= state.limit / 2)
+    }
+
     fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -155,9 +162,11 @@ impl Producer {
     pub fn send(&self, message: Message) -> Result<(), RemoteError> {
         let pauses = self.0.pauses.get();
         let mut paused = None;
+        let mut waits = false;
         let mut state = self.0.lock();
         // Whoever waits here has something queued, so its own consumer wakes it.
-        while !state.closed && !state.hurried && self.0.is_full(&state) {
+        while !state.closed && !state.hurried && (self.0.is_full(&state) || waits && !self.0.has_room(&state)) {
+            waits = true;
             self.flush_locked(&mut state);
             paused = paused.or_else(|| pauses.map(Pauses::pause));
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -300,8 +309,9 @@ impl Consumer {
             self.0.pool.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
             // One that was waited for takes along what is behind it.
             state.flushed = !state.messages.is_empty();
-            drop(state);
-            self.0.room.notify_all();
+            if self.0.has_room(&state) {
+                self.0.room.notify_all();
+            }
             return Next::Item(Some(Ok(message)));
         }
         match state.outcome.clone() {
@@ -442,8 +452,9 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         });
-        // Half of the first bound each: 2 at first; what is read makes room for itself and as much again, 8 in the end.
-        for (read, ahead) in [2, 3, 4, 5, 6, 7, 8, 8, 8].into_iter().enumerate() {
+        // Half of the first bound each: 2 at first; what is read makes room for itself and as much again, 8 in the end. Then
+        // half is read before there are more.
+        for (read, ahead) in [2, 3, 4, 5, 6, 7, 6, 5, 8, 7].into_iter().enumerate() {
             let deadline = Instant::now() + Duration::from_secs(5);
             while sent.load(Ordering::SeqCst) < read + ahead && Instant::now() < deadline {
                 tokio::time::sleep(Duration::from_millis(1)).await;

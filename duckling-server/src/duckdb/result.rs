@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
+use std::thread;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef};
@@ -119,6 +120,9 @@ impl Default for BatchSize {
     }
 }
 
+/// Batches of so many rows are not all of a short result: one of DuckDB's vectors.
+const LARGE_BATCH_ROWS: usize = 2048;
+
 /// The stream of a statement's rows, as Arrow record batches converted on DuckDB's worker threads.
 ///
 /// Dropping it before the end aborts the statement: in autocommit its writes are rolled back.
@@ -127,6 +131,10 @@ pub struct ArrowResult<'connection> {
     connection: Arc<ConnectionHandle>,
     /// Nothing of the statement runs any more.
     ended: bool,
+    /// The latest batch was: a thread that makes others may be about to pause, as this one was too slow for it. Who takes the
+    /// next batch wakes it, which DuckDB does in a loop (`Executor::RescheduleTask`) until it has paused, and must not keep the
+    /// processor from it meanwhile.
+    is_large: bool,
     schema: Option<SchemaRef>,
     intervals: Intervals,
     /// Until the schema is known.
@@ -176,6 +184,7 @@ impl ArrowResult<'_> {
             connection: Arc::clone(connection),
             // Not before something runs.
             ended: true,
+            is_large: false,
             schema: None,
             intervals: Intervals::None,
             storing: (types == ResultTypes::Stored
@@ -372,11 +381,15 @@ impl ArrowResult<'_> {
     /// DuckDB's error; `INTERRUPT` if the statement was cancelled or stopped.
     pub fn next_batch(&mut self, stopped: &dyn Fn() -> bool) -> Result<Option<RecordBatch>, RemoteError> {
         let schema = self.schema()?;
+        if self.is_large {
+            thread::yield_now();
+        }
         loop {
             let (array, status) = self.step(&schema)?;
             match status {
                 StepStatus::DUCKDB_V2_RESULT_STEP_STATUS_CHUNK => {
                     let batch = record_batch(schema, array)?;
+                    self.is_large = batch.num_rows() >= LARGE_BATCH_ROWS;
                     if matches!(self.intervals, Intervals::Suspect) {
                         check_whole(&batch)?;
                     }
