@@ -584,6 +584,7 @@ mod tests {
             raw: ptr::null_mut(),
             connection: connection.handle(),
             ended: false,
+            is_large: false,
             schema: None,
             intervals: Intervals::None,
             storing: None,
