@@ -1,7 +1,7 @@
 //! HTTP/2's frames ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113), sections 4 to 6), as large as a client takes them.
 //!
-//! Most clients take 16 KiB, and HTTP/2's side goes through all its queues for each frame. So it is told that every client
-//! takes large ones ([`Opening`]), and what it writes is cut on the way to the network ([`FrameCutter`]): heads are added,
+//! Most clients take 16 KiB, and HTTP/2's side here, the crate h2, goes through all its queues for each frame. So it is told
+//! that every client takes large ones ([`Opening`]), and what it writes is cut on the way to the network ([`FrameCutter`]): heads are added,
 //! and what is between them is not copied.
 
 use std::io::{self, IoSlice};

@@ -27,7 +27,7 @@ pub struct DatabaseOptions {
     pub allow_unsigned_extensions: bool,
 }
 
-/// What DuckDB's threads hold of a result that nobody has fetched yet, for each of them; 10 MB at most, as DuckDB has it. The
+/// What DuckDB's threads hold of a result that nobody has fetched yet, for each of them; 10 MiB at most, as DuckDB has it. The
 /// server's own queue is behind it, and with few threads more here is only older when it is sent, and in no cache any more.
 const STREAM_BYTES_PER_THREAD: usize = 2 * 1024 * 1024;
 const STREAM_BYTES_MAX: usize = 10 * 1024 * 1024;
@@ -239,7 +239,9 @@ impl Instance {
         // SAFETY: the instance is live.
         check(|error| unsafe { ffi::duckdb_v2_connection_create(self.handle, &raw mut handle, error) })?;
         let mut connection = Connection::new(handle, Arc::clone(self))?;
-        let ahead = (STREAM_BYTES_PER_THREAD * self.threads).min(STREAM_BYTES_MAX);
+        let ahead = STREAM_BYTES_PER_THREAD
+            .saturating_mul(self.threads)
+            .min(STREAM_BYTES_MAX);
         connection.execute(&format!("SET max_streaming_buffer_size = '{}KiB'", ahead >> 10))?;
         Ok(connection)
     }
