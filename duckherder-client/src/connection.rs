@@ -7,14 +7,14 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use duckherder_proto::action::{self, ActionRequest};
 use duckherder_proto::{Message, limits};
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
 
+use crate::channel::{Channel, Endpoint};
 use crate::contain::contained_async;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
 use crate::pool::{Pool, Used};
 
-/// A connection, shared by all its clones. tonic reconnects it when it breaks; what was under way is lost.
+/// A connection, shared by all its clones. It is made anew when it has broken; what was under way is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     channel: Channel,
@@ -27,7 +27,7 @@ impl Connection {
     /// Connects once, without a deadline of its own.
     pub(crate) async fn open(options: &ClientOptions) -> Result<Self, ClientError> {
         let address = options.address();
-        let endpoint = endpoint(options, &address)?;
+        let endpoint = Endpoint::new(&address, options.connect_timeout)?;
         let channel = endpoint.connect().await.map_err(|source| ClientError::Connect {
             address: address.clone(),
             source,
@@ -131,21 +131,4 @@ impl Connection {
 /// `Describe` of `duckherder.v1.Describe`.
 fn operation<R: ActionRequest>() -> &'static str {
     R::TYPE.rsplit('.').next().unwrap_or(R::TYPE)
-}
-
-fn endpoint(options: &ClientOptions, address: &str) -> Result<Endpoint, ClientError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|source| ClientError::Address {
-        address: address.to_owned(),
-        source,
-    })?;
-    Ok(endpoint
-        .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_frame_size(limits::FRAME_BYTES_MAX)
-        .http2_max_header_list_size(limits::HEADER_BYTES_MAX)
-        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true))
 }

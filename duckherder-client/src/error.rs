@@ -27,19 +27,19 @@ pub enum ClientError {
         /// `host:port` as given.
         address: String,
         /// What the URI parser says.
-        source: tonic::transport::Error,
+        source: http::uri::InvalidUri,
     },
     /// No connection could be made.
     #[error(
         "cannot connect to the duckling at {address}: {}; is it running, are host and port right, does a firewall let \
          it through?",
-        root_cause(source)
+        root_cause(source.as_ref())
     )]
     Connect {
         /// `host:port`
         address: String,
         /// The last attempt's failure.
-        source: tonic::transport::Error,
+        source: BoxError,
     },
     /// Something answers, but does not know the Duckherder protocol.
     #[error(

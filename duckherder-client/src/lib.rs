@@ -75,6 +75,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+mod channel;
 mod client;
 mod connection;
 mod contain;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+
+use crate::channel::{Channel, Endpoint};
 
 /// How often connections are looked at: one that nobody has used in between is closed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
@@ -109,10 +110,10 @@ mod tests {
 
     async fn pool(look_interval: Duration) -> (Arc<Pool>, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap().to_string();
         let pool = Pool {
             look_interval,
-            ..Pool::new(Endpoint::from_shared(address).unwrap(), DEADLINE, 2)
+            ..Pool::new(Endpoint::new(&address, DEADLINE).unwrap(), DEADLINE, 2)
         };
         (Arc::new(pool), listener)
     }

@@ -5,10 +5,11 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +28,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long nobody is accepted after an error: of too many open files, for one, which does not go away by trying again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes that a cork holds back, at most.
+const CORKED_BYTES_MAX: usize = 16 * 1024;
 
 /// The connections of a listener, up to so many at a time; more wait in the listener's queue.
 pub fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<Item = io::Result<Connection>> {
@@ -57,6 +61,9 @@ pub struct Connection {
     /// Then: the part of it that is still to be read here.
     opened: Bytes,
     cutter: FrameCutter,
+    cork: Cork,
+    /// What it holds back.
+    held: BytesMut,
     /// Since the server has ended it.
     linger: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
@@ -71,9 +78,48 @@ impl Connection {
             opening: Some((Opening::default(), Box::pin(tokio::time::sleep(opening_timeout)))),
             opened: Bytes::new(),
             cutter: FrameCutter::default(),
+            cork: Cork::default(),
+            held: BytesMut::new(),
             linger: None,
             _place: place,
         }
+    }
+
+    /// Holds back a little of what is written, even if it is flushed, from when it is [put in](Cork::put_in) until it is
+    /// taken out. HTTP/2's side flushes after each piece of an answer, and each write to the network takes the system as long
+    /// as the answer itself, and wakes the client.
+    pub fn cork(&self) -> Cork {
+        self.cork.clone()
+    }
+}
+
+/// That of a [`Connection`].
+#[derive(Clone, Default)]
+pub struct Cork(Arc<CorkState>);
+
+#[derive(Default)]
+struct CorkState {
+    is_in: AtomicBool,
+    holds_something: AtomicBool,
+}
+
+impl Cork {
+    pub fn put_in(&self) {
+        self.0.is_in.store(true, Ordering::Relaxed);
+    }
+
+    /// What is held back leaves with the next flush.
+    pub fn take_out(&self) {
+        self.0.is_in.store(false, Ordering::Relaxed);
+    }
+
+    fn is_in(&self) -> bool {
+        self.0.is_in.load(Ordering::Relaxed)
+    }
+
+    /// Whether something is held back, or waits for the network since.
+    pub fn holds_something(&self) -> bool {
+        self.0.holds_something.load(Ordering::Relaxed)
     }
 }
 
@@ -111,8 +157,35 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Gives the network what is held back, and `parts`, as far as it takes them: how many bytes of `parts` are done with.
+    fn poll_pass_on(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Self {
+            stream, cutter, held, ..
+        } = self;
+        let mut write = |parts: &[IoSlice<'_>]| Pin::new(&mut *stream).poll_write_vectored(context, parts);
+        if held.is_empty() {
+            return cutter.poll_write(parts, write);
+        }
+        let done = loop {
+            let all: Vec<_> = std::iter::once(IoSlice::new(held))
+                .chain(parts.iter().map(|part| IoSlice::new(part)))
+                .collect();
+            let done = ready!(cutter.poll_write(&all, &mut write))?;
+            let of_held = done.min(held.len());
+            held.advance(of_held);
+            if held.is_empty() && (done > of_held || parts.is_empty()) {
+                break done - of_held;
+            }
+        };
+        self.cork.0.holds_something.store(false, Ordering::Relaxed);
+        Poll::Ready(Ok(done))
+    }
+
     /// The rest of what was written.
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            ready!(self.poll_pass_on(context, &[]))?;
+        }
         let Self { stream, cutter, .. } = self;
         cutter.poll_finish(|parts| Pin::new(&mut *stream).poll_write_vectored(context, parts))
     }
@@ -141,10 +214,16 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, cutter, .. } = self.get_mut();
-        cutter.poll_write(parts, |parts| {
-            Pin::new(&mut *stream).poll_write_vectored(context, parts)
-        })
+        let this = self.get_mut();
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        if this.cork.is_in() && this.held.len().saturating_add(bytes) <= CORKED_BYTES_MAX {
+            for part in parts {
+                this.held.extend_from_slice(part);
+            }
+            this.cork.0.holds_something.store(bytes > 0, Ordering::Relaxed);
+            return Poll::Ready(Ok(bytes));
+        }
+        this.poll_pass_on(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,6 +232,9 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.cork.is_in() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(this.poll_finish(context))?;
         Pin::new(&mut this.stream).poll_flush(context)
     }
@@ -251,19 +333,24 @@ mod tests {
         assert_eq!(received, OPENING[..30]);
     }
 
+    const HEAD_BYTES: usize = 9;
+
     /// One of DATA.
     fn frame(length: usize, fill: u8) -> Vec<u8> {
         let [.., high, middle, low] = length.to_be_bytes();
         let mut frame = vec![high, middle, low, 0, 0, 0, 0, 0, 1];
-        frame.resize(9 + length, fill);
+        frame.resize(HEAD_BYTES + length, fill);
         frame
     }
 
-    #[tokio::test]
-    async fn frames_of_all_sizes_arrive_in_order() {
+    /// With the cork put in and taken out all the time, or never.
+    async fn all_arrive_in_order(uses_cork: bool) {
         let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
         let sizes = [9, 16_384, 131_072, 0, 1 << 20, 16_385, 100_000];
-        let sizes = sizes.into_iter().chain(std::iter::repeat_n(131_072, 50)).chain([3]);
+        let sizes = sizes
+            .into_iter()
+            .chain(std::iter::repeat_n(131_072, 50))
+            .chain([3, 300, 3, 4000, 3]);
         let frames: Vec<_> = sizes
             .enumerate()
             .map(|(fill, size)| (size, u8::try_from(fill).unwrap()))
@@ -280,10 +367,19 @@ mod tests {
             })
             .collect();
         let server = tokio::spawn(async move {
+            let cork = connection.cork();
             for (size, fill) in frames {
+                if uses_cork {
+                    cork.put_in();
+                }
                 connection.write_all(&frame(size, fill)).await.unwrap();
+                if fill % 3 == 0 {
+                    cork.take_out();
+                }
                 connection.flush().await.unwrap();
             }
+            cork.take_out();
+            connection.flush().await.unwrap();
             connection
         });
         let mut received = vec![0; expected.len()];
@@ -296,12 +392,60 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn frames_of_all_sizes_arrive_in_order() {
+        all_arrive_in_order(false).await;
+        all_arrive_in_order(true).await;
+    }
+
+    #[tokio::test]
+    async fn a_cork_holds_back_a_little_until_it_is_taken_out() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        let cork = connection.cork();
+        cork.put_in();
+        let small = frame(100, 1);
+        for _ in 0..2 {
+            connection.write_all(&small).await.unwrap();
+            connection.flush().await.unwrap();
+        }
+        assert!(cork.holds_something());
+        let mut received = vec![0; 4096];
+        let early = tokio::time::timeout(Duration::from_millis(50), client.read(&mut received));
+        assert!(early.await.is_err(), "it was held back");
+        cork.take_out();
+        connection.flush().await.unwrap();
+        assert!(!cork.holds_something());
+        let read = client.read(&mut received).await.unwrap();
+        assert_eq!(received[..read], [small.as_slice(), &small].concat());
+        // More than a little takes along what is held back.
+        cork.put_in();
+        connection.write_all(&small).await.unwrap();
+        connection.write_all(&frame(CORKED_BYTES_MAX, 2)).await.unwrap();
+        assert!(!cork.holds_something());
+        let mut received = vec![0; small.len() + HEAD_BYTES + CORKED_BYTES_MAX];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(received[..small.len()], small);
+    }
+
+    #[tokio::test]
+    async fn an_end_takes_out_the_cork() {
+        let (mut client, mut connection) = connect(Duration::from_secs(10)).await;
+        connection.cork().put_in();
+        connection.write_all(&frame(100, 1)).await.unwrap();
+        let ending = tokio::spawn(async move { connection.shutdown().await });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, frame(100, 1));
+        drop(client);
+        ending.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn an_end_loses_nothing_of_what_was_sent() {
         let (client, mut connection) = connect(Duration::from_secs(10)).await;
         let (mut from_server, mut to_server) = client.into_split();
         let sent = frame(1 << 20, 7);
         // With the heads of the frames that it is cut into.
-        let expected = sent.len() + 63 * 9;
+        let expected = sent.len() + 63 * HEAD_BYTES;
         let server = tokio::spawn(async move {
             connection.write_all(&sent).await.unwrap();
             // Drops it afterwards.

@@ -1,18 +1,22 @@
 //! HTTP/2 on the connections of a listener.
 //!
-//! What tonic's own server does, but for two things. A connection's requests run in its own task: rows on their way are handed
-//! from one to the other some thousand times a second, and would go from thread to thread each time. And more of a result may
-//! wait for the connection to write it.
+//! What tonic's own server does, but for three things. A connection's requests run in its own task: rows on their way are
+//! handed from one to the other some thousand times a second, and would go from thread to thread each time. What they have to
+//! say together leaves with one write to the network, and wakes the client once. And more of a result may wait for the
+//! connection to write it.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use duckherder_proto::limits;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::task::AtomicWaker;
 use futures::{FutureExt, Stream, StreamExt};
 use http::Request;
 use hyper::body::Incoming;
@@ -21,6 +25,7 @@ use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::has_budget_remaining;
 use tonic::body::Body;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower_service::Service;
@@ -32,6 +37,9 @@ use crate::presence::on_connection;
 
 /// Bytes of a request's answer that may wait for the connection to write them. With fewer, one message more is taken.
 const UNWRITTEN_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often a connection's task goes on at once with what has woken itself, before other tasks get their turn.
+const ROUNDS_MAX: usize = 32;
 
 /// Requests of a connection at a time. A herd's nodes read all their exchanges over few connections, and those that wait for each
 /// other must all find room.
@@ -79,32 +87,96 @@ async fn serve_one(connection: Connection, services: Services, mut stopping: wat
         .max_send_buf_size(UNWRITTEN_BYTES_MAX)
         .keep_alive_interval(limits::KEEPALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT);
+    let cork = connection.cork();
+    cork.put_in();
     let mut serving = pin!(builder.serve_connection(TokioIo::new(connection), service));
     let mut requests = FuturesUnordered::new();
     let mut stop = pin!(stopping.changed());
     let mut is_stopping = false;
-    let ended = poll_fn(|context| {
-        if !is_stopping && stop.as_mut().poll(context).is_ready() {
-            is_stopping = true;
-            serving.as_mut().graceful_shutdown();
-        }
-        loop {
+    let rounds = Arc::new(Rounds::default());
+    let waker = Waker::from(Arc::clone(&rounds));
+    let ended = poll_fn(|task| {
+        rounds.begin(task);
+        let mut context = Context::from_waker(&waker);
+        let mut ended = Poll::Pending;
+        for _ in 0..ROUNDS_MAX {
+            rounds.next();
+            if !is_stopping && stop.as_mut().poll(&mut context).is_ready() {
+                is_stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
             // Requests first: the connection writes what they yield.
-            while let Poll::Ready(Some(())) = requests.poll_next_unpin(context) {}
-            if let Poll::Ready(outcome) = serving.as_mut().poll(context) {
-                return Poll::Ready(outcome);
-            }
-            let before = requests.len();
-            while let Poll::Ready(Some(request)) = begun.poll_recv(context) {
+            while let Poll::Ready(Some(())) = requests.poll_next_unpin(&mut context) {}
+            ended = serving.as_mut().poll(&mut context);
+            while let Poll::Ready(Some(request)) = begun.poll_recv(&mut context) {
                 requests.push(request);
+                rounds.go_on();
             }
-            if requests.len() == before {
-                return Poll::Pending;
+            if ended.is_pending() && cork.holds_something() && !rounds.has_more() {
+                // It flushes, whatever else it does.
+                cork.take_out();
+                ended = serving.as_mut().poll(&mut context);
+                cork.put_in();
+            }
+            if ended.is_ready() || !rounds.has_more() || !has_budget_remaining() {
+                break;
             }
         }
+        rounds.end(task);
+        ended
     });
     if let Err(error) = ended.await {
         debug!(%error, "a connection has failed");
+    }
+}
+
+/// Polls what wakes itself again, without a detour: tokio would have another thread woken for it.
+#[derive(Default)]
+struct Rounds {
+    task: AtomicWaker,
+    is_polling: AtomicBool,
+    is_woken: AtomicBool,
+}
+
+impl Rounds {
+    fn begin(&self, task: &Context<'_>) {
+        self.task.register(task.waker());
+        self.is_polling.store(true, Ordering::SeqCst);
+    }
+
+    fn next(&self) {
+        self.is_woken.store(false, Ordering::SeqCst);
+    }
+
+    /// There is more to poll.
+    fn go_on(&self) {
+        self.is_woken.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there is.
+    fn has_more(&self) -> bool {
+        self.is_woken.load(Ordering::SeqCst)
+    }
+
+    fn end(&self, task: &Context<'_>) {
+        self.is_polling.store(false, Ordering::SeqCst);
+        if self.has_more() {
+            task.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Rounds {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.go_on();
+        // Else the task looks before it ends.
+        if !self.is_polling.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
     }
 }
 

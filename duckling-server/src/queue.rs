@@ -63,6 +63,7 @@ impl Queues {
             limit: self.queue_bytes_max,
             outcome: None,
             closed: false,
+            is_waited_for: false,
             flushed: false,
             is_late: false,
             hurried: false,
@@ -89,6 +90,8 @@ struct State {
     /// `Some` once the producer is done; the outcome is handed out after the last message.
     outcome: Option<Result<(), RemoteError>>,
     closed: bool,
+    /// Its producer waits for room.
+    is_waited_for: bool,
     /// What is queued need not be held back.
     flushed: bool,
     /// For a while nothing has come: nothing is held back any more.
@@ -136,8 +139,9 @@ impl Shared {
         self.pool
             .bytes
             .fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
-        drop(state);
-        self.room.notify_all();
+        if state.is_waited_for {
+            self.room.notify_all();
+        }
     }
 }
 
@@ -169,7 +173,9 @@ impl Producer {
             waits = true;
             self.flush_locked(&mut state);
             paused = paused.or_else(|| pauses.map(Pauses::pause));
+            state.is_waited_for = true;
             state = self.0.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.is_waited_for = false;
         }
         if state.closed {
             return Err(RemoteError::new(
@@ -309,7 +315,7 @@ impl Consumer {
             self.0.pool.bytes.fetch_sub(message.bytes(), Ordering::Relaxed);
             // One that was waited for takes along what is behind it.
             state.flushed = !state.messages.is_empty();
-            if self.0.has_room(&state) {
+            if state.is_waited_for && self.0.has_room(&state) {
                 self.0.room.notify_all();
             }
             return Next::Item(Some(Ok(message)));

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use duckherder_client::{Client, ClientError, ExceptionType, IngestTarget, QueryOptions, Session, blocking};
+use duckherder_client::{
+    Client, ClientError, ClientOptions, ExceptionType, IngestTarget, QueryOptions, Session, blocking,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::proxy::Proxy;
 use crate::support::{DEADLINE, batch, number, remote, start, within};
 
 #[tokio::test]
@@ -38,6 +41,31 @@ async fn a_query_yields_its_schema_its_rows_and_a_summary() {
     assert_eq!(next, 100_000);
     assert_eq!(result.summary().unwrap().rows, 100_000);
     assert_eq!(result.rows_received(), 100_000);
+}
+
+#[tokio::test]
+async fn a_small_answer_is_written_at_once() {
+    let (duckling, client) = start().await;
+    client
+        .execute("CREATE TABLE t AS SELECT i, repeat('v', 500) || i AS v FROM range(100) r(i)")
+        .await
+        .unwrap();
+    client.execute("ALTER TABLE t ADD PRIMARY KEY (i)").await.unwrap();
+    let proxy = Proxy::start(duckling.port()).await;
+    let client = Client::connect(ClientOptions::new("127.0.0.1", proxy.port))
+        .await
+        .unwrap();
+    let look_up = async |key: i32| {
+        let result = client.query(format!("SELECT v FROM t WHERE i = {key}")).await.unwrap();
+        let rows: Vec<_> = result.try_collect().await.unwrap();
+        assert_eq!(rows[0].column(0).as_string::<i32>().value(0).len(), 501);
+    };
+    look_up(0).await;
+    let before = proxy.pieces();
+    for key in 1..10 {
+        look_up(key).await;
+    }
+    assert_eq!(proxy.pieces() - before, 9);
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub struct Proxy {
     spared: Arc<AtomicUsize>,
     /// Bytes of answers that each connection has carried, in the order in which they were made.
     answered: Arc<Mutex<Vec<usize>>>,
+    /// In how many pieces they came: no more than servers have written.
+    pieces: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -41,6 +43,8 @@ impl Proxy {
         let (link, state) = watch::channel(Link::Good);
         let (spared, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (of_connections, counts) = (Arc::clone(&spared), Arc::clone(&answered));
+        let pieces = Arc::new(AtomicUsize::new(0));
+        let all_pieces = Arc::clone(&pieces);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let number = {
@@ -49,6 +53,7 @@ impl Proxy {
                     counts.len() - 1
                 };
                 let counts = Arc::clone(&counts);
+                let pieces = Arc::clone(&all_pieces);
                 let mut state = state.clone();
                 let spared = Arc::clone(&of_connections);
                 tokio::spawn(async move {
@@ -61,6 +66,7 @@ impl Proxy {
                     let is_spared = move || number < spared.load(Ordering::SeqCst);
                     let asking = state.clone();
                     let count = move |bytes| {
+                        pieces.fetch_add(1, Ordering::SeqCst);
                         let count = &mut counts.lock().unwrap()[number];
                         *count += bytes;
                         *count
@@ -83,6 +89,7 @@ impl Proxy {
             link,
             spared,
             answered,
+            pieces,
         }
     }
 
@@ -105,6 +112,11 @@ impl Proxy {
     /// Bytes of answers that each connection has carried, in the order in which they were made.
     pub fn answered(&self) -> Vec<usize> {
         self.answered.lock().unwrap().clone()
+    }
+
+    /// In how many pieces answers have come, over all connections.
+    pub fn pieces(&self) -> usize {
+        self.pieces.load(Ordering::SeqCst)
     }
 }
 
