@@ -102,13 +102,19 @@ impl Endpoint {
     }
 
     async fn open(&self) -> Result<Open, BoxError> {
+        timeout(self.connect_timeout, self.open_without_deadline()).await?
+    }
+
+    async fn open_without_deadline(&self) -> Result<Open, BoxError> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(self.connect_timeout));
         poll_fn(|context| connector.poll_ready(context)).await?;
+        // An address that does not answer leaves time for the host's next.
+        let stream = connector.call(self.uri(None)?).await?.into_inner();
         let heard = Arc::new(AtomicBool::new(false));
         let io = Listening {
-            io: connector.call(self.uri(None)?).await?.into_inner(),
+            io: stream,
             heard: Arc::clone(&heard),
         };
         let (requests, mut connection) = Builder::new()
