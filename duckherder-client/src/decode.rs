@@ -13,6 +13,7 @@ use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::reader::RecordBatchDecoder;
 use arrow_flight::FlightData;
+use bytes::Bytes;
 use duckherder_proto::ipc::{check_batch, malformed, message};
 
 use crate::contain::{Panicked, contained};
@@ -24,6 +25,8 @@ const BODY_ALIGNMENT: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Decoder {
     schema: SchemaRef,
+    /// As it was sent.
+    header: Bytes,
     /// arrow's reader realigns the buffers of every type but this one.
     has_dense_union: bool,
 }
@@ -41,7 +44,21 @@ impl Decoder {
         Ok(Self {
             has_dense_union: has_dense_union(&schema),
             schema: Arc::new(schema),
+            header: first.data_header.clone(),
         })
+    }
+
+    /// As [`Decoder::new`], for a stream whose schema is probably that of this one.
+    pub(crate) fn again(self: &Arc<Self>, first: &FlightData) -> Result<Arc<Self>, ArrowError> {
+        if first.data_header == self.header {
+            return Ok(Arc::clone(self));
+        }
+        Self::new(first).map(Arc::new)
+    }
+
+    /// The header of the message that the schema came in.
+    pub(crate) fn header(&self) -> &Bytes {
+        &self.header
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {

@@ -103,4 +103,4 @@ pub use ingest::IngestTarget;
 pub use node::Node;
 pub use options::{AddressError, ClientOptions};
 pub use session::{CatalogSnapshot, IngestOptions, QueryOptions, ServerInfo, Session, StatementShape, TableLookup};
-pub use stream::{BatchMessage, ExchangeStream, QueryStream, RowStream, StagesStream, Summary};
+pub use stream::{BatchMessage, ExchangeStream, QueryStream, RowStream, SchemaMessage, StagesStream, Summary};

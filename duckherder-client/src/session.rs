@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::error::{BoxError, ClientError};
 use crate::ingest::{self, IngestTarget};
 use crate::options::ClientOptions;
-use crate::stream::{QueryStream, StagesStream};
+use crate::stream::{QueryStream, SchemaMessage, StagesStream};
 
 /// Bounds of the pause between two signs of life, whatever timeout the server names.
 const KEEP_ALIVE_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -218,12 +218,24 @@ impl Session {
     /// # Errors
     /// As [`Session::query`].
     pub async fn run_stages(&self, request: v1::RunStagesRequest) -> Result<StagesStream, ClientError> {
+        self.run_stages_expecting(request, None).await
+    }
+
+    /// [`Session::run_stages`], with what the schema probably is, if it is known.
+    ///
+    /// # Errors
+    /// As [`Session::run_stages`]; that the schema is another is not one.
+    pub async fn run_stages_expecting(
+        &self,
+        request: v1::RunStagesRequest,
+        expected: Option<&SchemaMessage>,
+    ) -> Result<StagesStream, ClientError> {
         let request = v1::RunStagesRequest {
             session_id: self.id().clone(),
             statement_id: self.next_statement_id(),
             ..request
         };
-        StagesStream::run(self.clone(), &self.0.connection, request).await
+        StagesStream::run(self.clone(), &self.0.connection, request, expected).await
     }
 
     /// The shape of a statement's result, without running it.

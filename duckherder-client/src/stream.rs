@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::{FlightData, Ticket};
+use bytes::Bytes;
 use duckherder_proto::Message;
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{
@@ -99,6 +100,24 @@ pub type StagesStream = RowStream<RunStagesSummary>;
 /// The rows that one worker of a herd has for another. See [`RowStream`].
 pub type ExchangeStream = RowStream<ExchangeSummary>;
 
+/// A schema as it was sent, for streams whose schemas are the same: the next one's is not read again. Clones are cheap.
+#[derive(Debug, Clone)]
+pub struct SchemaMessage(Arc<Decoder>);
+
+impl SchemaMessage {
+    /// The message's header, an Arrow IPC `Message`; it has no body.
+    #[must_use]
+    pub fn header(&self) -> &Bytes {
+        self.0.header()
+    }
+
+    /// Whether both are one: one was expected to be the other, and was.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// A record batch as it was sent.
 pub struct BatchMessage {
     /// Header and body are Arrow's.
@@ -171,22 +190,30 @@ impl RowStream<StatementSummary> {
             },
             runtime: Handle::current(),
         });
-        let stream = Self::start(call, connection, Command::Execute(request), statement_id, Some(session)).await?;
+        let command = Command::Execute(request);
+        let stream = Self::start(call, connection, command, statement_id, Some(session), None).await?;
         Ok(Self { further, ..stream })
     }
 }
 
 impl RowStream<RunStagesSummary> {
-    /// Sends the stages and waits for the schema.
+    /// Sends the stages and waits for the schema, which is probably `expected`.
     pub(crate) async fn run(
         session: Session,
         connection: &Connection,
         request: RunStagesRequest,
+        expected: Option<&SchemaMessage>,
     ) -> Result<Self, ClientError> {
         let call = connection.start("RunStages");
         let statement_id = request.statement_id;
         let command = Command::RunStages(request);
-        Self::start(call, connection, command, statement_id, Some(session)).await
+        Self::start(call, connection, command, statement_id, Some(session), expected).await
+    }
+
+    /// The schema as it was sent.
+    #[must_use]
+    pub fn schema_message(&self) -> SchemaMessage {
+        SchemaMessage(Arc::clone(&self.decoder))
     }
 
     /// The next batch as it was sent, for whoever passes it on: not decoded, and not checked but for its number of rows. `None`
@@ -251,7 +278,7 @@ impl RowStream<ExchangeSummary> {
     /// Asks for the rows and waits for their schema.
     pub(crate) async fn read(connection: &Connection, request: ReadExchangeRequest) -> Result<Self, ClientError> {
         let call = connection.start("ReadExchange");
-        Self::start(call, connection, Command::ReadExchange(request), 0, None).await
+        Self::start(call, connection, Command::ReadExchange(request), 0, None, None).await
     }
 }
 
@@ -262,6 +289,7 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
         command: Command,
         statement_id: u64,
         session: Option<Session>,
+        expected: Option<&SchemaMessage>,
     ) -> Result<Self, ClientError> {
         let ticket = Ticket {
             ticket: command.encode(),
@@ -275,10 +303,14 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
         let opened = opened.await.map_err(|panicked| call.protocol(panicked.0))?;
         let (messages, first) = opened.map_err(|status| call.failed(status))?;
         let first = first.ok_or_else(|| call.protocol("it ends before its schema"))?;
-        let decoder = Decoder::new(&first).map_err(|error| call.undecodable(error))?;
+        let decoder = match expected {
+            Some(SchemaMessage(known)) => known.again(&first),
+            None => Decoder::new(&first).map(Arc::new),
+        };
+        let decoder = decoder.map_err(|error| call.undecodable(error))?;
         Ok(Self {
             messages: Some(Messages::One(messages)),
-            decoder: Arc::new(decoder),
+            decoder,
             call,
             statement_id,
             batches_received: 0,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use duckherder_client::BatchMessage;
+use duckherder_client::{BatchMessage, SchemaMessage};
 use duckherder_proto::history::Traffic;
 use duckherder_proto::v1::{BatchMetadata, ColumnDescription, Compression, ResultKind, StatementSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
@@ -266,7 +266,7 @@ pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registr
         Found::Worker(route, worker) if registration.start(false).is_ok() => {
             let mut rows = RoutedRows::start(&herd, &route, worker, &job.sql).await.map(Box::new);
             let is_whole = match &mut rows {
-                Ok(rows) if rows.schema() == route.schema => rows.read_ahead().await,
+                Ok(rows) if rows.is_expected() => rows.read_ahead().await,
                 _ => false,
             };
             (Way::Routed(route, rows), is_whole)
@@ -308,12 +308,16 @@ fn run_routed(
         // What is wrong, the planner can say better.
         Err(_) => return Ok(false),
     };
-    if rows.schema() != route.schema {
+    if !rows.is_expected() {
         return Ok(false);
     }
     rows.accept();
     sink.summary.set_result_kind(ResultKind::Rows);
-    sink.begin(&route.schema)?;
+    if sink.is_compressed {
+        sink.begin(&route.schema)?;
+    } else {
+        sink.forward_schema(&rows.schema_message())?;
+    }
     while let Some(message) = rows.next()? {
         if sink.is_compressed {
             let batch = rows.decode(message)?;
@@ -677,6 +681,12 @@ impl<'a> Sink<'a> {
             number(&mut message, next_index);
             send(message, traffic, producer, sent)
         })
+    }
+
+    /// The result's columns, encoded elsewhere.
+    fn forward_schema(&mut self, schema: &SchemaMessage) -> Result<(), RemoteError> {
+        let message = Message::of_arrow(schema.header().clone(), Vec::new());
+        send(message, self.traffic, self.producer, &mut self.summary.bytes)
     }
 
     /// A batch that has been encoded elsewhere, for the columns of this result.

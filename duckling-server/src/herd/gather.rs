@@ -8,13 +8,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{HerdQuery, StageId, Summary};
-use duckherder_client::{BatchMessage, StagesStream};
-use duckherder_proto::types::type_text;
-use duckherder_proto::v1::{
-    ColumnDescription, HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary,
-};
+use duckherder_client::{BatchMessage, SchemaMessage, StagesStream};
+use duckherder_proto::v1::{HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary};
 use duckherder_proto::{ExceptionType, RemoteError};
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -289,6 +286,8 @@ pub struct RoutedRows {
     worker: WorkerId,
     address: String,
     stream: StagesStream,
+    /// Its columns are those of the route.
+    is_expected: bool,
     keeper: Keeper,
     /// What has been read before it was asked for.
     ahead: VecDeque<Result<Option<BatchMessage>, RemoteError>>,
@@ -307,15 +306,8 @@ impl RoutedRows {
     ) -> Result<Self, RemoteError> {
         let registry = session.herd().registry();
         let address = registry.address(&worker)?;
-        let columns = route.schema.fields().iter().map(|field| ColumnDescription {
-            name: field.name().clone(),
-            type_text: type_text(field).unwrap_or_default().to_owned(),
-            ..ColumnDescription::default()
-        });
-        let columns = columns.collect();
         let stage = HerdStage {
             sql: sql.to_owned(),
-            columns,
             output: OutputKind::Gather.into(),
             ..HerdStage::default()
         };
@@ -327,9 +319,13 @@ impl RoutedRows {
             ..RunStagesRequest::default()
         };
         let keeper = Keeper::of(vec![worker.clone()], 1, Some(route.summary.clone()));
-        let answer = registry.unless_gone(&worker, session.run_stages(&worker, Access::Read, request));
-        let stream = session.unless_cancelled(answer).await?;
+        let known = route.schema_message();
+        // In its place: it is large, and would be moved from one into the other.
+        let answer = session.run_stages(&worker, Access::Read, request, known).boxed();
+        let stream = session.unless_cancelled(registry.unless_gone(&worker, answer)).await?;
+        let is_expected = route.is_of(&stream);
         Ok(Self {
+            is_expected,
             session: Arc::clone(session),
             worker,
             address,
@@ -378,9 +374,14 @@ impl RoutedRows {
             .map_err(|error| named(&self.worker.0, &self.address, error.to_remote_error()))
     }
 
-    /// The columns.
-    pub fn schema(&self) -> SchemaRef {
-        self.stream.schema()
+    /// Whether the columns are those of the route.
+    pub fn is_expected(&self) -> bool {
+        self.is_expected
+    }
+
+    /// The columns, as they were sent.
+    pub fn schema_message(&self) -> SchemaMessage {
+        self.stream.schema_message()
     }
 
     /// These are the statement's rows: it is in the statistics from here on.
@@ -462,7 +463,7 @@ async fn run_part(
     turn: Arc<Starting>,
 ) -> Result<StagesStream, RemoteError> {
     let worker = &part.worker;
-    let mut stream = session.run_stages(worker, access, request).await?;
+    let mut stream = session.run_stages(worker, access, request, None).await?;
     drop(turn);
     let address = session.herd().registry().address(worker).unwrap_or_default();
     let of_worker = |error| named(&worker.0, &address, error);

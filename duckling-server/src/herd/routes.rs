@@ -10,12 +10,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::query::Summary;
 use duckherder_catalog::template::Template;
+use duckherder_client::{SchemaMessage, StagesStream};
 use duckherder_proto::RemoteError;
 use serde::Deserialize;
 
@@ -50,6 +51,8 @@ pub struct Route {
     partitions: Vec<WorkerId>,
     /// The result's columns.
     pub schema: SchemaRef,
+    /// As a worker has sent them: most send the same.
+    sent: OnceLock<SchemaMessage>,
     /// What the planner says of it.
     pub summary: Summary,
 }
@@ -92,6 +95,26 @@ struct KeyDescription {
     text: String,
     #[serde(rename = "type")]
     type_text: String,
+}
+
+impl Route {
+    /// The columns as they are probably sent, once that is known.
+    pub fn schema_message(&self) -> Option<&SchemaMessage> {
+        self.sent.get()
+    }
+
+    /// Whether the rows of `stream` have the columns that are expected.
+    pub fn is_of(&self, stream: &StagesStream) -> bool {
+        let sent = stream.schema_message();
+        if self.sent.get().is_some_and(|known| known.is(&sent)) {
+            return true;
+        }
+        let is = stream.schema() == self.schema;
+        if is {
+            self.sent.get_or_init(|| sent);
+        }
+        is
+    }
 }
 
 impl<'sql> Candidate<'sql> {
@@ -152,6 +175,7 @@ impl<'sql> Candidate<'sql> {
             keys: keys.collect::<Option<_>>()?,
             partitions,
             schema: Arc::clone(schema),
+            sent: OnceLock::new(),
             summary: Summary {
                 merge: FORWARD.to_owned(),
                 ..summary

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{Column, Estimates, HerdQuery, StageId};
-use duckherder_client::{ClientError, QueryOptions, Session, StagesStream};
+use duckherder_client::{ClientError, QueryOptions, SchemaMessage, Session, StagesStream};
 use duckherder_proto::error::{ERROR_SUBTYPE, SESSION_NOT_OPEN};
 use duckherder_proto::history::HistoryId;
 use duckherder_proto::v1::RunStagesRequest;
@@ -345,12 +345,13 @@ impl HerdSession {
         self.herd.registry().unless_gone(worker, executed).await
     }
 
-    /// Sends a worker its part of a query.
+    /// Sends a worker its part of a query. `expected` is what its rows' schema probably is, if it is known.
     pub(super) async fn run_stages(
         &self,
         worker: &WorkerId,
         access: Access,
         request: RunStagesRequest,
+        expected: Option<&SchemaMessage>,
     ) -> Result<StagesStream, RemoteError> {
         let request = &request;
         self.with_session(worker, access, |session, begin_transaction| async move {
@@ -358,7 +359,7 @@ impl HerdSession {
                 begin_transaction,
                 ..request.clone()
             };
-            session.run_stages(request).await
+            session.run_stages_expecting(request, expected).await
         })
         .await
     }
