@@ -30,6 +30,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::contain::contained_async;
 use crate::error::{BoxError, ClientError};
 
 /// Bytes of a request's body that may wait for the connection to write them.
@@ -268,11 +269,11 @@ impl Service<Request<Body>> for Channel {
     }
 }
 
-/// Sends a request's body to its end, unless nobody awaits the answer any more.
+/// Sends a request's body to its end, unless nobody awaits the answer any more. One that panics ends the request.
 async fn send_body(body: Body, mut stream: SendStream<Bytes>, not_awaited: oneshot::Receiver<()>) {
     let outcome = tokio::select! {
         biased;
-        outcome = send_all(body, &mut stream) => outcome,
+        outcome = contained_async(send_all(body, &mut stream)) => outcome.unwrap_or(Err(Reason::INTERNAL_ERROR)),
         _ = not_awaited => Err(Reason::CANCEL),
     };
     if let Err(reason) = outcome {
@@ -536,8 +537,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn a_body_that_fails_resets_the_request_and_is_not_its_end() {
+    /// How a server's reading of this body ends.
+    async fn read_failing(body: Body) -> Option<Reason> {
         let (listener, endpoint) = listen().await;
         let server = tokio::spawn(async move {
             let mut server = accept(&listener).await;
@@ -547,12 +548,24 @@ mod tests {
             reading.await.unwrap()
         });
         let channel = endpoint.connect().await.unwrap();
+        assert!(request(&channel, body).await.is_err());
+        timeout(DEADLINE, server).await.unwrap().unwrap().unwrap_err().reason()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_fails_resets_the_request_and_is_not_its_end() {
         let items = stream::iter([Ok(Bytes::from_static(b"a part")), Err(Status::aborted("broken off"))]);
-        assert!(request(&channel, streamed(items)).await.is_err());
-        assert_eq!(
-            server.await.unwrap().unwrap_err().reason(),
-            Some(Reason::INTERNAL_ERROR)
-        );
+        assert_eq!(read_failing(streamed(items)).await, Some(Reason::INTERNAL_ERROR));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_panics_later_does_so_too() {
+        let panics = stream::once(async {
+            tokio::task::yield_now().await;
+            panic!("expected")
+        });
+        let items = stream::iter([Ok(Bytes::from_static(b"a part"))]).chain(panics);
+        assert_eq!(read_failing(streamed(items)).await, Some(Reason::INTERNAL_ERROR));
     }
 
     #[tokio::test]

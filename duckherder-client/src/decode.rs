@@ -44,7 +44,8 @@ impl Decoder {
         Ok(Self {
             has_dense_union: has_dense_union(&schema),
             schema: Arc::new(schema),
-            header: first.data_header.clone(),
+            // What it came in may be much larger, and this may be kept.
+            header: Bytes::copy_from_slice(&first.data_header),
         })
     }
 

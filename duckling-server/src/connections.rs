@@ -159,6 +159,12 @@ impl Connection {
 
     /// Gives the network what is held back, and `parts`, as far as it takes them: how many bytes of `parts` are done with.
     fn poll_pass_on(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = self.poll_write_through(context, parts);
+        self.note_held();
+        polled
+    }
+
+    fn poll_write_through(&mut self, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Self {
             stream, cutter, held, ..
         } = self;
@@ -166,7 +172,7 @@ impl Connection {
         if held.is_empty() {
             return cutter.poll_write(parts, write);
         }
-        let done = loop {
+        loop {
             let all: Vec<_> = std::iter::once(IoSlice::new(held))
                 .chain(parts.iter().map(|part| IoSlice::new(part)))
                 .collect();
@@ -174,11 +180,15 @@ impl Connection {
             let of_held = done.min(held.len());
             held.advance(of_held);
             if held.is_empty() && (done > of_held || parts.is_empty()) {
-                break done - of_held;
+                return Poll::Ready(Ok(done - of_held));
             }
-        };
-        self.cork.0.holds_something.store(false, Ordering::Relaxed);
-        Poll::Ready(Ok(done))
+        }
+    }
+
+    /// Tells the cork whether a flush has something to do.
+    fn note_held(&self) {
+        let holds_something = !self.held.is_empty() || self.cutter.has_begun_head();
+        self.cork.0.holds_something.store(holds_something, Ordering::Relaxed);
     }
 
     /// The rest of what was written.
@@ -187,7 +197,9 @@ impl Connection {
             ready!(self.poll_pass_on(context, &[]))?;
         }
         let Self { stream, cutter, .. } = self;
-        cutter.poll_finish(|parts| Pin::new(&mut *stream).poll_write_vectored(context, parts))
+        let polled = cutter.poll_finish(|parts| Pin::new(&mut *stream).poll_write_vectored(context, parts));
+        self.note_held();
+        polled
     }
 }
 
@@ -220,7 +232,7 @@ impl AsyncWrite for Connection {
             for part in parts {
                 this.held.extend_from_slice(part);
             }
-            this.cork.0.holds_something.store(bytes > 0, Ordering::Relaxed);
+            this.note_held();
             return Poll::Ready(Ok(bytes));
         }
         this.poll_pass_on(context, parts)

@@ -208,6 +208,11 @@ impl FrameCutter {
         source.taken
     }
 
+    /// Whether [`FrameCutter::poll_finish`] has something to do.
+    pub fn has_begun_head(&self) -> bool {
+        self.begun_bytes < HEAD_BYTES
+    }
+
     /// Gives `write` the rest of a head of which it has taken a part.
     ///
     /// # Errors
@@ -216,7 +221,7 @@ impl FrameCutter {
         &mut self,
         mut write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
-        while self.begun_bytes < HEAD_BYTES {
+        while self.has_begun_head() {
             let written = ready!(write(&[IoSlice::new(&self.begun[self.begun_bytes..])]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -463,6 +468,26 @@ mod tests {
         ];
         let mut cutter = FrameCutter::default();
         assert_eq!(split(&written(&mut cutter, &joined(&frames), &[1000], &[1000])), frames);
+    }
+
+    #[test]
+    fn a_head_that_is_written_in_part_is_known() {
+        let mut cutter = FrameCutter::default();
+        let bytes = joined(&[frame(DATA, END_STREAM, &[])]);
+        let mut arrived = Vec::new();
+        let mut write = |count: usize, parts: &[IoSlice<'_>]| {
+            arrived.extend_from_slice(&parts[0][..count]);
+            Poll::Ready(Ok(count))
+        };
+        let taken = cutter.poll_write(&[IoSlice::new(&bytes)], |parts| write(4, parts));
+        assert!(matches!(taken, Poll::Ready(Ok(HEAD_BYTES))), "{taken:?}");
+        assert!(
+            cutter.has_begun_head(),
+            "nothing of it is to be written again, and a part is still to be written"
+        );
+        assert!(cutter.poll_finish(|parts| write(5, parts)).is_ready());
+        assert!(!cutter.has_begun_head());
+        assert_eq!(arrived, bytes);
     }
 
     #[test]
