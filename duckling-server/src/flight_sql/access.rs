@@ -23,6 +23,8 @@ use crate::settings::Settings;
 /// The library beneath clients of which one, of LanceDB, takes no result that has more than one endpoint.
 const ONE_ENDPOINT: &str = "grpc-node-js";
 
+const SET_COOKIE: &str = "set-cookie";
+
 /// What a request says about its sender.
 enum Credentials {
     /// A name and a password: nobody checks them yet.
@@ -137,9 +139,11 @@ impl Caller {
         self.lock().take()
     }
 
-    /// The answer, with the cookie that the client is to send from now on.
+    /// The answer, with the cookie that the client is to send from now on, unless it says already what to do with that.
     pub fn answer<T>(&self, mut response: Response<T>) -> Response<T> {
-        if let Some(cookie) = self.cookie() {
+        if !response.metadata().contains_key(SET_COOKIE)
+            && let Some(cookie) = self.cookie()
+        {
             set_cookie(response.metadata_mut(), &cookie.header());
         }
         response
@@ -150,16 +154,18 @@ impl Caller {
             Credentials::Bearer(_) | Credentials::Cookie { fresh: false, .. } => None,
             Credentials::Cookie { session, fresh: true } => Some(Cookie::Session(session.id)),
             Credentials::FreshCookie(_) => self.lock().as_ref().map(|visit| Cookie::Session(visit.session.id)),
-            Credentials::Basic | Credentials::None => self.lock().as_ref().map(|visit| {
-                let session = visit.session.id;
-                if visit.session.holds_something() {
-                    Cookie::Session(session)
-                } else {
-                    let seal = self.sessions.cookie_seal().of(&session);
-                    Cookie::New { session, seal }
-                }
+            Credentials::Basic | Credentials::None => Some(match &*self.lock() {
+                Some(visit) if visit.session.holds_something() => Cookie::Session(visit.session.id),
+                Some(visit) => self.first_cookie(visit.session.id),
+                // Of a session that is not open yet.
+                None => self.first_cookie(*uuid::Uuid::new_v4().as_bytes()),
             }),
         }
+    }
+
+    fn first_cookie(&self, session: SessionId) -> Cookie {
+        let seal = self.sessions.cookie_seal().of(&session);
+        Cookie::New { session, seal }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Visit>> {
@@ -187,7 +193,7 @@ fn default_settings() -> Settings {
 /// Adds a cookie to an answer's headers.
 fn set_cookie(headers: &mut MetadataMap, cookie: &str) {
     if let Ok(value) = MetadataValue::try_from(cookie) {
-        headers.append("set-cookie", value);
+        headers.append(SET_COOKIE, value);
     }
 }
 

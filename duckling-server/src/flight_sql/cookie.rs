@@ -1,9 +1,10 @@
 //! The cookie that names a client's session.
 //!
-//! Its first letter says whether the session holds anything. `n`, for new, is given out with the first answer and
-//! promises nothing: the session may be closed by now, but comes back under the same id. So the client does not need
-//! the next cookie, which some lose: arrow-go's middleware may miss the headers of an answer that streams, such as
-//! that of an ingest. `s` names a session that the client would miss.
+//! Its first letter says whether the session holds anything. `n`, for new, is given out with the first answer, whatever
+//! was asked, and promises nothing: the session may be closed by now or was never open, but opens under this id. So the
+//! client does not need the next cookie, which some lose: arrow-go's middleware may miss the headers of an answer that
+//! streams, such as that of an ingest; its first request, for the server's properties, is none that streams. `s` names a
+//! session that the client would miss.
 
 use siphasher::sip128::SipHasher24;
 
