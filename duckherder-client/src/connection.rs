@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::channel::{Channel, Endpoint};
 use crate::contain::contained_async;
+use crate::direct::Connections;
 use crate::error::{Call, ClientError};
 use crate::options::ClientOptions;
 use crate::pool::{Pool, Used};
@@ -21,6 +22,8 @@ pub(crate) struct Connection {
     address: Arc<str>,
     request_timeout: Duration,
     pool: Arc<Pool>,
+    /// Those to the workers of its herd.
+    workers: Arc<Connections>,
 }
 
 impl Connection {
@@ -38,6 +41,7 @@ impl Connection {
             address: address.into(),
             request_timeout: options.request_timeout,
             pool: Arc::new(Pool::new(endpoint, options.connect_timeout, further)),
+            workers: Arc::default(),
         })
     }
 
@@ -57,6 +61,10 @@ impl Connection {
             },
             used,
         ))
+    }
+
+    pub(crate) fn workers(&self) -> Arc<Connections> {
+        Arc::clone(&self.workers)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

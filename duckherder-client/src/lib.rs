@@ -80,6 +80,7 @@ mod client;
 mod connection;
 mod contain;
 mod decode;
+mod direct;
 mod error;
 mod ingest;
 mod merge;

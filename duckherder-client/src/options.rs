@@ -38,6 +38,7 @@ pub struct ClientOptions {
     pub(crate) duckdb_version: String,
     pub(crate) compression: Compression,
     pub(crate) streams: u32,
+    pub(crate) asks_workers: bool,
 }
 
 impl ClientOptions {
@@ -52,6 +53,7 @@ impl ClientOptions {
             duckdb_version: String::new(),
             compression: Compression::None,
             streams: STREAMS_DEFAULT,
+            asks_workers: true,
         }
     }
 
@@ -102,6 +104,25 @@ impl ClientOptions {
     pub fn streams(mut self, streams: u32) -> Self {
         self.streams = streams.clamp(1, limits::RESULT_STREAMS_MAX);
         self
+    }
+
+    /// Whether look-ups by partition key in a herd's tables go to the worker that has their rows, and not by way of the coordinator.
+    /// They still do where the worker cannot be reached from here. Default: yes.
+    #[must_use]
+    pub fn ask_workers(mut self, ask: bool) -> Self {
+        self.asks_workers = ask;
+        self
+    }
+
+    /// The same for a worker of the duckling's herd, at `host:port`. `None` if that is no address.
+    pub(crate) fn of_worker(&self, address: &str) -> Option<Self> {
+        let Self { host, port, .. } = address.parse().ok()?;
+        Some(Self {
+            host,
+            port,
+            asks_workers: false,
+            ..self.clone()
+        })
     }
 
     /// `host:port`, with brackets around an IPv6 address, as it appears in error messages.

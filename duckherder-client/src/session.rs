@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
+use crate::direct::{Direct, Sent};
 use crate::error::{BoxError, ClientError};
 use crate::ingest::{self, IngestTarget};
 use crate::options::ClientOptions;
@@ -99,6 +100,8 @@ struct Inner {
     connection: Connection,
     server: ServerInfo,
     session_id: Bytes,
+    /// `None` where statements always go to the duckling itself.
+    direct: Option<Arc<Direct>>,
     /// Of uploads.
     compression: Compression,
     statements: AtomicU64,
@@ -118,13 +121,16 @@ impl Session {
             protocol_version_max: PROTOCOL_VERSION,
             client_name: options.client_name.clone(),
             duckdb_version: options.duckdb_version.clone(),
-            settings,
+            settings: settings.clone(),
             compression: options.compression.into(),
         };
         let answer = connection.request(&hello).await?;
         let version = answer.protocol_version;
         // First the session, so that the checks below close it on the server when they fail.
-        let session = Self(Arc::new(Inner::new(connection.clone(), answer)));
+        let direct = options
+            .asks_workers
+            .then(|| Arc::new(Direct::new(options, connection.workers(), settings)));
+        let session = Self(Arc::new(Inner::new(connection.clone(), answer, direct)));
         if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version) {
             return Err(ClientError::Version {
                 address: options.address(),
@@ -173,8 +179,36 @@ impl Session {
             history_id: id_bytes(options.history_id),
             stored_types: options.stored_types,
             further_streams: self.0.connection.further_max(),
+            wants_route: false,
+            definitions: None,
         };
+        let Some(direct) = &self.0.direct else {
+            return self.execute_here(request).await;
+        };
+        match direct.send(&request).await {
+            Sent::Answered(stream) => Ok(stream.from_worker()),
+            Sent::Not(None) => self.execute_here(request).await,
+            Sent::Not(Some(lesson)) => {
+                let request = v1::ExecuteRequest {
+                    wants_route: true,
+                    ..request
+                };
+                let stream = self.execute_here(request).await?;
+                Ok(stream.teaching(Arc::clone(direct), lesson))
+            }
+        }
+    }
+
+    /// Has the duckling itself run a statement.
+    pub(crate) async fn execute_here(&self, request: v1::ExecuteRequest) -> Result<QueryStream, ClientError> {
         QueryStream::execute(self.clone(), &self.0.connection, request).await
+    }
+
+    /// What statements mean may be something else from here on.
+    fn forget_routes(&self) {
+        if let Some(direct) = &self.0.direct {
+            direct.forget();
+        }
     }
 
     /// Runs one SQL statement to its end, drops the rows it gives back, and returns how many it changed (INSERT,
@@ -206,7 +240,7 @@ impl Session {
         let call = self.0.connection.start("Execute");
         stream
             .summary()
-            .copied()
+            .cloned()
             .ok_or_else(|| call.protocol("it has no summary"))
     }
 
@@ -353,6 +387,7 @@ impl Session {
     /// # Errors
     /// [`ClientError::Remote`] if there is no such extension, or the server may not install it.
     pub async fn load_extension(&self, name: impl Into<String>) -> Result<u64, ClientError> {
+        self.forget_routes();
         let request = v1::LoadExtensionRequest {
             session_id: self.id().clone(),
             extension_name: name.into(),
@@ -370,6 +405,9 @@ impl Session {
     /// # Errors
     /// [`ClientError::Remote`] for something that is no name of a setting, and for too many; those of the connection.
     pub async fn change_settings(&self, settings: BTreeMap<String, String>) -> Result<(), ClientError> {
+        if let Some(direct) = &self.0.direct {
+            direct.set_settings(settings.clone());
+        }
         let request = v1::ChangeSettingsRequest {
             session_id: self.id().clone(),
             settings,
@@ -454,6 +492,9 @@ impl Session {
     {
         let mut request = target.into_request(self.id().clone(), self.next_statement_id());
         request.history_id = id_bytes(options.history_id);
+        if request.begin_transaction || request.mode() == v1::IngestMode::CreateTemporary {
+            self.forget_routes();
+        }
         let sending = ingest::Sending {
             compression: self.0.compression,
             traffic: options.traffic,
@@ -467,6 +508,9 @@ impl Session {
     /// # Errors
     /// Those of the connection. The session counts as closed all the same; the server drops it when it has been idle.
     pub async fn close(&self) -> Result<(), ClientError> {
+        if let Some(direct) = &self.0.direct {
+            direct.close();
+        }
         if self.0.retire() {
             close(&self.0.connection, self.id().clone()).await
         } else {
@@ -496,7 +540,7 @@ impl fmt::Debug for Session {
 }
 
 impl Inner {
-    fn new(connection: Connection, hello: v1::HelloResponse) -> Self {
+    fn new(connection: Connection, hello: v1::HelloResponse, direct: Option<Arc<Direct>>) -> Self {
         let runtime = Handle::current();
         let keep_alive = keep_alive_pause(hello.session_idle_timeout_ms).map(|pause| {
             runtime
@@ -514,6 +558,7 @@ impl Inner {
             },
             connection,
             session_id: hello.session_id,
+            direct,
             statements: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             runtime,

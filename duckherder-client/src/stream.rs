@@ -9,11 +9,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::{FlightData, Ticket};
 use bytes::Bytes;
+use duckherder_catalog::herd::direct::Lesson;
 use duckherder_proto::Message;
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{
     ExchangeSummary, ExecuteRequest, ReadExchangeRequest, ReadResultRequest, ResultKind, RunStagesRequest,
-    RunStagesSummary, StatementSummary,
+    RunStagesSummary, StatementRoute, StatementSummary,
 };
 use futures::stream::FusedStream;
 use futures::{Stream, StreamExt};
@@ -23,6 +24,7 @@ use tonic::{Status, Streaming};
 use crate::connection::Connection;
 use crate::contain::{contained, contained_async};
 use crate::decode::{Decoder, rows_of};
+use crate::direct::Direct;
 use crate::error::{Call, ClientError};
 use crate::merge::{Further, Item, Merge};
 use crate::session::Session;
@@ -43,6 +45,15 @@ pub trait Summary: Message + Default {
     /// # Errors
     /// What is wrong with it.
     fn check(&self) -> Result<(), &'static str>;
+
+    /// Takes out how to send a statement like this one to the worker of its rows, if it says that.
+    fn take_route(&mut self) -> Option<StatementRoute> {
+        None
+    }
+
+    /// It is a worker's, of a statement that was sent there in the place of the coordinator: what it says of the catalog is left
+    /// out.
+    fn is_of_worker(&mut self) {}
 }
 
 impl Summary for StatementSummary {
@@ -57,6 +68,14 @@ impl Summary for StatementSummary {
             return Err("its summary names no kind of result");
         }
         Ok(())
+    }
+
+    fn take_route(&mut self) -> Option<StatementRoute> {
+        self.route.take()
+    }
+
+    fn is_of_worker(&mut self) {
+        self.catalog_epoch = 0;
     }
 }
 
@@ -164,8 +183,18 @@ pub struct RowStream<S> {
     /// What to read the result with besides, if it turns out to be large.
     further: Option<Further>,
     summary: Option<S>,
+    origin: Origin,
     /// Keeps the session open while its result is being read.
     session: Option<Session>,
+}
+
+/// Whose rows they are, and what else the summary is good for.
+enum Origin {
+    Duckling,
+    /// The duckling may tell which worker has rows like these.
+    Coordinator(Arc<Direct>, Lesson),
+    /// A worker was asked in the place of the duckling.
+    Worker,
 }
 
 enum Messages<S> {
@@ -193,6 +222,22 @@ impl RowStream<StatementSummary> {
         let command = Command::Execute(request);
         let stream = Self::start(call, connection, command, statement_id, Some(session), None).await?;
         Ok(Self { further, ..stream })
+    }
+
+    /// The summary may teach how to send statements like this one.
+    pub(crate) fn teaching(self, direct: Arc<Direct>, lesson: Lesson) -> Self {
+        Self {
+            origin: Origin::Coordinator(direct, lesson),
+            ..self
+        }
+    }
+
+    /// They come from a worker of the duckling that was asked.
+    pub(crate) fn from_worker(self) -> Self {
+        Self {
+            origin: Origin::Worker,
+            ..self
+        }
     }
 }
 
@@ -318,6 +363,7 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
             bytes_received: arrow_bytes(&first),
             further: None,
             summary: None,
+            origin: Origin::Duckling,
             session,
         })
     }
@@ -384,8 +430,17 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
             return Err(self.call.protocol("it goes on after its summary"));
         }
         match item {
-            Item::Summary(summary) => {
+            Item::Summary(mut summary) => {
                 self.check(&summary)?;
+                match std::mem::replace(&mut self.origin, Origin::Duckling) {
+                    Origin::Duckling => {}
+                    Origin::Coordinator(direct, lesson) => {
+                        if let Some(route) = summary.take_route() {
+                            direct.learn(lesson, route);
+                        }
+                    }
+                    Origin::Worker => summary.is_of_worker(),
+                }
                 self.summary = Some(summary);
                 Ok(None)
             }

@@ -9,7 +9,7 @@ use duckherder_proto::v1::Compression;
 use crate::error::{Result, invalid_input};
 
 /// The options there are, for the error message.
-const KNOWN: &str = "server_host, server_port, connect_timeout_ms, compression, streams";
+const KNOWN: &str = "server_host, server_port, connect_timeout_ms, compression, streams, ask_workers";
 
 /// Where a duckling is, as the user says it.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct AttachOptions {
     pub compression: Compression,
     /// Over how many connections a large result comes; `None` leaves it to the client.
     pub streams: Option<u32>,
+    /// Whether look-ups in a herd's tables may go to the workers themselves.
+    pub ask_workers: bool,
 }
 
 impl AttachOptions {
@@ -37,6 +39,7 @@ impl AttachOptions {
         let mut connect_timeout = Duration::from_secs(10);
         let mut compression = Compression::None;
         let mut streams = None;
+        let mut ask_workers = true;
         for (name, value) in options {
             match name.to_ascii_lowercase().as_str() {
                 "server_host" => server_host = Some((*value).to_owned()),
@@ -44,6 +47,7 @@ impl AttachOptions {
                 "connect_timeout_ms" => connect_timeout = parse_timeout(value)?,
                 "compression" => compression = parse_compression(value)?,
                 "streams" => streams = Some(parse_streams(value)?),
+                "ask_workers" => ask_workers = parse_flag("ask_workers", value)?,
                 _ => {
                     return Err(invalid_input(format!(
                         "unknown option '{name}' for ATTACH (TYPE duckherder); known are {KNOWN}"
@@ -64,6 +68,7 @@ impl AttachOptions {
             connect_timeout,
             compression,
             streams,
+            ask_workers,
         })
     }
 
@@ -73,7 +78,8 @@ impl AttachOptions {
             .connect_timeout(self.connect_timeout)
             .client_name(concat!("duckherder-ext ", env!("CARGO_PKG_VERSION")))
             .duckdb_version(duckdb_version)
-            .compression(self.compression);
+            .compression(self.compression)
+            .ask_workers(self.ask_workers);
         match self.streams {
             Some(streams) => options.streams(streams),
             None => options,
@@ -120,6 +126,14 @@ fn parse_streams(value: &str) -> Result<u32> {
         })
 }
 
+fn parse_flag(name: &str, value: &str) -> Result<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(invalid_input(format!("{name} must be true or false, not '{value}'"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +142,9 @@ mod tests {
     fn host_and_port_are_enough() {
         let options = AttachOptions::parse(&[("SERVER_HOST", "h"), ("server_port", "8815")]).unwrap();
         assert_eq!((options.server_host.as_str(), options.server_port), ("h", 8815));
+        assert!(options.ask_workers);
+        let options = AttachOptions::parse(&[("server_host", "h"), ("server_port", "1"), ("ask_workers", "False")]);
+        assert!(!options.unwrap().ask_workers);
     }
 
     #[test]
@@ -140,6 +157,8 @@ mod tests {
         assert!(message(&compression).contains("'none', 'lz4' or 'zstd'"));
         let streams = [("server_host", "h"), ("server_port", "1"), ("streams", "17")];
         assert!(message(&streams).contains("from 1 to 16"));
+        let ask_workers = [("server_host", "h"), ("server_port", "1"), ("ask_workers", "maybe")];
+        assert!(message(&ask_workers).contains("true or false"));
         assert!(message(&[("server_host", " "), ("server_port", "1")]).contains("needs the option server_host"));
     }
 }

@@ -355,8 +355,10 @@ fn end(
 ) -> Result<()> {
     match outcome {
         Ok(()) => {
-            let summary = stream.summary().copied().unwrap_or_default();
-            remote.cache().observe(summary.catalog_epoch);
+            let summary = stream.summary().cloned().unwrap_or_default();
+            if summary.catalog_epoch != 0 {
+                remote.cache().observe(summary.catalog_epoch);
+            }
             recording.end(Ok(Outcome::of(&summary)));
             Ok(())
         }

@@ -123,6 +123,7 @@ mod tests {
                 history_id: history.to_vec().into(),
                 stored_types: true,
                 further_streams: 3,
+                ..ExecuteRequest::default()
             });
             prop_assert_eq!(Command::decode(&command.encode()).unwrap(), Some(command));
             let command = Command::ReadResult(ReadResultRequest {

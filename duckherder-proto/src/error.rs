@@ -20,6 +20,9 @@ pub const ERROR_SUBTYPE: &str = "error_subtype";
 /// [`ERROR_SUBTYPE`] of an error for a session that the server does not have (any more). Nothing was run.
 pub const SESSION_NOT_OPEN: &str = "SESSION_NOT_OPEN";
 
+/// [`ERROR_SUBTYPE`] of an error for a statement that was sent to a worker whose definitions are others by now. Nothing was run.
+pub const ROUTE_OUTDATED: &str = "ROUTE_OUTDATED";
+
 /// Key, in an error's extra information, of the worker of a herd whose error it was first.
 pub const HERD_WORKER: &str = "herd_worker";
 

@@ -6,7 +6,6 @@
 #include "herd_scan.hpp"
 
 #include "duckdb/catalog/catalog.hpp"
-#include "duckdb/common/operator/cast_operators.hpp"
 #include "duckdb/catalog/catalog_entry/table_catalog_entry.hpp"
 #include "duckdb/parser/expression/columnref_expression.hpp"
 #include "duckdb/parser/expression/comparison_expression.hpp"
@@ -165,15 +164,8 @@ string Describe(ClientContext &context, SelectNode &node) {
 hash_t HashOfTexts(const HerdText *types, const HerdText *texts, idx_t count) {
 	vector<Value> keys;
 	for (idx_t i = 0; i < count; i++) {
-		auto type = StringOf(types[i]);
-		auto text = StringOf(texts[i]);
-		int64_t number;
-		// What most keys are: the type's look-up and the cast of a value, by way of a vector, take longer than all the rest.
-		if (type == "BIGINT" && TryCast::Operation(string_t(text), number, true)) {
-			keys.push_back(Value::BIGINT(number));
-		} else {
-			keys.push_back(Value(text).DefaultCastAs(TransformStringToLogicalTypeId(type), true));
-		}
+		LogicalType type(TransformStringToLogicalTypeId(StringOf(types[i])));
+		keys.push_back(Value(StringOf(texts[i])).DefaultCastAs(type, true));
 	}
 	return PartitionHash(keys);
 }

@@ -330,7 +330,8 @@ void ModifyDatabases(ClientContext &context, const StatementProperties &properti
 
 //! Runs a statement that is short, if it is known what such texts are, and nothing has changed: its row, if there is one, goes
 //! to `array`. Whether it has been run.
-bool RunShort(ClientContext &context, const TextTemplate &text, ArrowArray &array, idx_t &schema_number) {
+bool RunShort(ClientContext &context, const TextTemplate &text, ArrowArray &array, idx_t &schema_number,
+              optional_idx &catalog_version) {
 	static std::atomic<idx_t> schemas {0};
 	auto state = context.registered_state->Get<PreparedStatements>(STATE);
 	auto entry = state ? state->texts.find(text.text) : decltype(state->texts.end()) {};
@@ -357,6 +358,7 @@ bool RunShort(ClientContext &context, const TextTemplate &text, ArrowArray &arra
 		if (prepared.data->RequireRebind(context, execution.bound_values)) {
 			return;
 		}
+		catalog_version = table->ParentCatalog().GetCatalogVersion(context);
 		ModifyDatabases(context, prepared.data->properties);
 		// As for any query: what it reads is kept by those who clean up.
 		context.transaction.SetActiveQuery(DatabaseManager::Get(context).GetNewQueryNumber());
@@ -470,15 +472,34 @@ char *duckling_prepared_of_text(void *connection, HerdText sql, HerdText text, c
 }
 
 //! Runs a statement of which `text` is the template, if it is known to be short: then `has_run` is set, and its row goes to
-//! `array`, if it has one. With another `schema` than before, ask for its columns.
+//! `array`, if it has one. With another `schema` than before, ask for its columns. `catalog_version` is left alone if its table's
+//! catalog has none.
 char *duckling_run_short(void *connection, HerdText text, const DucklingLiteral *literals, size_t count,
-                       ArrowArray *array, uint64_t *schema, bool *has_run) {
+                       ArrowArray *array, uint64_t *schema, uint64_t *catalog_version, bool *has_run) {
 	*has_run = false;
 	return herd::Caught([&]() {
 		duckdb::idx_t schema_number = 0;
+		duckdb::optional_idx version;
 		auto known = ToTemplate(text, literals, count);
-		*has_run = duckling::RunShort(herd::ContextOf(connection), known, *array, schema_number);
+		*has_run = duckling::RunShort(herd::ContextOf(connection), known, *array, schema_number, version);
 		*schema = schema_number;
+		if (version.IsValid()) {
+			*catalog_version = version.GetIndex();
+		}
+	});
+}
+
+//! The version of the default database's catalog that the open transaction sees; left alone if there is none.
+char *duckling_catalog_version(void *connection, uint64_t *version) {
+	return herd::Caught([&]() {
+		auto &context = herd::ContextOf(connection);
+		context.RunFunctionInTransaction([&]() {
+			auto found = duckdb::Catalog::GetCatalog(context, duckdb::DatabaseManager::GetDefaultDatabase(context))
+			                 .GetCatalogVersion(context);
+			if (found.IsValid()) {
+				*version = found.GetIndex();
+			}
+		});
 	});
 }
 

@@ -123,6 +123,8 @@ pub fn run(
     let herd = lease.herd()?;
     let connection = lease.connection()?;
     let target = resolve(connection, target)?;
+    let defines = target.create != Create::No && !target.temporary;
+    let _changing = defines.then(|| sessions.definitions().changing());
     if in_transaction {
         herd.begin_everywhere()?;
     }
@@ -138,7 +140,7 @@ pub fn run(
         herd.ended();
         outcome
     };
-    if target.create != Create::No && !target.temporary {
+    if defines {
         sessions.advance_epoch();
     }
     outcome

@@ -24,6 +24,7 @@ mod at_once;
 mod catalog;
 mod config;
 mod connections;
+mod definitions;
 pub mod duckdb;
 mod encode;
 mod error;

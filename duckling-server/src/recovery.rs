@@ -80,7 +80,7 @@ async fn reopen(
     let work = move || database.reopen(CLOSE_PATIENCE, |connection| set_up(connection));
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(())) => {
-            sessions.advance_epoch();
+            sessions.definitions().reopened();
             Ok(())
         }
         Ok(Err(error)) => Err(error),

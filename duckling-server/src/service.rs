@@ -39,7 +39,7 @@ use crate::ingest::Upload;
 use crate::plain::Mapping;
 use crate::running::{self, Answer, UploadJob, blocking};
 use crate::session::{Lease, Place, Session, Sessions};
-use crate::statement::Job;
+use crate::statement::{Job, Routing};
 use crate::{catalog, settings, statement};
 
 /// Entries of the catalog that are described in one answer.
@@ -251,6 +251,11 @@ impl DucklingService {
                 Mapping::Link
             },
             further_streams: request.further_streams,
+            routing: match request.definitions {
+                Some(known) => Routing::Known(known),
+                None if request.wants_route => Routing::Wanted,
+                None => Routing::None,
+            },
         };
         running::stream(&self.sessions, &session, job, request.statement_id, recording).await
     }

@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Se
 use crate::admission::Admission;
 use crate::at_once::AtOnce;
 use crate::config::Limits;
+use crate::definitions::Definitions;
 use crate::duckdb::{Connection, Database, Interrupter, interrupted};
 use crate::flight_sql;
 use crate::herd::{Herd, HerdSession};
@@ -44,8 +45,7 @@ pub struct Sessions {
     database: Database,
     herd: Arc<Herd>,
     limits: Arc<Limits>,
-    /// Counts changes to the catalog, by whatever session.
-    epoch: AtomicU64,
+    definitions: Definitions,
     admission: Admission,
     queues: Queues,
     at_once: AtOnce,
@@ -61,17 +61,13 @@ impl Sessions {
         let gauge = database.clone();
         let admission = Admission::new(&limits, Box::new(move || gauge.held_memory()));
         let queues = Queues::new(limits.read_ahead_bytes, limits.results_bytes_max);
-        // A restarted server must not repeat the epochs of the one before it.
-        let epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1));
         Self {
             database,
             herd,
             history: Arc::new(History::new(&limits)),
             opened: AtomicU64::new(0),
             limits,
-            epoch: AtomicU64::new(epoch),
+            definitions: Definitions::new(),
             admission,
             at_once: AtOnce::default(),
             queues,
@@ -254,12 +250,17 @@ impl Sessions {
         &self.history
     }
 
+    /// What is known of the catalog's state.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
     pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
+        self.definitions.epoch()
     }
 
     pub fn advance_epoch(&self) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.definitions.advance();
     }
 
     /// Who may run.

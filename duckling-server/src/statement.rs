@@ -8,8 +8,11 @@ use std::time::Instant;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_client::{BatchMessage, SchemaMessage};
+use duckherder_proto::error::{ERROR_SUBTYPE, ROUTE_OUTDATED};
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{BatchMetadata, ColumnDescription, Compression, ResultKind, StatementSummary};
+use duckherder_proto::v1::{
+    BatchMetadata, ColumnDescription, Compression, DefinitionsVersion, ResultKind, StatementRoute, StatementSummary,
+};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -50,6 +53,19 @@ pub struct Job {
     pub mapping: Mapping,
     /// So many further streams may join in reading the result: if there are any, each record batch says its place in it.
     pub further_streams: u32,
+    pub routing: Routing,
+}
+
+/// What the sender has to do with how a herd's coordinator routes statements.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Routing {
+    /// Nothing.
+    #[default]
+    None,
+    /// It wants to know how to send the next one like this to its worker.
+    Wanted,
+    /// It has sent it to its worker: to be run there if the definitions are still these.
+    Known(DefinitionsVersion),
 }
 
 /// Rows of values for parameters.
@@ -90,17 +106,25 @@ pub fn run(
                 let compression = compression(lease, job);
                 let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
                 let started = started.checked_sub(result.took).unwrap_or(started);
+                if let Routing::Known(known) = job.routing {
+                    check_definitions(sessions, known, result.kind, result.catalog_version)?;
+                }
                 sink.take_short(result)?;
                 return finish(sessions, job, sink.summary, started, producer);
             }
         }
-        Way::Routed(route, rows) => {
+        Way::Routed(route, rows, settled) => {
             recording.is_a(StatementKind::Read.name());
             registration.start(false)?;
             let compression = compression(lease, job);
             let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
             let herd = lease.herd()?;
-            if run_routed(&herd, &route, rows, &mut sink)? {
+            let is_told = job.routing == Routing::Wanted;
+            if let Some(to_client) = run_routed(&herd, &route, rows, &mut sink)? {
+                // What was being changed meanwhile may be so on some workers, and not yet on others.
+                if is_told && settled.is_some() && settled == sessions.definitions().settled() {
+                    sink.summary.route = to_client;
+                }
                 return finish(sessions, job, sink.summary, started, producer);
             }
             if let Some(known) = candidate(sessions, lease, job)? {
@@ -119,10 +143,27 @@ pub fn run(
         .pop()
         .ok_or_else(|| RemoteError::new(ExceptionType::InvalidInput, NO_STATEMENT))?;
     recording.is_a(last.kind().name());
+    if let Routing::Known(known) = job.routing {
+        registration.start(false)?;
+        let compression = compression(lease, job);
+        let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
+        let kind = if statements.is_empty() && !lease.in_transaction() {
+            last.kind()
+        } else {
+            StatementKind::Other
+        };
+        in_own_transaction(lease.connection()?, |connection| {
+            let version = connection.catalog_version()?;
+            check_definitions(sessions, known, kind, version)?;
+            sink.take(connection, &last, &Parameters::none())
+        })?;
+        return finish(sessions, job, sink.summary, started, producer);
+    }
     if !statements.is_empty() {
         registration.start(false)?;
     }
     for statement in &statements {
+        let _changing = may_change_definitions(statement).then(|| sessions.definitions().changing());
         prepare_workers(sessions, lease, statement)?;
         let mut run = |connection: &mut Connection, statement: &Statement| drain(connection, statement);
         let outcome = run_or_define(lease, statement, &mut run, &mut |lease| {
@@ -140,6 +181,7 @@ pub fn run(
             return Err(RemoteError::new(ExceptionType::Transaction, ABORTED));
         }
     }
+    let changing = may_change_definitions(&last).then(|| sessions.definitions().changing());
     prepare_workers(sessions, lease, &last)?;
     let compression = compression(lease, job);
     let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
@@ -156,6 +198,7 @@ pub fn run(
     note_effects(sessions, lease, &last, outcome.is_ok());
     let is_given_up = last.kind() == StatementKind::Read && producer.is_some_and(Producer::is_closed);
     end_on_workers(lease, outcome, is_given_up)?;
+    drop(changing);
     let schema = sink.plain.as_ref().map(|plain| Arc::clone(plain.schema()));
     let mut summary = sink.summary;
     if last.kind() == StatementKind::Write && producer.is_some() && summary.result_kind() == ResultKind::Rows {
@@ -189,6 +232,33 @@ fn compression(lease: &Lease, job: &Job) -> Compression {
     }
 }
 
+/// Whether a statement that was sent to its worker is to be run there: a query, and the definitions that it finds are those that its
+/// sender has found its way with.
+fn check_definitions(
+    sessions: &Sessions,
+    known: DefinitionsVersion,
+    kind: StatementKind,
+    catalog_version: Option<u64>,
+) -> Result<(), RemoteError> {
+    let is_same = known.instance == sessions.definitions().instance() && Some(known.catalog_version) == catalog_version;
+    if is_same && kind == StatementKind::Read {
+        return Ok(());
+    }
+    let mut error = RemoteError::new(
+        ExceptionType::InvalidInput,
+        "this worker is not known to have the statement's rows any more: ask the coordinator",
+    );
+    error
+        .extra_info
+        .insert(ERROR_SUBTYPE.to_owned(), ROUTE_OUTDATED.to_owned());
+    Err(error)
+}
+
+/// Whether what a statement does, here or on workers, may be seen in the catalog.
+fn may_change_definitions(statement: &Statement) -> bool {
+    !matches!(statement.kind(), StatementKind::Read | StatementKind::Write)
+}
+
 /// Tells the end of a job.
 fn finish(
     sessions: &Sessions,
@@ -213,8 +283,8 @@ pub enum Way {
     Ran(Result<ShortResult, RemoteError>),
     /// It is short.
     Short,
-    /// One worker has its rows, and has been asked for them.
-    Routed(Arc<Route>, Result<Box<RoutedRows>, RemoteError>),
+    /// One worker has its rows, and has been asked for them; [`Definitions::settled`] before that.
+    Routed(Arc<Route>, Result<Box<RoutedRows>, RemoteError>, Option<u64>),
     /// It has to be planned.
     Planned,
     /// It has to be planned, and may be known afterwards.
@@ -256,6 +326,7 @@ pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registr
         let has_run = matches!(way, Way::Ran(_));
         return (way, has_run);
     }
+    let settled = sessions.definitions().settled();
     let Ok(Some(candidate)) = candidate(sessions, lease, job) else {
         return (Way::Planned, false);
     };
@@ -269,7 +340,7 @@ pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registr
                 Ok(rows) if rows.is_expected() => rows.read_ahead().await,
                 _ => false,
             };
-            (Way::Routed(route, rows), is_whole)
+            (Way::Routed(route, rows, settled), is_whole)
         }
         Found::Worker(..) | Found::Planned => (Way::Planned, false),
         Found::Unknown => (Way::Unknown, false),
@@ -287,7 +358,8 @@ fn candidate<'job>(
         && job.place == Place::Session
         && job.parameters.is_none()
         && !lease.in_transaction()
-        && !session.is_stateful();
+        && !session.is_stateful()
+        && !matches!(job.routing, Routing::Known(_));
     let settings = session.settings();
     if !is_plain || !lease.herd()?.herd().registry().has_workers() {
         return Ok(None);
@@ -295,21 +367,22 @@ fn candidate<'job>(
     Ok(Candidate::of(&job.sql, &settings, sessions.epoch()))
 }
 
-/// Has a worker answer the statement; whether it could. It has if there is an error.
+/// Has a worker answer the statement; `None` if it could not. It has if there is an error. Returns how a client can ask the worker
+/// itself, if it can.
 fn run_routed(
     herd: &HerdSession,
     route: &Route,
     rows: Result<Box<RoutedRows>, RemoteError>,
     sink: &mut Sink,
-) -> Result<bool, RemoteError> {
+) -> Result<Option<Option<StatementRoute>>, RemoteError> {
     let mut rows = match rows {
         Ok(rows) => rows,
         Err(error) if herd.is_cancelled() => return Err(error),
         // What is wrong, the planner can say better.
-        Err(_) => return Ok(false),
+        Err(_) => return Ok(None),
     };
     if !rows.is_expected() {
-        return Ok(false);
+        return Ok(None);
     }
     rows.accept();
     sink.summary.set_result_kind(ResultKind::Rows);
@@ -326,7 +399,7 @@ fn run_routed(
             sink.forward(message)?;
         }
     }
-    Ok(true)
+    Ok(Some(rows.route_of_client(route)))
 }
 
 fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {

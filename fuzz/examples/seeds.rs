@@ -54,6 +54,7 @@ fn requests() -> Vec<Vec<u8>> {
         history_id: vec![1; 16].into(),
         stored_types: true,
         further_streams: 3,
+        ..ExecuteRequest::default()
     };
     let ingest = IngestRequest {
         session_id: vec![7; 16].into(),

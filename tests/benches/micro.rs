@@ -127,6 +127,7 @@ fn tickets(criterion: &mut Criterion) {
         history_id: vec![9; 16].into(),
         stored_types: true,
         further_streams: 3,
+        ..ExecuteRequest::default()
     };
     let ticket = Command::Execute(request.clone()).encode();
     let mut group = criterion.benchmark_group("ticket");

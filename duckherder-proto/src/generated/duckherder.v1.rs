@@ -100,6 +100,49 @@ pub struct ExecuteRequest {
     /// has a BatchMetadata as its app_metadata.
     #[prost(uint32, tag = "7")]
     pub further_streams: u32,
+    /// If it is a statement that one worker runs as it is written, the summary is to say how to send one like it to the worker.
+    #[prost(bool, tag = "8")]
+    pub wants_route: bool,
+    /// A query that the sender knows the route of: it is only run if the worker's definitions are still these. Else the error
+    /// has the subtype ROUTE_OUTDATED, and nothing was run.
+    #[prost(message, optional, tag = "9")]
+    pub definitions: ::core::option::Option<DefinitionsVersion>,
+}
+/// The state of all definitions (schemas, tables, …) of a node's default database, as a transaction sees them: the same
+/// version means the same definitions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DefinitionsVersion {
+    /// Another one each time that the node is started.
+    #[prost(fixed64, tag = "1")]
+    pub instance: u64,
+    /// DuckDB's version of the catalog.
+    #[prost(uint64, tag = "2")]
+    pub catalog_version: u64,
+}
+/// Which worker runs a statement as it is written. It holds for all statements that differ in integers and strings only, which
+/// are sent in the same session with the same settings, as long as nothing has been done in it but reading and changing rows,
+/// and outside a transaction; and for a worker as long as its definitions are of that version.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatementRoute {
+    /// Which of the statement's integers and strings is the key, from 0. It has digits only.
+    #[prost(uint32, tag = "1")]
+    pub key_literal: u32,
+    #[prost(enumeration = "KeyHash", tag = "2")]
+    pub key_hash: i32,
+    /// The largest value that the key's column holds.
+    #[prost(uint64, tag = "3")]
+    pub key_max: u64,
+    /// The worker of each partition, as its place in workers.
+    #[prost(uint32, repeated, tag = "4")]
+    pub partitions: ::prost::alloc::vec::Vec<u32>,
+    /// host:port.
+    #[prost(string, repeated, tag = "5")]
+    pub workers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The one that has run this statement, as its place in workers, and its definitions then.
+    #[prost(uint32, tag = "6")]
+    pub worker: u32,
+    #[prost(message, optional, tag = "7")]
+    pub definitions: ::core::option::Option<DefinitionsVersion>,
 }
 /// What comes with a record batch of a result that further streams may read. Empty, so absent, for the first one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -119,7 +162,7 @@ pub struct ReadResultRequest {
     #[prost(uint64, tag = "2")]
     pub statement_id: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatementSummary {
     #[prost(enumeration = "ResultKind", tag = "1")]
     pub result_kind: i32,
@@ -137,6 +180,9 @@ pub struct StatementSummary {
     /// The catalog's epoch after the statement.
     #[prost(uint64, tag = "6")]
     pub catalog_epoch: u64,
+    /// If the request wants it and there is one.
+    #[prost(message, optional, tag = "7")]
+    pub route: ::core::option::Option<StatementRoute>,
 }
 /// The result shape of a statement, without running it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -499,6 +545,9 @@ pub struct RunStagesSummary {
     pub bytes: u64,
     #[prost(message, repeated, tag = "3")]
     pub stages: ::prost::alloc::vec::Vec<HerdStageSummary>,
+    /// The definitions that its one stage has seen, if that is a look-up by a unique key.
+    #[prost(message, optional, tag = "4")]
+    pub definitions: ::core::option::Option<DefinitionsVersion>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HerdStageSummary {
@@ -761,6 +810,35 @@ impl ResultKind {
             "RESULT_KIND_ROWS" => Some(Self::Rows),
             "RESULT_KIND_CHANGED_ROWS" => Some(Self::ChangedRows),
             "RESULT_KIND_NOTHING" => Some(Self::Nothing),
+            _ => None,
+        }
+    }
+}
+/// How the key of a statement becomes its partition: hash(hash(key)) modulo the number of partitions, with
+/// hash(x) = x ^= x >> 32, x *= 0xd6e8feb86659fd93, x ^= x >> 32, x *= 0xd6e8feb86659fd93, x ^= x >> 32, in 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum KeyHash {
+    Unspecified = 0,
+    /// Of the key as an unsigned integer of 64 bits.
+    Integer = 1,
+}
+impl KeyHash {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEY_HASH_UNSPECIFIED",
+            Self::Integer => "KEY_HASH_INTEGER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEY_HASH_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEY_HASH_INTEGER" => Some(Self::Integer),
             _ => None,
         }
     }

@@ -54,8 +54,10 @@ unsafe extern "C" {
         count: usize,
         array: *mut FFI_ArrowArray,
         schema: *mut u64,
+        catalog_version: *mut u64,
         has_run: *mut bool,
     ) -> *mut c_char;
+    fn duckling_catalog_version(connection: *mut c_void, version: *mut u64) -> *mut c_char;
     fn duckling_short_columns(
         connection: *mut c_void,
         text: Text,
@@ -76,7 +78,12 @@ pub struct ShortResult {
     pub row: Option<RecordBatch>,
     /// How long it has taken.
     pub took: Duration,
+    /// DuckDB's version of the catalog that it has found its table in.
+    pub catalog_version: Option<u64>,
 }
+
+/// What stands for no version.
+const NO_VERSION: u64 = u64::MAX;
 
 /// What runs in the place of a statement without parameters. `None` if it is to run as it is: if its like has not been seen
 /// before, for one.
@@ -112,6 +119,10 @@ pub(super) fn is_outdated(connection: &Arc<ConnectionHandle>) -> bool {
     unsafe { duckling_prepared_is_outdated(connection.raw.cast()) }
 }
 
+fn known(version: u64) -> Option<u64> {
+    (version != NO_VERSION).then_some(version)
+}
+
 impl Connection {
     /// The statements of `sql`, to be run here before anything else that is prepared. One that is like another one that has
     /// been run is known by its text, and not parsed.
@@ -138,7 +149,7 @@ impl Connection {
         let literals = literals(&template);
         let text = || Text::of(template.text.as_str());
         let mut array = FFI_ArrowArray::empty();
-        let (mut number, mut has_run) = (0, false);
+        let (mut number, mut version, mut has_run) = (0, NO_VERSION, false);
         // SAFETY: as above; `FFI_ArrowArray` has the layout of `ArrowArray`, and DuckDB hands its ownership over.
         check_text(unsafe {
             duckling_run_short(
@@ -148,6 +159,7 @@ impl Connection {
                 literals.len(),
                 &raw mut array,
                 &raw mut number,
+                &raw mut version,
                 &raw mut has_run,
             )
         })?;
@@ -176,7 +188,20 @@ impl Connection {
             schema,
             row,
             took: started.elapsed(),
+            catalog_version: known(version),
         }))
+    }
+
+    /// The version of the default database's catalog that the open transaction sees: the same one means the same definitions.
+    /// `None` if it has none.
+    ///
+    /// # Errors
+    /// There is no such database any more.
+    pub fn catalog_version(&mut self) -> Result<Option<u64>, RemoteError> {
+        let mut version = NO_VERSION;
+        // SAFETY: as above.
+        check_text(unsafe { duckling_catalog_version(self.v1().cast(), &raw mut version) })?;
+        Ok(known(version))
     }
 
     fn short_columns(&mut self, text: Text) -> Result<SchemaRef, RemoteError> {

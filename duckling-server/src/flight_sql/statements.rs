@@ -28,7 +28,7 @@ use crate::ingest::{Create, Target, Upload};
 use crate::plain::{Mapping, Plain};
 use crate::running::{self, Answer, UploadJob, blocking, checked_batches, next_batch, unless_cancelled};
 use crate::session::{Place, Session};
-use crate::statement::{self, Job, Planned, Values};
+use crate::statement::{self, Job, Planned, Routing, Values};
 
 /// Rows from which on a result is large.
 const LARGE_ROWS: u64 = 1_000_000;
@@ -121,6 +121,7 @@ impl FlightSql {
                 parameters: ticket.parameters.clone(),
                 mapping: ticket.mapping,
                 further_streams: 0,
+                routing: Routing::None,
             })
         };
         match ticket.fetch(endpoint, self.sessions.queues())? {
@@ -166,6 +167,7 @@ impl FlightSql {
             parameters: None,
             mapping: session.flight_sql.mapping(),
             further_streams: 0,
+            routing: Routing::None,
         };
         let statement_id = session.flight_sql.next_statement_id();
         self.stream(caller, &session, job, statement_id).await
@@ -204,6 +206,7 @@ impl FlightSql {
             parameters,
             mapping: session.flight_sql.mapping(),
             further_streams: 0,
+            routing: Routing::None,
         };
         let statement_id = session.flight_sql.next_statement_id();
         let changed = running::complete(&self.sessions, session, job, statement_id, recording).await?;
@@ -295,6 +298,7 @@ impl FlightSql {
             parameters,
             mapping: session.flight_sql.mapping(),
             further_streams: 0,
+            routing: Routing::None,
         };
         let statement_id = session.flight_sql.next_statement_id();
         self.stream(caller, &session, job, statement_id).await

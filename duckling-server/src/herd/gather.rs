@@ -9,7 +9,9 @@ use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{HerdQuery, StageId, Summary};
 use duckherder_client::{BatchMessage, SchemaMessage, StagesStream};
-use duckherder_proto::v1::{HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary};
+use duckherder_proto::v1::{
+    HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary, StatementRoute,
+};
 use duckherder_proto::{ExceptionType, RemoteError};
 use futures::{FutureExt, TryStreamExt};
 use serde::Serialize;
@@ -382,6 +384,13 @@ impl RoutedRows {
     /// The columns, as they were sent.
     pub fn schema_message(&self) -> SchemaMessage {
         self.stream.schema_message()
+    }
+
+    /// How a client can send a statement like this one to the worker itself, once all rows have been read. `None` if it cannot.
+    pub fn route_of_client(&self, route: &Route) -> Option<StatementRoute> {
+        let definitions = self.stream.summary()?.definitions?;
+        let registry = self.session.herd().registry();
+        route.of_client(&self.worker, definitions, |worker| registry.address(worker).ok())
     }
 
     /// These are the statement's rows: it is in the statistics from here on.

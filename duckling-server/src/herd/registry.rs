@@ -307,6 +307,7 @@ impl Registry {
             .request_timeout(self.limits.worker_suspected_after)
             // A herd's rows come by other ways.
             .streams(1)
+            .ask_workers(false)
             .client_name(concat!("duckling ", env!("CARGO_PKG_VERSION")))
             .duckdb_version(self.versions.duckdb.clone()))
     }

@@ -13,11 +13,13 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::SchemaRef;
+use duckherder_catalog::herd::direct;
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::query::Summary;
-use duckherder_catalog::template::Template;
+use duckherder_catalog::template::{LiteralKind, Template};
 use duckherder_client::{SchemaMessage, StagesStream};
 use duckherder_proto::RemoteError;
+use duckherder_proto::v1::{DefinitionsVersion, KeyHash, StatementRoute};
 use serde::Deserialize;
 
 use super::gather::GatherStatistics;
@@ -62,6 +64,8 @@ struct Key {
     /// Which of the statement's literals it is.
     literal: usize,
     type_text: String,
+    /// The largest value, if both literal and column are integers.
+    largest: Option<u64>,
 }
 
 /// A statement, as far as its text tells.
@@ -117,6 +121,35 @@ impl Route {
     }
 }
 
+impl Route {
+    /// As clients are told it, which ask the workers themselves: `worker` has just answered, and had these definitions. `None` if
+    /// the keys are none that clients know the partition of, or a worker is down.
+    pub fn of_client(
+        &self,
+        worker: &WorkerId,
+        definitions: DefinitionsVersion,
+        address: impl Fn(&WorkerId) -> Option<String>,
+    ) -> Option<StatementRoute> {
+        let [key] = self.keys.as_slice() else { return None };
+        if self.partitions.len() > direct::PARTITIONS_MAX {
+            return None;
+        }
+        let mut workers: Vec<_> = self.partitions.iter().collect();
+        workers.sort_unstable();
+        workers.dedup();
+        let place = |worker: &WorkerId| u32::try_from(workers.binary_search(&worker).ok()?).ok();
+        Some(StatementRoute {
+            key_literal: u32::try_from(key.literal).ok()?,
+            key_hash: KeyHash::Integer.into(),
+            key_max: key.largest?,
+            partitions: self.partitions.iter().map(place).collect::<Option<_>>()?,
+            worker: place(worker)?,
+            workers: workers.iter().map(|worker| address(worker)).collect::<Option<_>>()?,
+            definitions: Some(definitions),
+        })
+    }
+}
+
 impl<'sql> Candidate<'sql> {
     /// `None` if the text alone says that it cannot be routed.
     pub fn of(sql: &'sql str, settings: &Settings, epoch: u64) -> Option<Self> {
@@ -132,11 +165,26 @@ impl<'sql> Candidate<'sql> {
     /// The worker of its keys.
     fn worker(&self, route: &Route) -> Result<Option<WorkerId>, RemoteError> {
         let literals = &self.template.literals;
-        let keys = route.keys.iter().filter_map(|key| {
-            let literal = literals.get(key.literal)?;
-            Some((key.type_text.as_str(), literal.text.as_ref()))
-        });
-        let hash = partition_hash(keys)?;
+        let hash = match route.keys.as_slice() {
+            // What most keys are.
+            [
+                Key {
+                    literal,
+                    largest: Some(largest),
+                    ..
+                },
+            ] => {
+                let literal = literals.get(*literal);
+                let Some(hash) = literal.and_then(|literal| direct::partition_hash(&literal.text, *largest)) else {
+                    return Ok(None);
+                };
+                hash
+            }
+            keys => partition_hash(keys.iter().filter_map(|key| {
+                let literal = literals.get(key.literal)?;
+                Some((key.type_text.as_str(), literal.text.as_ref()))
+            }))?,
+        };
         let count = route.partitions.len() as u64;
         let partition = hash
             .checked_rem(count)
@@ -166,8 +214,10 @@ impl<'sql> Candidate<'sql> {
         let keys = description.keys.into_iter().map(|key| {
             let mut literals = self.template.literals.iter();
             let literal = literals.position(|literal| literal.offset == key.offset && literal.text == key.text)?;
+            let is_integer = self.template.literals.get(literal)?.kind == LiteralKind::Integer;
             Some(Key {
                 literal,
+                largest: direct::largest(&key.type_text).filter(|_| is_integer),
                 type_text: key.type_text,
             })
         });

@@ -9,7 +9,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary};
+use duckherder_proto::v1::{
+    DefinitionsVersion, HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary,
+};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use futures::{StreamExt, stream};
 use tonic::Status;
@@ -198,6 +200,10 @@ fn run_short(
         return Ok(None);
     };
     recording.is_a(result.kind.name());
+    let definitions = result.catalog_version.map(|catalog_version| DefinitionsVersion {
+        instance: sessions.definitions().instance(),
+        catalog_version,
+    });
     // One thread has done all of it.
     let elapsed_us = microseconds(result.took);
     let mut answer = StageAnswer::new(sessions.limits(), producer, recording.traffic());
@@ -214,7 +220,10 @@ fn run_short(
         elapsed_us,
         ..HerdStageSummary::default()
     };
-    Ok(Some(answer.summary(vec![summary])))
+    Ok(Some(RunStagesSummary {
+        definitions,
+        ..answer.summary(vec![summary])
+    }))
 }
 
 fn run_turn(
@@ -378,6 +387,7 @@ impl<'a> StageAnswer<'a> {
             rows: self.rows,
             bytes: self.bytes,
             stages,
+            definitions: None,
         }
     }
 

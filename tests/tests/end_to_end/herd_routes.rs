@@ -3,7 +3,7 @@
 use duckherder_tests::duckdb::{Connection, DuckDb};
 use duckherder_tests::duckling::LocalDuckling;
 
-use crate::support::attach;
+use crate::support::attach_with;
 
 const HOW: &str = "SELECT execution_mode || ' ' || merge_strategy FROM duckherder_get_query_execution_stats() \
                    ORDER BY execution_start_time DESC LIMIT 1";
@@ -26,7 +26,8 @@ struct Both {
 impl Both {
     fn new() -> Self {
         let coordinator = LocalDuckling::start().unwrap();
-        let (_database, mut herd) = attach(coordinator.port());
+        // What workers are asked themselves, the coordinator does not see.
+        let (_database, mut herd) = attach_with(coordinator.port(), ", ask_workers false");
         let workers: Vec<_> = (0..3).map(|_| LocalDuckling::start().unwrap()).collect();
         for worker in &workers {
             let sql = format!("SELECT duckherder_register_worker('127.0.0.1:{}')", worker.port());
@@ -133,8 +134,9 @@ fn one_row_and_many_are_forwarded() {
     both.forwards(large, [0, 1, 2, 3, 4, 1]);
     // What a client wants compressed.
     let port = both.coordinator.port();
-    let attach =
-        format!("ATTACH 'packed' (TYPE duckherder, server_host '127.0.0.1', server_port {port}, compression 'lz4')");
+    let attach = format!(
+        "ATTACH 'packed' (TYPE duckherder, server_host '127.0.0.1', server_port {port}, compression 'lz4', ask_workers false)"
+    );
     both.herd.run(&attach).unwrap();
     for k in [0, 4, 1, 2] {
         let expected = both.plain.lines(&large(k)).unwrap();

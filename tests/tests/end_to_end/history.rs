@@ -90,7 +90,7 @@ async fn the_summary_and_the_history_agree() {
     let sql = "SELECT i, 'v' || i AS v FROM range(100000) r(i)";
     let mut result = client.session().query_with(sql, options(1)).await.unwrap();
     while result.try_next().await.unwrap().is_some() {}
-    let summary = *result.summary().unwrap();
+    let summary = result.summary().unwrap().clone();
     assert_eq!((summary.rows_changed, summary.bytes), (None, result.bytes_received()));
     let found = client
         .query("SELECT rows_sent, bytes_sent, (duration_us - queued_us)::UBIGINT FROM duckling_history() LIMIT 1");

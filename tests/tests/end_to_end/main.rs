@@ -16,6 +16,7 @@ mod differential;
 mod faults;
 mod flight_sql;
 mod fuzz;
+mod herd_direct;
 mod herd_exchange;
 mod herd_faults;
 mod herd_keys;

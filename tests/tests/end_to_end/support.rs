@@ -51,11 +51,16 @@ pub fn batch(first: i64, rows: i64) -> RecordBatch {
 
 /// A user's DuckDB with `duckling` attached as `dh`.
 pub fn attach(port: u16) -> (DuckDb, Connection) {
+    attach_with(port, "")
+}
+
+/// The same with further options, a comma before each.
+pub fn attach_with(port: u16, options: &str) -> (DuckDb, Connection) {
     let database = DuckDb::with_duckherder().unwrap();
     let mut connection = database.connect().unwrap();
     connection
         .run(&format!(
-            "ATTACH 'dh' (TYPE duckherder, server_host '127.0.0.1', server_port {port})"
+            "ATTACH 'dh' (TYPE duckherder, server_host '127.0.0.1', server_port {port}{options})"
         ))
         .unwrap();
     (database, connection)
