@@ -57,7 +57,7 @@ struct SetUp {
     /// DuckDB's share of the process's memory.
     memory_limit: Option<u64>,
     default_partitions: usize,
-    functions: [(&'static CStr, Arc<dyn TableSource>); 4],
+    functions: [(&'static CStr, Arc<dyn TableSource>); 5],
 }
 
 impl Duckling {
@@ -266,19 +266,24 @@ impl SetUp {
 }
 
 /// The table functions that tell about the server.
-fn functions(sessions: &Sessions, registry: &Arc<Registry>) -> [(&'static CStr, Arc<dyn TableSource>); 4] {
+fn functions(sessions: &Sessions, registry: &Arc<Registry>) -> [(&'static CStr, Arc<dyn TableSource>); 5] {
     let registry = Arc::downgrade(registry);
+    let own = sessions.herd().statistics();
+    let execution = |registry| -> Arc<dyn TableSource> {
+        Arc::new(StatisticsTable {
+            own: Arc::clone(own),
+            registry,
+        })
+    };
     [
         (
             history::FUNCTION,
             Arc::new(HistoryTable(Arc::clone(sessions.history()))),
         ),
         (tables::WORKERS, Arc::new(WorkersTable(registry.clone()))),
-        (tables::PARTITIONS, Arc::new(PartitionsTable(registry))),
-        (
-            statistics::FUNCTION,
-            Arc::new(StatisticsTable(Arc::clone(sessions.herd().statistics()))),
-        ),
+        (tables::PARTITIONS, Arc::new(PartitionsTable(registry.clone()))),
+        (statistics::FUNCTION, execution(Some(registry))),
+        (statistics::OWN_FUNCTION, execution(None)),
     ]
 }
 

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use duckherder_client::{BatchMessage, SchemaMessage};
 use duckherder_proto::error::{ERROR_SUBTYPE, ROUTE_OUTDATED};
-use duckherder_proto::history::Traffic;
+use duckherder_proto::history::{HistoryId, Traffic};
 use duckherder_proto::v1::{
     BatchMetadata, ColumnDescription, Compression, DefinitionsVersion, ResultKind, StatementRoute, StatementSummary,
 };
@@ -19,11 +19,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::Limits;
 use crate::duckdb::{
     ArrowResult, Connection, Parameters, Plan, ResultTypes, ShortResult, Statement, StatementKind, for_each_row,
+    short_kind,
 };
 use crate::encode::BatchEncoder;
 use crate::estimate::Estimate;
 use crate::herd::gather::RoutedRows;
 use crate::herd::routes::{Candidate, Found, Route};
+use crate::herd::statistics::QueryStatistics;
 use crate::herd::{HerdSession, ddl};
 use crate::history::Recording;
 use crate::message::Message;
@@ -110,7 +112,7 @@ pub fn run(
                     check_definitions(sessions, known, result.kind, result.catalog_version)?;
                 }
                 sink.take_short(result)?;
-                return finish(sessions, job, sink.summary, started, producer);
+                return finish(sessions, job, sink.summary, started, recording.id(), producer);
             }
         }
         Way::Routed(route, rows, settled) => {
@@ -125,7 +127,7 @@ pub fn run(
                 if is_told && settled.is_some() && settled == sessions.definitions().settled() {
                     sink.summary.route = to_client;
                 }
-                return finish(sessions, job, sink.summary, started, producer);
+                return finish(sessions, job, sink.summary, started, recording.id(), producer);
             }
             if let Some(known) = candidate(sessions, lease, job)? {
                 herd.herd().routes().forget(known);
@@ -157,7 +159,7 @@ pub fn run(
             check_definitions(sessions, known, kind, version)?;
             sink.take(connection, &last, &Parameters::none())
         })?;
-        return finish(sessions, job, sink.summary, started, producer);
+        return finish(sessions, job, sink.summary, started, recording.id(), producer);
     }
     if !statements.is_empty() {
         registration.start(false)?;
@@ -205,7 +207,7 @@ pub fn run(
         // RETURNING: one row for each that was changed.
         summary.rows_changed = Some(summary.rows);
     }
-    let changed = finish(sessions, job, summary, started, producer)?;
+    let changed = finish(sessions, job, summary, started, recording.id(), producer)?;
     if let Some(candidate) = to_learn
         && statements.is_empty()
         && last.kind() == StatementKind::Read
@@ -265,9 +267,17 @@ fn finish(
     job: &Job,
     mut summary: StatementSummary,
     started: Instant,
+    id: HistoryId,
     producer: Option<&Producer>,
 ) -> Result<Option<u64>, RemoteError> {
-    summary.elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let elapsed = started.elapsed();
+    summary.elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    if matches!(job.routing, Routing::Known(_)) {
+        let herd = sessions.herd();
+        let worker = herd.registry().own_id();
+        let statistics = QueryStatistics::of_direct(id, &job.sql, worker, elapsed, summary.rows, summary.bytes);
+        herd.statistics().record(statistics);
+    }
     summary.catalog_epoch = sessions.epoch();
     if let Some(producer) = producer
         && matches!(job.mapping, Mapping::Link | Mapping::Stored)
@@ -319,7 +329,10 @@ pub fn run_short(lease: &mut Lease, sql: &str, way: Way) -> Result<Option<ShortR
 
 /// Finds out how a job may be run, without blocking. The flag says that it does not block then, and has little to send.
 pub async fn find_way(sessions: &Sessions, lease: &mut Lease, job: &Job, registration: &Registration) -> (Way, bool) {
-    if job.parameters.is_none()
+    // What changes something is not run before it is looked at whether it may be.
+    let is_read = !matches!(job.routing, Routing::Known(_)) || short_kind(&job.sql) == StatementKind::Read;
+    if is_read
+        && job.parameters.is_none()
         && job.place != Place::Begin
         && let Some(way) = find_short_way(sessions, lease, &job.sql, registration)
     {

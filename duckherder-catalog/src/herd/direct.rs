@@ -16,10 +16,14 @@ use duckherder_proto::v1::{DefinitionsVersion, KeyHash, StatementRoute};
 use crate::template::{LiteralKind, Template};
 
 /// Statements whose routes are kept; if there are more, all are forgotten.
-const ROUTES_MAX: usize = 256;
+const ROUTES_MAX: usize = 128;
 
 /// Partitions of a table of which a route is told.
 pub const PARTITIONS_MAX: usize = 4096;
+
+/// Workers of a route, and bytes of the address of each.
+const WORKERS_MAX: usize = 1024;
+const ADDRESS_BYTES_MAX: usize = 300;
 
 /// Statements that begin with one of these read or change rows, and leave the session as it was.
 const HARMLESS: [&str; 7] = ["SELECT", "FROM", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE"];
@@ -194,7 +198,8 @@ fn is_sound(route: &StatementRoute) -> bool {
     let is_worker = |worker: &u32| usize::try_from(*worker).is_ok_and(|worker| worker < route.workers.len());
     route.key_hash() == KeyHash::Integer
         && (1..=PARTITIONS_MAX).contains(&route.partitions.len())
-        && route.workers.len() <= route.partitions.len()
+        && route.workers.len() <= route.partitions.len().min(WORKERS_MAX)
+        && route.workers.iter().all(|address| address.len() <= ADDRESS_BYTES_MAX)
         && route.partitions.iter().all(is_worker)
         && is_worker(&route.worker)
         && route.definitions.is_some()
@@ -373,6 +378,7 @@ mod tests {
         assert_eq!(change(&|route| route.key_hash = 7), None);
         assert_eq!(change(&|route| route.key_literal = 7), None);
         assert_eq!(change(&|route| route.workers = vec!["a:1".to_owned(); 9]), None);
+        assert_eq!(change(&|route| route.workers[1] = "a".repeat(301)), None);
     }
 
     #[test]

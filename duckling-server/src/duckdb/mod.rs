@@ -36,7 +36,7 @@ pub use herd_route::partition_hash;
 pub use linked::{HAS_ICU, register_linked_extensions};
 pub use monitor::HeldMemory;
 pub use parameters::{Parameters, for_each_row};
-pub use prepared::ShortResult;
+pub use prepared::{ShortResult, short_kind};
 pub use result::{ArrowResult, BatchSize, ResultTypes, interrupted, rows_changed};
 pub use statement::{Statement, StatementKind};
 pub use table_function::{Cell, ColumnType, TableSource};

@@ -182,7 +182,7 @@ impl Connection {
         } else {
             Some(record_batch(Arc::clone(&schema), array)?)
         };
-        let kind = kind_of(sql);
+        let kind = short_kind(sql);
         Ok(Some(ShortResult {
             kind,
             schema,
@@ -238,12 +238,12 @@ impl Connection {
             )
         });
         outcome.ok()?;
-        (!raw.is_null()).then(|| Statement::prepared(raw.cast(), kind_of(sql), sql))
+        (!raw.is_null()).then(|| Statement::prepared(raw.cast(), short_kind(sql), sql))
     }
 }
 
-/// Told from the first word: nothing else than INSERTs and SELECTs is prepared.
-fn kind_of(sql: &str) -> StatementKind {
+/// What a short statement does. Told from the first word: nothing else than INSERTs and SELECTs is prepared.
+pub fn short_kind(sql: &str) -> StatementKind {
     let is_insert = |word: &str| word.eq_ignore_ascii_case("insert");
     if sql.trim_start().get(..6).is_some_and(is_insert) {
         StatementKind::Write

@@ -30,7 +30,7 @@ use crate::settings::Settings;
 const ROUTES_MAX: usize = 1024;
 
 /// The tier of statements that one worker answers.
-const ROUTER: &str = "router";
+pub(super) const ROUTER: &str = "router";
 
 /// What the statistics say of a statement that has gone straight to its worker.
 const FORWARD: &str = "forward";
@@ -287,5 +287,27 @@ impl Routes {
             known.epoch = candidate.epoch;
         }
         known.by_template.insert(candidate.name, route);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn integers_have_the_hash_that_duckdb_gives_them(key in any::<u64>(), shift in 0_u32..64) {
+            let key = key >> shift;
+            let digits = key.to_string();
+            let types = ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"];
+            for kind in types {
+                let largest = direct::largest(kind).unwrap();
+                let known = direct::partition_hash(&digits, largest);
+                let expected = partition_hash([(kind, digits.as_str())].into_iter()).ok();
+                prop_assert_eq!(known, expected, "{} {}", kind, digits);
+            }
+        }
     }
 }

@@ -2,21 +2,33 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_catalog::herd::query::{StageId, Summary};
 use duckherder_proto::RemoteError;
 use duckherder_proto::history::{HistoryId, KeptText, Ring};
 use serde::Serialize;
 
-use super::gather::{GatherStatistics, TaskStatistics};
-use super::tables::{signed, text, timestamp};
+use super::gather::{EdgeStatistics, GatherStatistics, TaskStatistics};
+use super::registry::Registry;
+use super::routes::ROUTER;
+use super::tables::{self, signed, text, timestamp};
 use crate::config::Limits;
 use crate::duckdb::{Cell, ColumnType, TableSource};
 
 /// The table function that reads them.
 pub const FUNCTION: &CStr = c"duckling_execution_stats";
+
+/// The one that reads those of this duckling only.
+pub const OWN_FUNCTION: &CStr = c"duckling_own_execution_stats";
+
+/// The merge strategy of look-ups that a client has sent to the worker itself.
+const DIRECT: &str = "direct";
 
 /// What one stage did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -111,6 +123,37 @@ pub struct QueryStatistics {
 }
 
 impl QueryStatistics {
+    /// Of a look-up that this worker was asked for by a client itself, which has taken `duration` until now.
+    #[must_use]
+    pub fn of_direct(id: HistoryId, sql: &str, worker: WorkerId, duration: Duration, rows: u64, bytes: u64) -> Self {
+        let task = TaskStatistics {
+            stage: 1,
+            worker,
+            rows,
+            bytes,
+            elapsed_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            cpu_us: None,
+            spilled_bytes: 0,
+            edges: vec![EdgeStatistics { to: None, rows, bytes }],
+        };
+        let now = SystemTime::now();
+        Self {
+            id,
+            sql: sql.to_owned(),
+            execution_mode: ROUTER.to_owned(),
+            merge_strategy: DIRECT.to_owned(),
+            started: now.checked_sub(duration).unwrap_or(now),
+            duration,
+            workers: 1,
+            tasks: 1,
+            fallback_reason: None,
+            rows_moved: rows,
+            bytes_moved: bytes,
+            stages: StageStatistics::of(&[task]),
+            error: None,
+        }
+    }
+
     /// CPU time of all workers, in microseconds; `None` where it is not known.
     fn cpu_us(&self) -> Option<u64> {
         let tasks = self.stages.iter().flat_map(|stage| &stage.tasks);
@@ -206,33 +249,89 @@ impl Statistics {
     }
 }
 
-/// Reads the statistics.
-pub struct StatisticsTable(pub Arc<Statistics>);
+/// Reads the statistics, those of workers too which clients have asked themselves.
+pub struct StatisticsTable {
+    /// This duckling's.
+    pub own: Arc<Statistics>,
+    /// Where its workers are, if they are to be asked.
+    pub registry: Option<Weak<Registry>>,
+}
+
+const COLUMNS: &[(&CStr, ColumnType)] = &[
+    (c"id", ColumnType::Uuid),
+    (c"sql", ColumnType::Text),
+    (c"execution_mode", ColumnType::Text),
+    (c"merge_strategy", ColumnType::Text),
+    (c"query_duration_ms", ColumnType::Double),
+    (c"num_workers_used", ColumnType::Signed),
+    (c"num_tasks_generated", ColumnType::Signed),
+    (c"execution_start_time", ColumnType::Timestamp),
+    (c"fallback_reason", ColumnType::Text),
+    (c"rows_moved", ColumnType::Unsigned),
+    (c"bytes_moved", ColumnType::Unsigned),
+    (c"cpu_time_ms", ColumnType::Double),
+    (c"critical_path_cpu_time_ms", ColumnType::Double),
+    (c"stages", ColumnType::Text),
+    (c"error", ColumnType::Text),
+];
 
 impl TableSource for StatisticsTable {
     fn columns(&self) -> &'static [(&'static CStr, ColumnType)] {
-        &[
-            (c"id", ColumnType::Uuid),
-            (c"sql", ColumnType::Text),
-            (c"execution_mode", ColumnType::Text),
-            (c"merge_strategy", ColumnType::Text),
-            (c"query_duration_ms", ColumnType::Double),
-            (c"num_workers_used", ColumnType::Signed),
-            (c"num_tasks_generated", ColumnType::Signed),
-            (c"execution_start_time", ColumnType::Timestamp),
-            (c"fallback_reason", ColumnType::Text),
-            (c"rows_moved", ColumnType::Unsigned),
-            (c"bytes_moved", ColumnType::Unsigned),
-            (c"cpu_time_ms", ColumnType::Double),
-            (c"critical_path_cpu_time_ms", ColumnType::Double),
-            (c"stages", ColumnType::Text),
-            (c"error", ColumnType::Text),
-        ]
+        COLUMNS
     }
 
     fn rows(&self, _: &[String]) -> Result<Vec<Vec<Cell>>, RemoteError> {
-        Ok(self.0.lock().iter().map(row).collect())
+        let mut rows: Vec<_> = self.own.lock().iter().map(row).collect();
+        if let Some(registry) = &self.registry {
+            let registry = tables::registry(registry)?;
+            let workers = registry.workers();
+            let queries = workers.iter().map(|worker| (worker.id.clone(), direct_sql()));
+            let answers = tables::ask_for_batches(&registry, &workers, queries.collect());
+            rows.extend(answers.values().flatten().flat_map(cells));
+        }
+        Ok(rows)
     }
+}
+
+/// What a worker is asked for: the look-ups that clients have asked it for themselves, all columns as text.
+fn direct_sql() -> String {
+    let columns = COLUMNS.iter().map(|(name, kind)| {
+        let name = name.to_string_lossy();
+        match kind {
+            ColumnType::Timestamp => format!("epoch_us({name})::VARCHAR"),
+            _ => format!("{name}::VARCHAR"),
+        }
+    });
+    let columns: Vec<_> = columns.collect();
+    let columns = columns.join(", ");
+    format!("SELECT {columns} FROM duckling_own_execution_stats() WHERE merge_strategy = '{DIRECT}'")
+}
+
+/// The rows of such an answer. What cannot be read is NULL.
+fn cells(batch: &RecordBatch) -> Vec<Vec<Cell>> {
+    let texts: Vec<_> = batch
+        .columns()
+        .iter()
+        .map(|column| cast(column, &DataType::Utf8).ok())
+        .collect();
+    let cell = |row: usize, place: usize| {
+        let column = texts.get(place)?.as_ref()?.as_string_opt::<i32>()?;
+        let value = column.is_valid(row).then(|| column.value(row))?;
+        Some(match COLUMNS.get(place)?.1 {
+            ColumnType::Uuid => Cell::Uuid(*uuid::Uuid::try_parse(value).ok()?.as_bytes()),
+            ColumnType::Double => Cell::Double(value.parse().ok()?),
+            ColumnType::Signed => Cell::Signed(value.parse().ok()?),
+            ColumnType::Unsigned => Cell::Unsigned(value.parse().ok()?),
+            ColumnType::Timestamp => Cell::Timestamp(value.parse().ok()?),
+            _ => text(value),
+        })
+    };
+    let row = |row| {
+        (0..COLUMNS.len())
+            .map(|place| cell(row, place).unwrap_or(Cell::Null))
+            .collect()
+    };
+    (0..batch.num_rows()).map(row).collect()
 }
 
 fn milliseconds(microseconds: Option<u64>) -> Cell {
@@ -262,8 +361,6 @@ fn row(query: &QueryStatistics) -> Vec<Cell> {
 
 #[cfg(test)]
 mod tests {
-    use duckherder_catalog::herd::placement::WorkerId;
-
     use super::*;
     use crate::config::IN_MEMORY;
     use crate::duckdb::{Database, DatabaseOptions};
@@ -298,7 +395,10 @@ mod tests {
         let statistics = Arc::new(Statistics::new(&Limits::default()));
         let database = Database::open(IN_MEMORY, &DatabaseOptions::default()).unwrap();
         let mut connection = database.connect().unwrap();
-        let table = Arc::new(StatisticsTable(Arc::clone(&statistics)));
+        let table = Arc::new(StatisticsTable {
+            own: Arc::clone(&statistics),
+            registry: None,
+        });
         connection.register_table_function(FUNCTION, table).unwrap();
         statistics.record(query("SELECT 1"));
         let check = "SELECT CASE WHEN sql = 'SELECT 1' AND query_duration_ms = 1.5 AND num_workers_used = 3 \

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::sync::{Arc, Weak, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use duckherder_catalog::TableName;
 use duckherder_catalog::herd::placement::WorkerId;
@@ -47,7 +47,7 @@ pub fn timestamp(time: SystemTime) -> Cell {
 
 /// The registry, as long as there is one. The functions are in the database that the registry holds open: they must not
 /// hold the registry.
-fn registry(registry: &Weak<Registry>) -> Result<Arc<Registry>, RemoteError> {
+pub(super) fn registry(registry: &Weak<Registry>) -> Result<Arc<Registry>, RemoteError> {
     let gone = || RemoteError::new(ExceptionType::InvalidInput, "the duckling has stopped");
     registry.upgrade().ok_or_else(gone)
 }
@@ -194,6 +194,19 @@ type Numbers = Vec<Vec<Option<i64>>>;
 /// Runs a query of BIGINT columns on each of these workers, all at once. Who is not there, or not quick enough, is left
 /// out. Waits: not for a thread of the network.
 fn ask(registry: &Registry, workers: &[WorkerInfo], queries: Vec<(WorkerId, String)>) -> BTreeMap<WorkerId, Numbers> {
+    let answers = ask_for_batches(registry, workers, queries);
+    answers
+        .iter()
+        .map(|(id, batches)| (id.clone(), numbers(batches)))
+        .collect()
+}
+
+/// The same for a query of any columns.
+pub(super) fn ask_for_batches(
+    registry: &Registry,
+    workers: &[WorkerInfo],
+    queries: Vec<(WorkerId, String)>,
+) -> BTreeMap<WorkerId, Vec<RecordBatch>> {
     let Some(place) = registry.place() else {
         return BTreeMap::new();
     };
@@ -213,10 +226,10 @@ fn ask(registry: &Registry, workers: &[WorkerInfo], queries: Vec<(WorkerId, Stri
     let (sender, receiver) = mpsc::sync_channel(1);
     place.runtime.spawn(async move {
         let answers = queries.into_iter().map(|(worker, id, sql)| async move {
-            match tokio::time::timeout(COUNT_TIMEOUT, numbers(worker, &sql)).await {
-                Ok(Ok(numbers)) => return Some((id, numbers)),
-                Ok(Err(error)) => debug!(worker = id.0, %error, "a worker cannot be asked for its sizes"),
-                Err(_) => debug!(worker = id.0, "a worker takes too long to tell its sizes"),
+            match tokio::time::timeout(COUNT_TIMEOUT, batches(worker, &sql)).await {
+                Ok(Ok(batches)) => return Some((id, batches)),
+                Ok(Err(error)) => debug!(worker = id.0, %error, "a worker cannot be asked"),
+                Err(_) => debug!(worker = id.0, "a worker takes too long to answer"),
             }
             None
         });
@@ -227,9 +240,12 @@ fn ask(registry: &Registry, workers: &[WorkerInfo], queries: Vec<(WorkerId, Stri
     receiver.recv_timeout(2 * COUNT_TIMEOUT).unwrap_or_default()
 }
 
-async fn numbers(worker: ClientOptions, sql: &str) -> Result<Numbers, ClientError> {
+async fn batches(worker: ClientOptions, sql: &str) -> Result<Vec<RecordBatch>, ClientError> {
     let client = Client::connect(worker).await?;
-    let batches = client.query(sql).await?.try_collect::<Vec<_>>().await?;
+    client.query(sql).await?.try_collect().await
+}
+
+fn numbers(batches: &[RecordBatch]) -> Numbers {
     let rows = batches.iter().flat_map(|batch| {
         (0..batch.num_rows()).map(|row| {
             let number = |column: &Arc<dyn Array>| {
@@ -239,5 +255,5 @@ async fn numbers(worker: ClientOptions, sql: &str) -> Result<Numbers, ClientErro
             batch.columns().iter().map(number).collect()
         })
     });
-    Ok(rows.collect())
+    rows.collect()
 }
