@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use duckherder_catalog::herd::direct::{DirectRoutes, Lesson, Way};
 use duckherder_proto::error::{ERROR_SUBTYPE, ROUTE_OUTDATED, SESSION_NOT_OPEN};
 use duckherder_proto::v1::{ExecuteRequest, StatementRoute};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
@@ -33,6 +34,7 @@ const WORKERS_MAX: usize = 1024;
 pub(crate) struct Direct {
     options: ClientOptions,
     connections: Arc<Connections>,
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -82,6 +84,7 @@ impl Direct {
         Self {
             options: options.clone(),
             connections,
+            runtime: Handle::current(),
             state: Mutex::new(state),
         }
     }
@@ -152,11 +155,11 @@ impl Direct {
             ClientError::Remote(error) => error.extra_info.get(ERROR_SUBTYPE).map(String::as_str),
             _ => None,
         };
-        self.lock().routes.refused(lesson, address);
         match subtype {
-            Some(ROUTE_OUTDATED) => {}
+            Some(ROUTE_OUTDATED) => self.lock().routes.refused(lesson, address),
             Some(SESSION_NOT_OPEN) => {
-                // Another one is opened with the next statement.
+                // It has been started anew, maybe as one that knows nothing of definitions and their versions.
+                self.forget();
                 let closed = self.lock().workers.remove(address);
                 drop(closed);
             }
@@ -190,7 +193,7 @@ impl Direct {
             state.settings.clone(),
             address.to_owned(),
         );
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let session = match options {
                 Some(options) => connections.open_session(&address, &options, settings).await,
                 None => None,

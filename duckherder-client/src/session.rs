@@ -186,7 +186,7 @@ impl Session {
             return self.execute_here(request).await;
         };
         match direct.send(&request).await {
-            Sent::Answered(stream) => Ok(stream.from_worker()),
+            Sent::Answered(stream) => Ok(stream.of_worker()),
             Sent::Not(None) => self.execute_here(request).await,
             Sent::Not(Some(lesson)) => {
                 let request = v1::ExecuteRequest {

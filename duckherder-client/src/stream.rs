@@ -233,7 +233,7 @@ impl RowStream<StatementSummary> {
     }
 
     /// They come from a worker of the duckling that was asked.
-    pub(crate) fn from_worker(self) -> Self {
+    pub(crate) fn of_worker(self) -> Self {
         Self {
             origin: Origin::Worker,
             ..self

@@ -234,6 +234,16 @@ fn compression(lease: &Lease, job: &Job) -> Compression {
     }
 }
 
+/// The version of a worker's definitions, of which `catalog_version` is the part that is DuckDB's. `None` if it may be no worker of
+/// its coordinator any more.
+pub fn definitions_version(sessions: &Sessions, catalog_version: Option<u64>) -> Option<DefinitionsVersion> {
+    Some(DefinitionsVersion {
+        instance: sessions.definitions().instance(),
+        catalog_version: catalog_version?,
+        term: sessions.herd().registry().term()?,
+    })
+}
+
 /// Whether a statement that was sent to its worker is to be run there: a query, and the definitions that it finds are those that its
 /// sender has found its way with.
 fn check_definitions(
@@ -242,7 +252,7 @@ fn check_definitions(
     kind: StatementKind,
     catalog_version: Option<u64>,
 ) -> Result<(), RemoteError> {
-    let is_same = known.instance == sessions.definitions().instance() && Some(known.catalog_version) == catalog_version;
+    let is_same = definitions_version(sessions, catalog_version) == Some(known);
     if is_same && kind == StatementKind::Read {
         return Ok(());
     }

@@ -227,6 +227,7 @@ mod tests {
         DefinitionsVersion {
             instance,
             catalog_version: 3,
+            term: 1,
         }
     }
 

@@ -118,6 +118,10 @@ pub struct DefinitionsVersion {
     /// DuckDB's version of the catalog.
     #[prost(uint64, tag = "2")]
     pub catalog_version: u64,
+    /// Another one each time that the node, a worker, has another coordinator, or has not heard of it for a while: it may have been
+    /// given up there.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
 }
 /// Which worker runs a statement as it is written. It holds for all statements that differ in integers and strings only, which
 /// are sent in the same session with the same settings, as long as nothing has been done in it but reading and changing rows,

@@ -1,7 +1,7 @@
 //! A worker that belongs to a herd by itself: it registers, sends heartbeats, and says when it stops.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use duckherder_catalog::herd::placement::WorkerId;
@@ -265,11 +265,12 @@ async fn heartbeats(registry: &Registry, joined: &Joined, stopped: &mut watch::R
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let request = heartbeat(registry, false);
-        let answer = tokio::select! {
+        let (sent, answer) = tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return End::Stopped,
             answer = async {
                 ticks.tick().await;
-                joined.node.request(&request).await
+                let sent = Instant::now();
+                (sent, joined.node.request(&request).await)
             } => answer,
         };
         let answer = match answer {
@@ -281,7 +282,7 @@ async fn heartbeats(registry: &Registry, joined: &Joined, stopped: &mut watch::R
         };
         let coordinator = WorkerId(answer.coordinator_id.clone());
         match answer.answer() {
-            HeartbeatAnswer::Known => registry.coordinator_is_there(&coordinator),
+            HeartbeatAnswer::Known => registry.coordinator_is_there(&coordinator, sent),
             // Unknown to the coordinator that it registered with: it was unregistered. To another one it is new.
             HeartbeatAnswer::Unknown if coordinator == joined.coordinator => {
                 if let Err(problem) = registry.be_released(&coordinator).await {

@@ -464,17 +464,35 @@ pub struct Belonging {
     owner: Option<(Owner, Instant)>,
     /// A coordinator that does not last is given up when it has been silent for so long.
     give_up_after: Duration,
+    /// So long after this worker was there, the coordinator does not give it up.
+    lease: Duration,
+    /// When the coordinator found it there last.
+    found: Option<Instant>,
+    term: u64,
 }
 
 impl Belonging {
     /// As kept from before.
     #[must_use]
-    pub fn new(owner: Option<WorkerId>, now: Instant, give_up_after: Duration) -> Self {
+    pub fn new(owner: Option<WorkerId>, now: Instant, patience: Patience) -> Self {
         let lasting = |id| (Owner { id, is_lasting: true }, now);
         Self {
             owner: owner.map(lasting),
-            give_up_after,
+            give_up_after: patience.down_after,
+            lease: patience.suspected_after,
+            found: None,
+            term: 0,
         }
+    }
+
+    /// Counts the times that the worker has been found by a coordinator after it had none, another one, or one that might have given
+    /// it up. `None` if it may have given it up by now: what it holds may be no part of the herd any more.
+    #[must_use]
+    pub fn term(&self, now: Instant) -> Option<u64> {
+        let is_found = self
+            .found
+            .is_some_and(|found| now.saturating_duration_since(found) < self.lease);
+        (is_found && self.owner.is_some()).then_some(self.term)
     }
 
     /// The coordinator, if there is one.
@@ -503,9 +521,14 @@ impl Belonging {
         }
     }
 
-    /// `coordinator`, which may, takes this worker, or has been heard of again.
-    pub fn claim(&mut self, now: Instant, coordinator: Owner) {
-        self.owner = Some((coordinator, now));
+    /// `coordinator`, which may, takes this worker, or has been heard of again; it has found it there no earlier than at `found`.
+    pub fn claim(&mut self, found: Instant, coordinator: Owner) {
+        let before = self.owner.as_ref().filter(|(owner, _)| owner.id == coordinator.id);
+        let heard = before.map_or(found, |(_, heard)| found.max(*heard));
+        let goes_on = before.is_some() && self.term(found).is_some();
+        self.term += u64::from(!goes_on);
+        self.found = self.found.max(Some(found));
+        self.owner = Some((coordinator, heard));
     }
 
     /// `coordinator` lets go of this worker; whether it had it.
@@ -513,6 +536,7 @@ impl Belonging {
         let had = matches!(&self.owner, Some((owner, _)) if owner.id == *coordinator);
         if had {
             self.owner = None;
+            self.found = None;
         }
         had
     }
@@ -784,7 +808,7 @@ mod tests {
             id: id(name),
             is_lasting,
         };
-        let mut belonging = Belonging::new(None, now, PATIENCE.down_after);
+        let mut belonging = Belonging::new(None, now, PATIENCE);
         belonging.check(now, &id("a")).unwrap();
         belonging.claim(now, owner("a", true));
         belonging.check(later, &id("a")).unwrap();
@@ -803,8 +827,41 @@ mod tests {
         belonging.check(later, &id("b")).unwrap();
         assert_eq!(belonging.owner(later), None);
         // What was kept from before lasts.
-        let belonging = Belonging::new(Some(id("a")), now, PATIENCE.down_after);
+        let belonging = Belonging::new(Some(id("a")), now, PATIENCE);
         belonging.check(later, &id("b")).unwrap_err();
+    }
+
+    #[test]
+    fn a_worker_that_may_have_been_given_up_does_not_go_on_as_before() {
+        let start = start();
+        let at = |seconds| at(start, seconds).instant;
+        let owner = |name: &str| Owner {
+            id: id(name),
+            is_lasting: true,
+        };
+        let mut belonging = Belonging::new(Some(id("a")), at(0.0), PATIENCE);
+        assert_eq!(belonging.term(at(0.0)), None, "it was not found since it was started");
+        belonging.claim(at(1.0), owner("a"));
+        let first = belonging.term(at(1.0));
+        assert!(first.is_some());
+        belonging.claim(at(3.5), owner("a"));
+        assert_eq!(belonging.term(at(6.0)), first, "it was found in time");
+        // Answered late, a heartbeat says no more than that it was there when it was sent.
+        belonging.claim(at(4.0), owner("a"));
+        assert_eq!(belonging.term(at(6.9)), first);
+        assert_eq!(belonging.term(at(7.1)), None);
+        belonging.claim(at(3.9), owner("a"));
+        assert_eq!(belonging.term(at(7.1)), None);
+        belonging.claim(at(8.0), owner("a"));
+        let second = belonging.term(at(8.0));
+        assert!(second > first, "it may have been given up in between");
+        belonging.claim(at(9.0), owner("b"));
+        let third = belonging.term(at(9.0));
+        assert!(third > second, "it has another coordinator");
+        assert!(belonging.release(&id("b")));
+        assert_eq!(belonging.term(at(9.0)), None, "it has none");
+        belonging.claim(at(9.5), owner("b"));
+        assert!(belonging.term(at(9.5)) > third);
     }
 
     #[derive(Debug, Clone)]

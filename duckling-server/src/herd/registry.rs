@@ -140,7 +140,7 @@ impl Registry {
             own: Mutex::new(Own {
                 id,
                 is_kept,
-                belonging: Belonging::new(owner, now.instant, patience.down_after),
+                belonging: Belonging::new(owner, now.instant, patience),
             }),
             database,
             is_lasting,
@@ -211,6 +211,13 @@ impl Registry {
     #[must_use]
     pub fn coordinator(&self) -> Option<WorkerId> {
         self.own().belonging.owner(Instant::now()).map(|owner| owner.id.clone())
+    }
+
+    /// Since when this duckling has been a worker that its coordinator counts on, as a number: [`Belonging::term`]. `None` if it may
+    /// not be one any more.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.own().belonging.term(Instant::now())
     }
 
     /// Whether this duckling does what `coordinator` asks a worker for.
@@ -702,13 +709,15 @@ impl Registry {
         Ok(())
     }
 
-    /// The coordinator has answered a heartbeat.
-    pub(super) fn coordinator_is_there(&self, coordinator: &WorkerId) {
+    /// The coordinator has answered a heartbeat, which was sent at `sent`.
+    pub(super) fn coordinator_is_there(&self, coordinator: &WorkerId, sent: Instant) {
         let mut own = self.own();
-        let now = Instant::now();
-        let owner = own.belonging.owner(now).filter(|owner| owner.id == *coordinator);
+        let owner = own
+            .belonging
+            .owner(Instant::now())
+            .filter(|owner| owner.id == *coordinator);
         if let Some(owner) = owner.cloned() {
-            own.belonging.claim(now, owner);
+            own.belonging.claim(sent, owner);
         }
     }
 

@@ -9,9 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::placement::WorkerId;
 use duckherder_proto::history::Traffic;
-use duckherder_proto::v1::{
-    DefinitionsVersion, HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary,
-};
+use duckherder_proto::v1::{HerdStage, HerdStageSummary, OutputKind, RunStagesRequest, RunStagesSummary};
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use futures::{StreamExt, stream};
 use tonic::Status;
@@ -200,10 +198,7 @@ fn run_short(
         return Ok(None);
     };
     recording.is_a(result.kind.name());
-    let definitions = result.catalog_version.map(|catalog_version| DefinitionsVersion {
-        instance: sessions.definitions().instance(),
-        catalog_version,
-    });
+    let definitions = statement::definitions_version(sessions, result.catalog_version);
     // One thread has done all of it.
     let elapsed_us = microseconds(result.took);
     let mut answer = StageAnswer::new(sessions.limits(), producer, recording.traffic());

@@ -10,7 +10,9 @@ use duckherder_client::Client;
 use duckherder_proto::command::Command;
 use duckherder_proto::v1::{DefinitionsVersion, ExecuteRequest};
 use duckherder_tests::duckdb::{Connection, DuckDb};
-use duckherder_tests::duckling::{LocalDuckling, runtime};
+use duckherder_tests::duckling::{LocalDuckling, config, runtime};
+use duckling_server::herd::JoinConfig;
+use duckling_server::{DucklingConfig, Limits};
 use futures::TryStreamExt;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -18,8 +20,8 @@ use tonic::transport::Channel;
 use crate::proxy::{Link, Proxy};
 use crate::support::{DEADLINE, attach, attach_with};
 
-/// Sessions on workers are opened beside statements: so long until then, at most.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Sessions on workers are opened beside statements, and those on one that has failed after half a minute.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is in the text of a look-up as it is sent.
 const LOOK_UP: &str = "WHERE (k = ";
@@ -348,6 +350,87 @@ fn a_worker_that_is_gone_is_named_by_the_coordinator() {
 }
 
 #[test]
+fn a_worker_that_was_started_anew_is_asked_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = || DucklingConfig {
+        database: directory.path().join("w.db").to_string_lossy().into_owned(),
+        ..config()
+    };
+    let mut herd = Herd::new(0);
+    let worker = LocalDuckling::start_with(config()).unwrap();
+    let port = worker.port();
+    herd.client
+        .run(&format!("SELECT duckherder_register_worker('127.0.0.1:{port}')"))
+        .unwrap();
+    herd.create(100);
+    herd.until_direct();
+    runtime().unwrap().block_on(worker.stop()).unwrap();
+    let again = LocalDuckling::start_at(config(), port).unwrap();
+    let begun = Instant::now();
+    while herd.client.run("SELECT * FROM dh.t WHERE k = 1").is_err() {
+        assert!(begun.elapsed() < DEADLINE, "the worker does not come back");
+    }
+    for key in 0..100 {
+        assert_eq!(look_up(&mut herd.client, key), row(key));
+    }
+    herd.until_direct();
+    herd.workers.push(again);
+}
+
+/// A worker that the coordinator has lost sight of may be replaced there, and must not go on answering clients that still reach it.
+#[test]
+fn a_worker_that_its_coordinator_does_not_see_answers_nobody() {
+    let impatient = || DucklingConfig {
+        limits: Limits {
+            worker_heartbeat_interval: Duration::from_millis(100),
+            worker_suspected_after: Duration::from_millis(1000),
+            worker_down_after: Duration::from_millis(2000),
+            ..Limits::default()
+        },
+        ..config()
+    };
+    let runtime = runtime().unwrap();
+    let coordinator = LocalDuckling::start_with(impatient()).unwrap();
+    let worker = LocalDuckling::start_with(impatient()).unwrap();
+    let (database, client) = attach(coordinator.port());
+    let proxy = runtime.block_on(Proxy::start(coordinator.port()));
+    let join = JoinConfig {
+        coordinator: format!("127.0.0.1:{}", proxy.port),
+        advertise: Some(format!("127.0.0.1:{}", worker.port())),
+    };
+    let registry = Arc::clone(worker.herd().registry());
+    let id = registry.own_id();
+    runtime.block_on(registry.join_as(&join, id)).unwrap();
+    let mut herd = Herd {
+        coordinator,
+        workers: vec![worker],
+        _database: database,
+        client,
+    };
+    herd.create(100);
+    herd.until_direct();
+    // The worker's heartbeats come this way, and nothing else does.
+    proxy.spares(0);
+    proxy.cut();
+    let begun = Instant::now();
+    let error = loop {
+        if let Err(error) = herd.client.lines("SELECT * FROM dh.t WHERE k = 1") {
+            break error.to_string();
+        }
+        assert!(begun.elapsed() < DEADLINE, "the worker goes on answering");
+    };
+    assert!(error.contains("worker"), "{error}");
+    assert!(herd.client.lines("SELECT * FROM dh.t WHERE k = 1").is_err());
+    proxy.becomes(Link::Good);
+    let begun = Instant::now();
+    while herd.client.lines("SELECT * FROM dh.t WHERE k = 1").is_err() {
+        assert!(begun.elapsed() < DEADLINE, "the worker does not come back");
+    }
+    assert_eq!(look_up(&mut herd.client, 1), row(1));
+    herd.until_direct();
+}
+
+#[test]
 fn a_worker_that_is_silent_to_the_client_alone_is_left() {
     let runtime = runtime().unwrap();
     let coordinator = LocalDuckling::start().unwrap();
@@ -434,6 +517,7 @@ async fn a_worker_runs_nothing_for_outdated_routes() {
                 definitions: Some(DefinitionsVersion {
                     instance: 1,
                     catalog_version,
+                    term: 1,
                 }),
                 ..ExecuteRequest::default()
             });
