@@ -66,8 +66,21 @@ type Place = Arc<AsyncMutex<Option<Connection>>>;
 pub(crate) enum Sent {
     /// A worker answers it.
     Answered(Box<QueryStream>),
-    /// It has to go to the coordinator, whose answer may teach the lesson.
-    Not(Option<Lesson>),
+    /// It has to go to the coordinator.
+    Not,
+    /// The same; the answer may teach the lesson.
+    Teaches(Lesson),
+    /// The same; it may change what statements mean.
+    Changes(Change),
+}
+
+/// Something that may change what statements mean is under way: what is learnt until its end holds no longer.
+pub(crate) struct Change(Arc<Direct>);
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.0.lock().routes.forget_all();
+    }
 }
 
 impl Direct {
@@ -93,17 +106,20 @@ impl Direct {
     pub(crate) async fn send(self: &Arc<Self>, request: &ExecuteRequest) -> Sent {
         let (session, address, definitions, lesson) = {
             let mut state = self.lock();
-            if request.begin_transaction {
-                state.routes.forget_all();
-                return Sent::Not(None);
-            }
             match state.routes.way(&request.sql) {
-                _ if !request.stored_types => return Sent::Not(None),
-                Way::Coordinator => return Sent::Not(None),
-                Way::Learn(lesson) => return Sent::Not(Some(lesson)),
+                _ if request.begin_transaction => {
+                    drop(state);
+                    return Sent::Changes(self.change());
+                }
+                Way::Coordinator => {
+                    drop(state);
+                    return Sent::Changes(self.change());
+                }
+                _ if !request.stored_types => return Sent::Not,
+                Way::Learn(lesson) => return Sent::Teaches(lesson),
                 Way::Worker(address, definitions, lesson) => match self.session(&mut state, &address) {
                     Some(session) => (session, address, definitions, lesson),
-                    None => return Sent::Not(None),
+                    None => return Sent::Not,
                 },
             }
         };
@@ -118,7 +134,7 @@ impl Direct {
             Ok(Err(error)) => self.failed(&address, &lesson, &error),
             Err(_) => self.leave(&address),
         }
-        Sent::Not(None)
+        Sent::Not
     }
 
     /// The coordinator has said how to send statements like one that it was sent.
@@ -126,9 +142,10 @@ impl Direct {
         self.lock().routes.learn(lesson, route);
     }
 
-    /// What statements mean may be something else from here on.
-    pub(crate) fn forget(&self) {
+    /// Something begins that may change what statements mean.
+    pub(crate) fn change(self: &Arc<Self>) -> Change {
         self.lock().routes.forget_all();
+        Change(Arc::clone(self))
     }
 
     /// The session has other settings from here on.
@@ -159,8 +176,11 @@ impl Direct {
             Some(ROUTE_OUTDATED) => self.lock().routes.refused(lesson, address),
             Some(SESSION_NOT_OPEN) => {
                 // It has been started anew, maybe as one that knows nothing of definitions and their versions.
-                self.forget();
-                let closed = self.lock().workers.remove(address);
+                let closed = {
+                    let mut state = self.lock();
+                    state.routes.forget_all();
+                    state.workers.remove(address)
+                };
                 drop(closed);
             }
             _ => self.leave(address),

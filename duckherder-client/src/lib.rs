@@ -65,7 +65,8 @@
 //! # Errors
 //!
 //! One type, [`ClientError`]. Only connecting is ever tried again by itself: whether a statement whose connection broke
-//! took effect, only the caller can find out.
+//! took effect, only the caller can find out. A look-up that a worker was asked for
+//! ([`ask_workers`](ClientOptions::ask_workers)) and has not begun to answer goes to its coordinator.
 //!
 //! # Trust
 //!

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
-use crate::direct::{Direct, Sent};
+use crate::direct::{Change, Direct, Sent};
 use crate::error::{BoxError, ClientError};
 use crate::ingest::{self, IngestTarget};
 use crate::options::ClientOptions;
@@ -187,8 +187,9 @@ impl Session {
         };
         match direct.send(&request).await {
             Sent::Answered(stream) => Ok(stream.of_worker()),
-            Sent::Not(None) => self.execute_here(request).await,
-            Sent::Not(Some(lesson)) => {
+            Sent::Not => self.execute_here(request).await,
+            Sent::Changes(change) => Ok(self.execute_here(request).await?.changing(change)),
+            Sent::Teaches(lesson) => {
                 let request = v1::ExecuteRequest {
                     wants_route: true,
                     ..request
@@ -204,11 +205,9 @@ impl Session {
         QueryStream::execute(self.clone(), &self.0.connection, request).await
     }
 
-    /// What statements mean may be something else from here on.
-    fn forget_routes(&self) {
-        if let Some(direct) = &self.0.direct {
-            direct.forget();
-        }
+    /// Something begins that may change what statements mean.
+    fn change(&self) -> Option<Change> {
+        self.0.direct.as_ref().map(Direct::change)
     }
 
     /// Runs one SQL statement to its end, drops the rows it gives back, and returns how many it changed (INSERT,
@@ -387,7 +386,7 @@ impl Session {
     /// # Errors
     /// [`ClientError::Remote`] if there is no such extension, or the server may not install it.
     pub async fn load_extension(&self, name: impl Into<String>) -> Result<u64, ClientError> {
-        self.forget_routes();
+        let _change = self.change();
         let request = v1::LoadExtensionRequest {
             session_id: self.id().clone(),
             extension_name: name.into(),
@@ -405,6 +404,7 @@ impl Session {
     /// # Errors
     /// [`ClientError::Remote`] for something that is no name of a setting, and for too many; those of the connection.
     pub async fn change_settings(&self, settings: BTreeMap<String, String>) -> Result<(), ClientError> {
+        let _change = self.change();
         if let Some(direct) = &self.0.direct {
             direct.set_settings(settings.clone());
         }
@@ -492,9 +492,8 @@ impl Session {
     {
         let mut request = target.into_request(self.id().clone(), self.next_statement_id());
         request.history_id = id_bytes(options.history_id);
-        if request.begin_transaction || request.mode() == v1::IngestMode::CreateTemporary {
-            self.forget_routes();
-        }
+        let changes = request.begin_transaction || request.mode() == v1::IngestMode::CreateTemporary;
+        let _change = changes.then(|| self.change());
         let sending = ingest::Sending {
             compression: self.0.compression,
             traffic: options.traffic,

@@ -24,7 +24,7 @@ use tonic::{Status, Streaming};
 use crate::connection::Connection;
 use crate::contain::{contained, contained_async};
 use crate::decode::{Decoder, rows_of};
-use crate::direct::Direct;
+use crate::direct::{Change, Direct};
 use crate::error::{Call, ClientError};
 use crate::merge::{Further, Item, Merge};
 use crate::session::Session;
@@ -53,7 +53,7 @@ pub trait Summary: Message + Default {
 
     /// It is a worker's, of a statement that was sent there in the place of the coordinator: what it says of the catalog is left
     /// out.
-    fn is_of_worker(&mut self) {}
+    fn comes_from_worker(&mut self) {}
 }
 
 impl Summary for StatementSummary {
@@ -74,7 +74,7 @@ impl Summary for StatementSummary {
         self.route.take()
     }
 
-    fn is_of_worker(&mut self) {
+    fn comes_from_worker(&mut self) {
         self.catalog_epoch = 0;
     }
 }
@@ -193,6 +193,8 @@ enum Origin {
     Duckling,
     /// The duckling may tell which worker has rows like these.
     Coordinator(Arc<Direct>, Lesson),
+    /// The statement may change what others mean; held until its end.
+    Changing(#[expect(dead_code, reason = "held, not read")] Change),
     /// A worker was asked in the place of the duckling.
     Worker,
 }
@@ -228,6 +230,14 @@ impl RowStream<StatementSummary> {
     pub(crate) fn teaching(self, direct: Arc<Direct>, lesson: Lesson) -> Self {
         Self {
             origin: Origin::Coordinator(direct, lesson),
+            ..self
+        }
+    }
+
+    /// The statement may change what others mean.
+    pub(crate) fn changing(self, change: Change) -> Self {
+        Self {
+            origin: Origin::Changing(change),
             ..self
         }
     }
@@ -375,7 +385,8 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
         SchemaRef::clone(self.decoder.schema())
     }
 
-    /// What the server says of the whole statement: `None` until the stream has ended well.
+    /// What the server says of the whole statement: `None` until the stream has ended well. Its catalog's epoch is 0 where a worker
+    /// was asked, and not the duckling that the session is on ([`ask_workers`](crate::ClientOptions::ask_workers)).
     #[must_use]
     pub fn summary(&self) -> Option<&S> {
         if self.is_over() { self.summary.as_ref() } else { None }
@@ -433,13 +444,13 @@ impl<S: Summary + Send + Unpin + 'static> RowStream<S> {
             Item::Summary(mut summary) => {
                 self.check(&summary)?;
                 match std::mem::replace(&mut self.origin, Origin::Duckling) {
-                    Origin::Duckling => {}
+                    Origin::Duckling | Origin::Changing(_) => {}
                     Origin::Coordinator(direct, lesson) => {
                         if let Some(route) = summary.take_route() {
                             direct.learn(lesson, route);
                         }
                     }
-                    Origin::Worker => summary.is_of_worker(),
+                    Origin::Worker => summary.comes_from_worker(),
                 }
                 self.summary = Some(summary);
                 Ok(None)
