@@ -13,13 +13,11 @@ use std::collections::HashMap;
 
 use duckherder_proto::v1::{DefinitionsVersion, KeyHash, StatementRoute};
 
-use crate::template::{LiteralKind, Template};
+use super::placement::PARTITIONS_MAX;
+use crate::template::{Literal, LiteralKind, Template};
 
 /// Statements whose routes are kept; if there are more, all are forgotten.
 const ROUTES_MAX: usize = 128;
-
-/// Partitions of a table of which a route is told.
-pub const PARTITIONS_MAX: usize = 4096;
 
 /// Workers of a route, and bytes of the address of each.
 const WORKERS_MAX: usize = 1024;
@@ -40,32 +38,84 @@ const INTEGERS: [(&str, u64); 8] = [
     ("UBIGINT", u64::MAX),
 ];
 
-/// The largest value of a type of integers, by its name in DuckDB; `None` for another type.
-#[must_use]
-pub fn largest(type_text: &str) -> Option<u64> {
-    let integer = INTEGERS.iter().find(|(name, _)| *name == type_text);
-    integer.map(|(_, largest)| *largest)
+/// A key of which it is known how DuckDB hashes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    hash: KeyHash,
+    /// The largest value of an integer.
+    largest: u64,
 }
 
-/// The hash that says which partition has the rows of a key, an integer that is not negative and at most `largest`: DuckDB's
-/// `hash(hash(key))` (`duckdb/common/types/hash.hpp`). `None` if `digits` is not such a key.
-#[must_use]
-pub fn partition_hash(digits: &str, largest: u64) -> Option<u64> {
-    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
+impl Key {
+    /// Of a column of that type, as DuckDB writes it, and a literal. `None` for others than integers and strings.
+    #[must_use]
+    pub fn of(type_text: &str, literal: LiteralKind) -> Option<Self> {
+        match literal {
+            LiteralKind::Integer => {
+                let (_, largest) = INTEGERS.iter().find(|(name, _)| *name == type_text)?;
+                Some(Self {
+                    hash: KeyHash::Integer,
+                    largest: *largest,
+                })
+            }
+            LiteralKind::String => (type_text == "VARCHAR").then_some(Self {
+                hash: KeyHash::String,
+                largest: 0,
+            }),
+        }
     }
-    let key = digits.parse().ok().filter(|key| *key <= largest)?;
-    Some(hash(hash(key)))
+
+    /// As a route tells it: the hash, and the largest integer.
+    #[must_use]
+    pub fn told(self) -> (KeyHash, u64) {
+        (self.hash, self.largest)
+    }
+
+    /// Of a route. `None` if it is of a kind that is not known.
+    fn of_route(route: &StatementRoute) -> Option<Self> {
+        let hash = route.key_hash();
+        (hash != KeyHash::Unspecified).then_some(Self {
+            hash,
+            largest: route.key_max,
+        })
+    }
+
+    /// The hash that says which partition has the rows of a key: DuckDB's `hash(hash(key))` (`duckdb/common/types/hash.hpp`).
+    /// `None` if the literal is none of the column's values.
+    #[must_use]
+    pub fn partition_hash(self, literal: &Literal<'_>) -> Option<u64> {
+        let inner = match (self.hash, literal.kind) {
+            (KeyHash::Integer, LiteralKind::Integer) => {
+                let key = literal.text.parse().ok().filter(|key| *key <= self.largest)?;
+                hash(key)
+            }
+            (KeyHash::String, LiteralKind::String) => hash_of_string(literal.text.as_bytes()),
+            _ => return None,
+        };
+        Some(hash(inner))
+    }
 }
+
+const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
 
 /// `MurmurHash64` of `duckdb/common/types/hash.hpp`.
 fn hash(mut value: u64) -> u64 {
-    const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
     value ^= value >> 32;
     value = value.wrapping_mul(FACTOR);
     value ^= value >> 32;
     value = value.wrapping_mul(FACTOR);
     value ^ value >> 32
+}
+
+/// `Hash(string_t)` of `duckdb/common/types/hash.cpp`.
+fn hash_of_string(bytes: &[u8]) -> u64 {
+    let seed = 0xe17a_1465 ^ (bytes.len() as u64).wrapping_mul(0xc6a4_a793_5bd1_e995);
+    let mixed = bytes.chunks(8).fold(seed, |mixed, chunk| {
+        let mut block = [0; 8];
+        block[..chunk.len()].copy_from_slice(chunk);
+        (mixed ^ u64::from_le_bytes(block)).wrapping_mul(FACTOR)
+    });
+    hash(mixed)
 }
 
 /// The routes that a session's client knows.
@@ -173,10 +223,7 @@ impl Route {
     /// The worker of a statement's key, with its definitions.
     fn target(&self, template: &Template<'_>) -> Option<(String, DefinitionsVersion)> {
         let literal = template.literals.get(usize::try_from(self.route.key_literal).ok()?)?;
-        if literal.kind != LiteralKind::Integer {
-            return None;
-        }
-        let hash = partition_hash(&literal.text, self.route.key_max)?;
+        let hash = Key::of_route(&self.route)?.partition_hash(literal)?;
         let partitions = &self.route.partitions;
         let partition = usize::try_from(hash.checked_rem(partitions.len() as u64)?).ok()?;
         let worker = usize::try_from(*partitions.get(partition)?).ok()?;
@@ -196,7 +243,7 @@ impl Route {
 /// Whether everything in it is there, and of a kind that is known.
 fn is_sound(route: &StatementRoute) -> bool {
     let is_worker = |worker: &u32| usize::try_from(*worker).is_ok_and(|worker| worker < route.workers.len());
-    route.key_hash() == KeyHash::Integer
+    Key::of_route(route).is_some()
         && (1..=PARTITIONS_MAX).contains(&route.partitions.len())
         && route.workers.len() <= route.partitions.len().min(WORKERS_MAX)
         && route.workers.iter().all(|address| address.len() <= ADDRESS_BYTES_MAX)
@@ -273,7 +320,10 @@ mod tests {
         let second = lesson(&mut routes, SQL);
         routes.learn(second, route(1));
         for key in 0..100 {
-            let partition = partition_hash(&key.to_string(), u64::MAX).unwrap() % 4;
+            let key_of = Key::of("BIGINT", LiteralKind::Integer).unwrap();
+            let text = key.to_string();
+            let template = Template::of(&text).unwrap();
+            let partition = key_of.partition_hash(&template.literals[0]).unwrap() % 4;
             let expected = ["a:1", "b:2"][usize::try_from(partition % 2).unwrap()];
             assert_eq!(address(&mut routes, key).as_deref(), Some(expected));
         }
@@ -355,6 +405,26 @@ mod tests {
         routes.learn(first, route(1));
         assert!(matches!(routes.way(SQL), Way::Worker(..)));
         for key in ["101", "99999999999999999999999", "'5'", "-5", "5.0", "NULL"] {
+            let way = routes.way(&format!("SELECT * FROM t WHERE k = {key}"));
+            assert!(matches!(way, Way::Learn(_)), "{key}: {way:?}");
+        }
+    }
+
+    #[test]
+    fn strings_are_keys_too() {
+        let mut routes = DirectRoutes::default();
+        let first = lesson(&mut routes, "SELECT * FROM t WHERE k = 'a'");
+        let route = |worker| StatementRoute {
+            key_hash: KeyHash::String.into(),
+            ..route(worker)
+        };
+        routes.learn(first.clone(), route(0));
+        routes.learn(first, route(1));
+        for key in ["'a'", "''", "'it''s'", "'🦆 and more than twelve bytes'"] {
+            let way = routes.way(&format!("SELECT * FROM t WHERE k = {key}"));
+            assert!(matches!(way, Way::Worker(..)), "{key}: {way:?}");
+        }
+        for key in ["5", "NULL", "x"] {
             let way = routes.way(&format!("SELECT * FROM t WHERE k = {key}"));
             assert!(matches!(way, Way::Learn(_)), "{key}: {way:?}");
         }

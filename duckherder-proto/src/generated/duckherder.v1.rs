@@ -128,12 +128,12 @@ pub struct DefinitionsVersion {
 /// and outside a transaction; and for a worker as long as its definitions are of that version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatementRoute {
-    /// Which of the statement's integers and strings is the key, from 0. It has digits only.
+    /// Which of the statement's integers and strings is the key, from 0. An integer has digits only.
     #[prost(uint32, tag = "1")]
     pub key_literal: u32,
     #[prost(enumeration = "KeyHash", tag = "2")]
     pub key_hash: i32,
-    /// The largest value that the key's column holds.
+    /// The largest integer that the key's column holds.
     #[prost(uint64, tag = "3")]
     pub key_max: u64,
     /// The worker of each partition, as its place in workers.
@@ -824,8 +824,11 @@ impl ResultKind {
 #[repr(i32)]
 pub enum KeyHash {
     Unspecified = 0,
-    /// Of the key as an unsigned integer of 64 bits.
+    /// The key is an unsigned integer of 64 bits.
     Integer = 1,
+    /// The key is a string, and in the place of the inner hash(key) is hash(h): h begins as 0xe17a1465 ^ bytes * 0xc6a4a7935bd1e995,
+    /// and for each 8 bytes of it, little-endian, the last ones filled up with zeros: h ^= bytes, h *= 0xd6e8feb86659fd93.
+    String = 2,
 }
 impl KeyHash {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -836,6 +839,7 @@ impl KeyHash {
         match self {
             Self::Unspecified => "KEY_HASH_UNSPECIFIED",
             Self::Integer => "KEY_HASH_INTEGER",
+            Self::String => "KEY_HASH_STRING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -843,6 +847,7 @@ impl KeyHash {
         match value {
             "KEY_HASH_UNSPECIFIED" => Some(Self::Unspecified),
             "KEY_HASH_INTEGER" => Some(Self::Integer),
+            "KEY_HASH_STRING" => Some(Self::String),
             _ => None,
         }
     }

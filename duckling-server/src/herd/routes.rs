@@ -16,10 +16,10 @@ use arrow::datatypes::SchemaRef;
 use duckherder_catalog::herd::direct;
 use duckherder_catalog::herd::placement::{Placement, WorkerId};
 use duckherder_catalog::herd::query::Summary;
-use duckherder_catalog::template::{LiteralKind, Template};
+use duckherder_catalog::template::Template;
 use duckherder_client::{SchemaMessage, StagesStream};
 use duckherder_proto::RemoteError;
-use duckherder_proto::v1::{DefinitionsVersion, KeyHash, StatementRoute};
+use duckherder_proto::v1::{DefinitionsVersion, StatementRoute};
 use serde::Deserialize;
 
 use super::gather::GatherStatistics;
@@ -64,8 +64,8 @@ struct Key {
     /// Which of the statement's literals it is.
     literal: usize,
     type_text: String,
-    /// The largest value, if both literal and column are integers.
-    largest: Option<u64>,
+    /// If it is known how DuckDB hashes it.
+    known: Option<direct::Key>,
 }
 
 /// A statement, as far as its text tells.
@@ -131,17 +131,15 @@ impl Route {
         address: impl Fn(&WorkerId) -> Option<String>,
     ) -> Option<StatementRoute> {
         let [key] = self.keys.as_slice() else { return None };
-        if self.partitions.len() > direct::PARTITIONS_MAX {
-            return None;
-        }
+        let (key_hash, key_max) = key.known?.told();
         let mut workers: Vec<_> = self.partitions.iter().collect();
         workers.sort_unstable();
         workers.dedup();
         let place = |worker: &WorkerId| u32::try_from(workers.binary_search(&worker).ok()?).ok();
         Some(StatementRoute {
             key_literal: u32::try_from(key.literal).ok()?,
-            key_hash: KeyHash::Integer.into(),
-            key_max: key.largest?,
+            key_hash: key_hash.into(),
+            key_max,
             partitions: self.partitions.iter().map(place).collect::<Option<_>>()?,
             worker: place(worker)?,
             workers: workers.iter().map(|worker| address(worker)).collect::<Option<_>>()?,
@@ -170,12 +168,12 @@ impl<'sql> Candidate<'sql> {
             [
                 Key {
                     literal,
-                    largest: Some(largest),
+                    known: Some(known),
                     ..
                 },
             ] => {
                 let literal = literals.get(*literal);
-                let Some(hash) = literal.and_then(|literal| direct::partition_hash(&literal.text, *largest)) else {
+                let Some(hash) = literal.and_then(|literal| known.partition_hash(literal)) else {
                     return Ok(None);
                 };
                 hash
@@ -214,10 +212,10 @@ impl<'sql> Candidate<'sql> {
         let keys = description.keys.into_iter().map(|key| {
             let mut literals = self.template.literals.iter();
             let literal = literals.position(|literal| literal.offset == key.offset && literal.text == key.text)?;
-            let is_integer = self.template.literals.get(literal)?.kind == LiteralKind::Integer;
+            let kind = self.template.literals.get(literal)?.kind;
             Some(Key {
                 literal,
-                largest: direct::largest(&key.type_text).filter(|_| is_integer),
+                known: direct::Key::of(&key.type_text, kind),
                 type_text: key.type_text,
             })
         });
@@ -292,22 +290,35 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
+    use duckherder_catalog::template::Literal;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn check(kind: &str, literal: &Literal<'_>) -> Result<(), TestCaseError> {
+        let known = direct::Key::of(kind, literal.kind).unwrap().partition_hash(literal);
+        let expected = partition_hash([(kind, literal.text.as_ref())].into_iter()).ok();
+        prop_assert_eq!(known, expected, "{} {}", kind, literal.text);
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn integers_have_the_hash_that_duckdb_gives_them(key in any::<u64>(), shift in 0_u32..64) {
-            let key = key >> shift;
-            let digits = key.to_string();
-            let types = ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"];
-            for kind in types {
-                let largest = direct::largest(kind).unwrap();
-                let known = direct::partition_hash(&digits, largest);
-                let expected = partition_hash([(kind, digits.as_str())].into_iter()).ok();
-                prop_assert_eq!(known, expected, "{} {}", kind, digits);
+            let digits = (key >> shift).to_string();
+            let template = Template::of(&digits).unwrap();
+            for kind in [
+                "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+            ] {
+                check(kind, &template.literals[0])?;
             }
+        }
+
+        #[test]
+        fn strings_have_the_hash_that_duckdb_gives_them(key in "\\PC{0,30}") {
+            let text = format!("'{}'", key.replace('\'', "''"));
+            let template = Template::of(&text).unwrap();
+            check("VARCHAR", &template.literals[0])?;
         }
     }
 }

@@ -123,6 +123,54 @@ fn a_worker_is_asked_once_it_is_known() {
 }
 
 #[test]
+fn keys_may_be_of_any_type() {
+    let mut herd = Herd::new(3);
+    let keys: [(&str, &str); 6] = [
+        (
+            "VARCHAR",
+            "CASE WHEN i % 3 = 0 THEN 'a longer one, ''🦆'' ' || i ELSE 'k' || i END",
+        ),
+        ("UTINYINT", "i"),
+        ("HUGEINT", "i"),
+        ("UUID", "format('{:032x}', i)::UUID"),
+        ("DECIMAL(9, 2)", "i / 4"),
+        ("DATE", "DATE '2026-01-01' + i::INTEGER"),
+    ];
+    for (number, (kind, key)) in keys.into_iter().enumerate() {
+        let table = format!("t{number}");
+        herd.client
+            .run(&format!(
+                "CREATE TABLE dh.{table} (k {kind} PRIMARY KEY, v BIGINT) PARTITIONED BY (k) WITH (partitions = 7)"
+            ))
+            .unwrap();
+        herd.client
+            .run(&format!("INSERT INTO dh.{table} SELECT {key}, i FROM range(100) r(i)"))
+            .unwrap();
+        let keys = herd
+            .client
+            .lines(&format!("SELECT k::VARCHAR FROM dh.{table} ORDER BY v"))
+            .unwrap();
+        // So often, that there is time to go over to the workers.
+        for _ in 0..3 {
+            for (value, key) in keys.iter().enumerate() {
+                let key = if matches!(kind, "UTINYINT" | "HUGEINT" | "DECIMAL(9, 2)") {
+                    key.clone()
+                } else {
+                    format!("'{}'", key.replace('\'', "''"))
+                };
+                let sql = format!("SELECT v FROM dh.{table} WHERE k = {key}");
+                assert_eq!(herd.client.lines(&sql).unwrap(), [value.to_string()], "{sql}");
+            }
+        }
+        let direct = format!(
+            "SELECT count(*) > 0 FROM duckherder_get_query_execution_stats() WHERE merge_strategy = 'direct' AND contains(sql, '{table} ')"
+        );
+        let is_direct = matches!(kind, "VARCHAR" | "UTINYINT");
+        assert_eq!(herd.client.lines(&direct).unwrap(), [is_direct.to_string()], "{kind}");
+    }
+}
+
+#[test]
 fn the_coordinator_has_them_in_its_statistics() {
     let mut herd = Herd::new(2);
     herd.create(100);
