@@ -52,8 +52,8 @@ struct State {
 enum Worker {
     Opening,
     Open(Session),
-    /// Since then.
-    Left(Instant),
+    /// It has failed then.
+    Avoided(Instant),
 }
 
 /// The connections to workers that a client's sessions share.
@@ -132,7 +132,7 @@ impl Direct {
         match timeout(ANSWER_TIMEOUT, session.execute_here(request)).await {
             Ok(Ok(stream)) => return Sent::Answered(Box::new(stream)),
             Ok(Err(error)) => self.failed(&address, &lesson, &error),
-            Err(_) => self.leave(&address),
+            Err(_) => self.avoid(&address),
         }
         Sent::Not
     }
@@ -183,15 +183,15 @@ impl Direct {
                 };
                 drop(closed);
             }
-            _ => self.leave(address),
+            _ => self.avoid(address),
         }
     }
 
-    fn leave(&self, address: &str) {
+    fn avoid(&self, address: &str) {
         let closed = self
             .lock()
             .workers
-            .insert(address.to_owned(), Worker::Left(Instant::now()));
+            .insert(address.to_owned(), Worker::Avoided(Instant::now()));
         drop(closed);
     }
 
@@ -200,8 +200,8 @@ impl Direct {
         match state.workers.get(address) {
             Some(Worker::Open(session)) => return Some(session.clone()),
             Some(Worker::Opening) => return None,
-            Some(Worker::Left(since)) if since.elapsed() < PAUSE => return None,
-            Some(Worker::Left(_)) => {}
+            Some(Worker::Avoided(since)) if since.elapsed() < PAUSE => return None,
+            Some(Worker::Avoided(_)) => {}
             None if state.workers.len() >= WORKERS_MAX => return None,
             None => {}
         }
@@ -221,7 +221,7 @@ impl Direct {
             let Some(direct) = direct.upgrade() else { return };
             let mut state = direct.lock();
             if state.generation == generation {
-                let worker = session.map_or_else(|| Worker::Left(Instant::now()), Worker::Open);
+                let worker = session.map_or_else(|| Worker::Avoided(Instant::now()), Worker::Open);
                 state.workers.insert(address, worker);
             }
         });

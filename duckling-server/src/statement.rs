@@ -11,7 +11,7 @@ use duckherder_client::{BatchMessage, SchemaMessage};
 use duckherder_proto::error::{ERROR_SUBTYPE, ROUTE_OUTDATED};
 use duckherder_proto::history::{HistoryId, Traffic};
 use duckherder_proto::v1::{
-    BatchMetadata, ColumnDescription, Compression, DefinitionsVersion, ResultKind, StatementRoute, StatementSummary,
+    BatchMetadata, ColumnDescription, Compression, DefinitionsVersion, ResultKind, StatementSummary,
 };
 use duckherder_proto::{ExceptionType, Message as _, RemoteError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -122,10 +122,10 @@ pub fn run(
             let mut sink = Sink::new(sessions.limits(), recording.traffic(), producer, job, compression)?;
             let herd = lease.herd()?;
             let is_told = job.routing == Routing::Wanted;
-            if let Some(to_client) = run_routed(&herd, &route, rows, &mut sink)? {
+            if run_routed(&herd, &route, rows, is_told, &mut sink)? {
                 // What was being changed meanwhile may be so on some workers, and not yet on others.
-                if is_told && settled.is_some() && settled == sessions.definitions().settled() {
-                    sink.summary.route = to_client;
+                if settled.is_none() || settled != sessions.definitions().settled() {
+                    sink.summary.route = None;
                 }
                 return finish(sessions, job, sink.summary, started, recording.id(), producer);
             }
@@ -390,22 +390,23 @@ fn candidate<'job>(
     Ok(Candidate::of(&job.sql, &settings, sessions.epoch()))
 }
 
-/// Has a worker answer the statement; `None` if it could not. It has if there is an error. Returns how a client can ask the worker
-/// itself, if it can.
+/// Has a worker answer the statement; whether it could. It has if there is an error. The summary gets how a client can ask the worker
+/// itself, if that `is_told`.
 fn run_routed(
     herd: &HerdSession,
     route: &Route,
     rows: Result<Box<RoutedRows>, RemoteError>,
+    is_told: bool,
     sink: &mut Sink,
-) -> Result<Option<Option<StatementRoute>>, RemoteError> {
+) -> Result<bool, RemoteError> {
     let mut rows = match rows {
         Ok(rows) => rows,
         Err(error) if herd.is_cancelled() => return Err(error),
         // What is wrong, the planner can say better.
-        Err(_) => return Ok(None),
+        Err(_) => return Ok(false),
     };
     if !rows.is_expected() {
-        return Ok(None);
+        return Ok(false);
     }
     rows.accept();
     sink.summary.set_result_kind(ResultKind::Rows);
@@ -422,7 +423,10 @@ fn run_routed(
             sink.forward(message)?;
         }
     }
-    Ok(Some(rows.route_of_client(route)))
+    if is_told {
+        sink.summary.route = rows.route_of_client(route);
+    }
+    Ok(true)
 }
 
 fn drain(connection: &mut Connection, statement: &Statement) -> Result<(), RemoteError> {

@@ -288,9 +288,18 @@ impl TableSource for StatisticsTable {
             let queries = workers.iter().map(|worker| (worker.id.clone(), direct_sql()));
             let answers = tables::ask_for_batches(&registry, &workers, queries.collect());
             rows.extend(answers.values().flatten().flat_map(cells));
+            rows.sort_by_key(|row| started(row));
         }
         Ok(rows)
     }
+}
+
+/// When a row's query started, in microseconds.
+fn started(row: &[Cell]) -> Option<i64> {
+    row.iter().find_map(|cell| match cell {
+        Cell::Timestamp(time) => Some(*time),
+        _ => None,
+    })
 }
 
 /// What a worker is asked for: the look-ups that clients have asked it for themselves, all columns as text.

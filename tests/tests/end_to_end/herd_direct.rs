@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::hostile::flight;
 use crate::proxy::{Link, Proxy};
 use crate::support::{DEADLINE, attach, attach_with};
 
@@ -49,6 +50,11 @@ impl Herd {
             let sql = format!("SELECT duckherder_register_worker('127.0.0.1:{}')", worker.port());
             client.run(&sql).unwrap();
         }
+        Self::of(coordinator, workers, (database, client))
+    }
+
+    fn of(coordinator: LocalDuckling, workers: Vec<LocalDuckling>, attached: (DuckDb, Connection)) -> Self {
+        let (database, client) = attached;
         Self {
             coordinator,
             workers,
@@ -69,12 +75,11 @@ impl Herd {
     }
 
     /// How many statements with that text the coordinator has run or sent on.
-    fn seen(&self, text: &str) -> usize {
-        let (_database, mut other) = attach(self.coordinator.port());
+    fn seen(&mut self, text: &str) -> usize {
         let sql = format!(
             "FROM dh.query('SELECT count(*) FROM duckling_history() WHERE contains(sql, ''{text}'') AND NOT contains(sql, ''history'')')"
         );
-        other.lines(&sql).unwrap().concat().parse().unwrap()
+        self.client.lines(&sql).unwrap().concat().parse().unwrap()
     }
 
     /// Looks keys up until none of a round of them goes by way of the coordinator.
@@ -194,6 +199,9 @@ fn the_coordinator_has_them_in_its_statistics() {
     look_up(&mut herd.client, 3);
     let expected = format!("{}|router|1|true|1|[{{\"stage\":|true", before + 1);
     assert_eq!(statistics(&mut herd.client), expected);
+    let sorted = "SELECT list(execution_start_time) = list_sort(list(execution_start_time)), count(DISTINCT merge_strategy) > 1 \
+                  FROM duckherder_get_query_execution_stats()";
+    assert_eq!(herd.client.lines(sorted).unwrap(), ["true|true"], "oldest first");
 }
 
 #[test]
@@ -456,12 +464,7 @@ fn a_worker_that_its_coordinator_does_not_see_answers_nobody() {
     let registry = Arc::clone(worker.herd().registry());
     let id = registry.own_id();
     runtime.block_on(registry.join_as(&join, id)).unwrap();
-    let mut herd = Herd {
-        coordinator,
-        workers: vec![worker],
-        _database: database,
-        client,
-    };
+    let mut herd = Herd::of(coordinator, vec![worker], (database, client));
     herd.create(100);
     herd.until_direct();
     // The worker's heartbeats come this way, and nothing else does.
@@ -498,12 +501,7 @@ fn a_worker_that_is_silent_to_the_client_alone_is_left() {
             proxy.port
         ))
         .unwrap();
-    let mut herd = Herd {
-        coordinator,
-        workers: vec![worker],
-        _database: database,
-        client,
-    };
+    let mut herd = Herd::of(coordinator, vec![worker], (database, client));
     herd.create(100);
     // Those of the coordinator come before that of the client.
     let before = proxy.answered().len();
@@ -579,11 +577,6 @@ async fn a_worker_runs_nothing_for_outdated_routes() {
         }
     }
     assert_eq!(client.execute("DELETE FROM t").await.unwrap(), 5);
-}
-
-async fn flight(duckling: &LocalDuckling) -> FlightServiceClient<Channel> {
-    let address = format!("http://127.0.0.1:{}", duckling.port());
-    FlightServiceClient::new(Channel::from_shared(address).unwrap().connect().await.unwrap())
 }
 
 async fn get_all(flight: &mut FlightServiceClient<Channel>, ticket: Ticket) -> Result<Vec<FlightData>, Status> {

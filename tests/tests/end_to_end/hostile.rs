@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 use crate::support::{DEADLINE, number, remote, start, within};
 
-async fn flight(duckling: &LocalDuckling) -> FlightServiceClient<Channel> {
+pub async fn flight(duckling: &LocalDuckling) -> FlightServiceClient<Channel> {
     let address = format!("http://127.0.0.1:{}", duckling.port());
     FlightServiceClient::new(Channel::from_shared(address).unwrap().connect().await.unwrap())
 }
